@@ -1,0 +1,152 @@
+"""A merchant's credentials, from Secrets Manager.
+
+get        cached ──ttl──► read ──fails──► the old ones go on, asked again after a while
+replace    401 ──► read at once, unless another thread already has others, or one just came back unchanged
+"""
+
+import json
+import logging
+import re
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from indodana.errors import CredentialsUnavailable
+
+if TYPE_CHECKING:
+    from mypy_boto3_secretsmanager import SecretsManagerClient
+
+# How long a rotation that Indodana does not answer with 401 (the old key still works) may go unnoticed.
+TTL_SECONDS = 300.0
+# The longest that one read may take: the given client is taken to connect in 1 s, read in 2 s, and try once.
+SECRETS_SECONDS = 3.0
+# During an outage of Secrets Manager one call in so long waits for it; the others use the old credentials at once.
+FAILED_READ_PAUSE_SECONDS = 30.0
+# While 401s persist, Secrets Manager is asked this seldom per merchant: often enough for a secret stored just after
+# the key was changed, seldom enough that a revoked key under load costs no throttling for everyone else.
+UNCHANGED_READ_PAUSE_SECONDS = 5.0
+
+# It goes into a header as it is.
+_HEADER_SAFE = re.compile(r"[!-~]+")
+_log = logging.getLogger("indodana")
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """A merchant's key pair."""
+
+    api_key: str = field(repr=False)
+    secret_key: str = field(repr=False)
+
+
+class _SecretError(Exception):
+    """A secret is of no use; says why, without its value."""
+
+
+class _Cached:
+    """What is known of one merchant's secret; written under `lock` only."""
+
+    def __init__(self, lock: AbstractContextManager[Any]) -> None:
+        self.lock = lock
+        self.credentials: Credentials | None = None
+        self.fresh_until = float("-inf")
+        self.unchanged_until = float("-inf")
+        # Whoever waited for the lock sees by this number that a read ended meanwhile, and shares its outcome.
+        self.reads = 0
+        self.failure = ""
+
+
+class CredentialStore:
+    """Credentials by merchant: one secret each, named prefix + merchant id, cached, safe to share between threads."""
+
+    def __init__(
+        self,
+        secrets_manager_client: "SecretsManagerClient",
+        prefix: str,
+        *,
+        ttl_seconds: float = TTL_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+        new_lock: Callable[[], AbstractContextManager[Any]] = threading.Lock,
+    ) -> None:
+        self._client = secrets_manager_client
+        self._prefix = prefix
+        self._ttl_seconds = ttl_seconds
+        self._clock = clock
+        self._new_lock = new_lock
+        self._lock = new_lock()
+        self._merchants: dict[str, _Cached] = {}
+
+    def get(self, merchant_id: str) -> Credentials:
+        cached = self._cached(merchant_id)
+        reads = cached.reads
+        if cached.credentials is not None and self._clock() < cached.fresh_until:
+            return cached.credentials
+        with cached.lock:
+            if cached.reads == reads:
+                self._read(merchant_id, cached)
+            return self._outcome(cached)
+
+    def replace(self, merchant_id: str, rejected: Credentials) -> Credentials:
+        """The credentials to use after a 401: the same as `rejected` if there are no others to be had."""
+        cached = self._cached(merchant_id)
+        reads = cached.reads
+        with cached.lock:
+            others_known = cached.credentials not in (None, rejected)
+            just_read = cached.reads != reads or self._clock() < cached.unchanged_until
+            if not others_known and not just_read:
+                self._read(merchant_id, cached)
+                if cached.credentials == rejected:
+                    cached.unchanged_until = self._clock() + UNCHANGED_READ_PAUSE_SECONDS
+            return self._outcome(cached)
+
+    def _cached(self, merchant_id: str) -> _Cached:
+        with self._lock:
+            return self._merchants.setdefault(merchant_id, _Cached(self._new_lock()))
+
+    def _read(self, merchant_id: str, cached: _Cached) -> None:
+        name = self._prefix + merchant_id
+        try:
+            credentials = _parsed(self._secret_string(name))
+        except _SecretError as error:
+            cached.failure = f"the secret {name} {error}"
+            cached.fresh_until = self._clock() + FAILED_READ_PAUSE_SECONDS
+            if cached.credentials is not None:
+                _log.warning("%s; the credentials read before it go on being used", cached.failure)
+        else:
+            cached.credentials = credentials
+            cached.fresh_until = self._clock() + self._ttl_seconds
+        cached.reads += 1
+
+    def _secret_string(self, name: str) -> object:
+        try:
+            # Without the stage named, not every implementation answers the new value right after a rotation.
+            return self._client.get_secret_value(SecretId=name, VersionStage="AWSCURRENT").get("SecretString")
+        except Exception as error:  # botocore's own classes are not imported here, for the sake of the cold start
+            response = getattr(error, "response", None) or {}
+            reason = response.get("Error", {}).get("Code") or type(error).__name__
+            raise _SecretError(f"could not be read ({reason})") from error
+
+    @staticmethod
+    def _outcome(cached: _Cached) -> Credentials:
+        if cached.credentials is None:
+            raise CredentialsUnavailable(cached.failure)
+        return cached.credentials
+
+
+def _parsed(secret_string: object) -> Credentials:
+    api_key = secret_key = None
+    if isinstance(secret_string, str):
+        try:
+            secret = json.loads(secret_string)
+        except (ValueError, RecursionError):
+            secret = None  # not raised from here: the parser's error carries the text, which is the secret
+        if isinstance(secret, dict):
+            api_key, secret_key = secret.get("apiKey"), secret.get("secretKey")
+    if not isinstance(api_key, str) or not _HEADER_SAFE.fullmatch(api_key):
+        raise _SecretError("is malformed: it must be JSON with a non-empty apiKey of printable ASCII")
+    if not isinstance(secret_key, str) or not secret_key:
+        raise _SecretError("is malformed: it must be JSON with a non-empty secretKey")
+    return Credentials(api_key, secret_key)

@@ -1,0 +1,76 @@
+"""What can go wrong in a call to Indodana, sorted by the one question that matters: was it done?"""
+
+type ErrorMessage = str | dict[str, object]
+
+
+class IndodanaError(Exception):
+    """A call to Indodana did not come out well.
+
+    `kind` and `message` are Indodana's own; `body` is its raw answer. They may name a person, so str() and repr() say
+    only what happened: those are safe to log, the attributes are not.
+    """
+
+    def __init__(
+        self,
+        text: str,
+        *,
+        http_status: int | None = None,
+        kind: str | None = None,
+        message: ErrorMessage | None = None,
+        body: str = "",
+        retry_after_seconds: float | None = None,
+    ) -> None:
+        super().__init__(text)
+        self.http_status = http_status
+        self.kind = kind
+        self.message = message
+        self.body = body
+        self.retry_after_seconds = retry_after_seconds
+
+
+class NotSent(IndodanaError):
+    """Surely not done: trying again later is safe."""
+
+
+class ConnectionFailed(NotSent):
+    """No connection came about (refused, DNS, TLS)."""
+
+
+class ConnectTimedOut(ConnectionFailed):
+    """No connection came about in time."""
+
+
+class RateLimited(NotSent):
+    """Indodana takes no more requests for now (429)."""
+
+
+class CredentialsRejected(NotSent):
+    """Indodana does not accept the merchant's credentials (401)."""
+
+
+class CredentialsUnavailable(NotSent):
+    """The merchant's credentials could not be had from Secrets Manager."""
+
+
+class Refused(IndodanaError):
+    """Indodana understood and said no (400, 403, 404, 409, 422)."""
+
+
+class OutcomeUnknown(IndodanaError):
+    """Nobody knows whether it was done."""
+
+
+class AnswerTimedOut(OutcomeUnknown):
+    """The request went out and no whole answer came in time."""
+
+
+class ConnectionLost(OutcomeUnknown):
+    """The connection broke after the request may have gone out."""
+
+
+class ServerFailed(OutcomeUnknown):
+    """Indodana failed while working on it (5xx)."""
+
+
+class AnswerUnreadable(OutcomeUnknown):
+    """An answer came that does not say what was done."""

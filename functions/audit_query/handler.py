@@ -1,0 +1,32 @@
+"""GET /v1/transactions/{merchantOrderId}/audit: the order's timeline."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import assembly
+from http_api.requests import ApiRequest, Event
+from http_api.responses import Response, json_response
+from http_api.routing import serve
+from refunds import validation
+
+if TYPE_CHECKING:
+    from aws_lambda_powertools.utilities.typing import LambdaContext
+
+
+def get_timeline(request: ApiRequest) -> Response:
+    limit = validation.page_limit(request.query("limit"))
+    page = assembly.gateway().audit_log.timeline(request.order, limit, request.query("nextToken"))
+    body = {
+        "merchantOrderId": request.order.merchant_order_id,
+        "records": page.records,
+        "nextToken": page.next_token,
+    }
+    return json_response(200, body)
+
+
+ROUTES = {"GET /v1/transactions/{merchantOrderId}/audit": get_timeline}
+
+
+def lambda_handler(event: Event, context: LambdaContext) -> Response:
+    return serve(event, context, ROUTES)

@@ -1,0 +1,46 @@
+"""From an event to a response: the route's view, errors as problems, one log line a request."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import assembly
+import telemetry
+from http_api import problems, requests
+from http_api.requests import ApiRequest, Event
+from http_api.responses import Response
+
+if TYPE_CHECKING:
+    from aws_lambda_powertools.utilities.typing import LambdaContext
+
+View = Callable[[ApiRequest], Response]
+
+
+def serve(event: Event, context: LambdaContext, routes: Mapping[str, View]) -> Response:
+    """`routes`: API Gateway's route keys ("GET /v1/refunds") and what answers them."""
+    started = time.perf_counter()
+    request_id: str = event["requestContext"]["requestId"]
+    log: dict[str, Any] = {"request_id": request_id, "route": event["routeKey"]}
+    try:
+        settings = assembly.gateway().settings
+        request = requests.read(
+            event,
+            lambda: context.get_remaining_time_in_millis() / 1000,
+            merchant_id=settings.merchant_id,
+            merchant_claim=settings.merchant_claim,
+        )
+        log |= {"merchant_id": request.merchant_id, "actor": request.origin.actor}
+        log |= {"path": event.get("pathParameters")}
+        response = routes[event["routeKey"]](request)
+    except Exception as error:
+        problem = problems.from_error(error, request_id)
+        if problem is None:
+            telemetry.logger.exception("a bug", extra=log)
+            problem = problems.internal_error(request_id)
+        log["error"] = f"{type(error).__name__}: {error}"
+        response = problem
+    log |= {"status": response["statusCode"], "ms": round((time.perf_counter() - started) * 1000, 1)}
+    telemetry.logger.info("request", extra=log)
+    return response

@@ -1,0 +1,33 @@
+"""The refund queue's batches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import assembly
+import telemetry
+from refunds.worker import Message
+
+if TYPE_CHECKING:
+    from aws_lambda_powertools.utilities.typing import LambdaContext
+
+
+def lambda_handler(event: Mapping[str, Any], context: LambdaContext) -> dict[str, Any]:
+    messages = [_message(record) for record in event["Records"]]
+    again = assembly.gateway().worker.run(messages, lambda: context.get_remaining_time_in_millis() / 1000)
+    telemetry.logger.info("batch", extra={"messages": len(messages), "again": len(again)})
+    return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in again]}
+
+
+def _message(record: Mapping[str, Any]) -> Message:
+    attributes = record["attributes"]
+    return Message(
+        message_id=record["messageId"],
+        receipt_handle=record["receiptHandle"],
+        body=record["body"],
+        receive_count=int(attributes["ApproximateReceiveCount"]),
+        sender=attributes["SenderId"],
+        sent_at=datetime.fromtimestamp(int(attributes["SentTimestamp"]) / 1000, UTC),
+    )

@@ -1,0 +1,186 @@
+"""The audit log: who did what to which order, when, why, and what Indodana said. Records are added, never changed."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from refunds import paging
+from refunds.dynamodb import Item, from_item, to_item
+from refunds.errors import LedgerUnavailable, NotFound
+from refunds.model import Failure, OrderKey, Origin, Refund, RefundRequest, iso
+from refunds.upstream import UpstreamSaid
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+STATUS_CHECKED = "STATUS_CHECKED"
+REFUND_REFUSED = "REFUND_REFUSED"
+REFUND_RESOLVED = "REFUND_RESOLVED"
+MESSAGE_DEAD_LETTERED = "MESSAGE_DEAD_LETTERED"
+
+KEY_ATTRIBUTES = frozenset({"pk", "sk"})
+
+
+@dataclass(frozen=True)
+class Page:
+    records: list[dict[str, Any]]
+    next_token: str | None
+
+
+def transition_record(
+    before: Refund | None,
+    after: Refund,
+    origin: Origin,
+    *,
+    cause: str | None = None,
+    upstream: UpstreamSaid | None = None,
+    action: str | None = None,
+    evidence: str | None = None,
+) -> Item:
+    """The one record of the transition from `before` to `after`; it stands in the same transaction."""
+    return to_item(
+        {
+            **_record(after.request.order, after.updated_at, f"{after.refund_id}#{after.version:06d}", origin),
+            **_asked_for(after.request),
+            "action": action or f"REFUND_{after.status}",
+            "before": before.status if before else None,
+            "after": after.status,
+            "amount": after.amount,
+            "cause": cause,
+            "evidence": evidence,
+            **_upstream(upstream),
+            **_failure(after.failure),
+        }
+    )
+
+
+def refusal_record(
+    request: RefundRequest, failure: Failure, at: datetime, origin: Origin, upstream: UpstreamSaid | None
+) -> Item:
+    """A refund that was asked for and refused before it became one."""
+    return to_item(
+        {
+            **_record(request.order, at, uuid.uuid4().hex, origin),
+            **_asked_for(request),
+            "action": REFUND_REFUSED,
+            "amount": request.amount,
+            **_upstream(upstream),
+            **_failure(failure),
+        }
+    )
+
+
+def status_record(
+    order: OrderKey,
+    at: datetime,
+    origin: Origin,
+    outcome: str,
+    upstream: UpstreamSaid | None,
+    amount: Decimal | None,
+) -> Item:
+    """`outcome` is the transactionStatus, or what kept it from being known."""
+    return to_item(
+        {
+            **_record(order, at, uuid.uuid4().hex, origin),
+            "action": STATUS_CHECKED,
+            "after": outcome,
+            "amount": amount,
+            **_upstream(upstream),
+        }
+    )
+
+
+def dead_letter_record(
+    order: OrderKey | None, message_id: str, sent_at: datetime, origin: Origin, cause: str, body_sha256: str
+) -> Item:
+    """A message that can never work. Its key is the message's own, so a redelivery records it once.
+
+    Where the order can't be told, the record stands in a partition of its day that no merchant can have.
+    """
+    where = order or OrderKey("", f"dead-letters-{sent_at:%Y-%m-%d}")
+    return to_item(
+        {
+            **_record(where, sent_at, message_id, origin),
+            "action": MESSAGE_DEAD_LETTERED,
+            "messageId": message_id,
+            "cause": cause,
+            "bodySha256": body_sha256,
+        }
+    )
+
+
+class AuditLog:
+    """Records beside the ledger's own (which the ledger writes in its transactions), and the timeline of them all."""
+
+    def __init__(self, client: DynamoDBClient, table: str) -> None:
+        self._client = client
+        self._table = table
+
+    def add(self, record: Item) -> None:
+        """Raises LedgerUnavailable. Adding the very same record again changes nothing."""
+        try:
+            self._client.put_item(TableName=self._table, Item=record, ConditionExpression="attribute_not_exists(pk)")
+        except self._client.exceptions.ConditionalCheckFailedException:
+            return
+        except (ClientError, BotoCoreError) as error:
+            raise LedgerUnavailable("the audit record could not be written") from error
+
+    def timeline(self, order: OrderKey, limit: int, token: str | None) -> Page:
+        """The order's records, oldest first. Raises NotFound where there is none, LedgerUnavailable, InvalidRequest."""
+        start = paging.start_of(token, attributes=KEY_ATTRIBUTES, must_hold={"pk": order.partition})
+        try:
+            answer = self._client.query(
+                TableName=self._table,
+                KeyConditionExpression="pk = :order",
+                ExpressionAttributeValues={":order": {"S": order.partition}},
+                ConsistentRead=True,
+                Limit=limit,
+                **start,
+            )
+        except (ClientError, BotoCoreError) as error:
+            raise LedgerUnavailable("the audit log could not be read") from error
+        if not answer["Items"] and not start:
+            raise NotFound("nothing about this order is on record")
+        records = [_shown(from_item(item)) for item in answer["Items"]]
+        return Page(records, paging.to_token(answer.get("LastEvaluatedKey")))
+
+
+def _record(order: OrderKey, at: datetime, unique: str, origin: Origin) -> dict[str, Any]:
+    return {
+        "pk": order.partition,
+        "sk": f"{iso(at)}#{unique}",
+        "at": iso(at),
+        "merchantId": order.merchant_id,
+        "merchantOrderId": order.merchant_order_id,
+        "actor": origin.actor,
+        "channel": origin.channel,
+        "requestId": origin.request_id,
+    }
+
+
+def _asked_for(request: RefundRequest) -> dict[str, Any]:
+    return {
+        "refundId": request.refund_id,
+        "idempotencyKey": request.idempotency_key,
+        "reason": request.reason,
+        "note": request.note,
+        "requestedBy": request.requested_by,
+    }
+
+
+def _upstream(upstream: UpstreamSaid | None) -> dict[str, Any]:
+    return {"upstreamStatus": upstream.status, "upstreamBody": upstream.body} if upstream else {}
+
+
+def _failure(failure: Failure | None) -> dict[str, Any]:
+    return {"failureCode": failure.code, "failureDetail": failure.detail} if failure else {}
+
+
+def _shown(record: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in record.items() if name not in KEY_ATTRIBUTES}

@@ -1,0 +1,82 @@
+"""What can go wrong in the domain beyond a refused refund, which is an answer and not an error."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from refunds.model import Order, Refund
+
+
+class RefundsError(Exception):
+    """Base of the domain's errors."""
+
+
+@dataclass(frozen=True)
+class FieldError:
+    field: str
+    detail: str
+
+
+class InvalidRequest(RefundsError):
+    """The caller's input breaks a rule; `errors` names each field and what would be right."""
+
+    def __init__(self, *errors: FieldError) -> None:
+        super().__init__("; ".join(f"{error.field}: {error.detail}" for error in errors))
+        self.errors = errors
+
+
+class BodyTooLarge(InvalidRequest):
+    """The body is larger than any refund needs."""
+
+
+class IdempotencyKeyReused(RefundsError):
+    """The idempotency key already names a refund that asked for something else."""
+
+    def __init__(self, refund: Refund) -> None:
+        super().__init__(
+            "this idempotency key was used before on this order with another payload: repeat the first payload to get "
+            "that refund again, or use a new key for a new refund"
+        )
+        self.refund = refund
+
+
+class NotFound(RefundsError):
+    """The merchant has no such thing on record."""
+
+
+class NotResolvable(RefundsError):
+    """Only an UNKNOWN refund can be resolved."""
+
+    def __init__(self, refund: Refund) -> None:
+        super().__init__(f"the refund is {refund.status}; only an UNKNOWN refund can be resolved")
+        self.refund = refund
+
+
+class LedgerUnavailable(RefundsError):
+    """DynamoDB could not read or write now; whether a write took effect is not known."""
+
+
+class LedgerBusy(LedgerUnavailable):
+    """Too many refunds of the same order at once; nothing was written."""
+
+
+class RefundChanged(RefundsError):
+    """The refund was not what the transition expected; `current` is what stands there."""
+
+    def __init__(self, current: Refund) -> None:
+        super().__init__(f"refund {current.refund_id} is {current.status} at version {current.version}")
+        self.current = current
+
+
+class OrderChanged(RefundsError):
+    """The order's sums did not allow the transition; `current` is what stands there."""
+
+    def __init__(self, current: Order | None) -> None:
+        super().__init__("the order's sums have changed")
+        self.current = current
+
+
+class IllegalTransition(RefundsError):
+    """A bug: the code asked for a step that no refund may take."""

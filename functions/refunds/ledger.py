@@ -1,0 +1,410 @@
+"""The ledger: every refund and every order's sums, in DynamoDB.
+
+One write does everything: `transition` takes a refund from one state to the next, moves the order's sums by what that
+means, and adds the audit record, in one TransactWriteItems, on condition that nothing has changed since it was read.
+
+    item                       sort key             holds
+    an order's sums            ORDER                amount = refunded + reserved + refundable
+    a refund                   REFUND#<refundId>    its whole state; `version` counts its transitions
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from refunds import paging
+from refunds.dynamodb import Item, from_item, to_item
+from refunds.errors import (
+    IllegalTransition,
+    LedgerBusy,
+    LedgerUnavailable,
+    NotFound,
+    OrderChanged,
+    RefundChanged,
+)
+from refunds.model import (
+    LEGAL_TRANSITIONS,
+    OPEN_STATUSES,
+    Failure,
+    FailureCode,
+    Order,
+    OrderKey,
+    Reason,
+    Refund,
+    RefundRequest,
+    RefundStatus,
+    from_iso,
+    iso,
+)
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+OPEN_REFUNDS_INDEX = "open-refunds"
+INDEX_KEY_ATTRIBUTES = frozenset({"pk", "sk", "openKey", "openSince"})
+
+# Refunds of one order meet in its sums. DynamoDB refuses all but one of those that meet (TransactionConflict), and the
+# others try again: with full jitter up to 1.6 s in all, ten refunds that start together are through in four rounds.
+CONFLICT_TRIES = 8
+CONFLICT_BASE_SECONDS = 0.0125
+
+ORDER = "ORDER"
+PASSING_REASONS = frozenset({"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"})
+
+
+@dataclass(frozen=True)
+class OrderRefunds:
+    order: Order | None  # None while no refund has reserved anything yet
+    refunds: list[Refund]
+
+
+@dataclass(frozen=True)
+class WorkList:
+    refunds: list[Refund]
+    next_token: str | None
+
+
+class Ledger:
+    def __init__(
+        self,
+        client: DynamoDBClient,
+        ledger_table: str,
+        audit_table: str,
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._client = client
+        self._table = ledger_table
+        self._audit_table = audit_table
+        self._sleep = sleep
+
+    # ---- reading
+
+    def read(self, order: OrderKey, refund_id: str) -> tuple[Order | None, Refund | None]:
+        """The order's sums and the refund, as far as they exist. Raises LedgerUnavailable."""
+        keys: list[Any] = [_order_item_key(order), _refund_item_key(order, refund_id)]
+        found: dict[str, Item] = {}
+        try:
+            while keys:
+                answer = self._client.batch_get_item(RequestItems={self._table: {"Keys": keys, "ConsistentRead": True}})
+                found |= {item["sk"]["S"]: item for item in answer["Responses"].get(self._table, [])}
+                left = answer.get("UnprocessedKeys", {})
+                keys = list(left[self._table]["Keys"]) if left else []
+        except (ClientError, BotoCoreError) as error:
+            raise LedgerUnavailable("the ledger could not be read") from error
+        sums = found.pop(ORDER, None)
+        refund = next(iter(found.values()), None)
+        return _to_order(sums) if sums else None, _to_refund(refund) if refund else None
+
+    def refund(self, order: OrderKey, refund_id: str) -> Refund:
+        """Raises NotFound, LedgerUnavailable."""
+        refund = self.read(order, refund_id)[1]
+        if refund is None:
+            raise NotFound("this order has no such refund")
+        return refund
+
+    def refunds_of(self, order: OrderKey) -> OrderRefunds:
+        """Everything of one order, oldest refund first. Raises NotFound where no refund was ever recorded."""
+        sums: Order | None = None
+        refunds: list[Refund] = []
+        for item in self._items(
+            self._client.query,
+            KeyConditionExpression="pk = :order",
+            ExpressionAttributeValues={":order": {"S": order.partition}},
+            ConsistentRead=True,
+        ):
+            if item["sk"]["S"] == ORDER:
+                sums = _to_order(item)
+            else:
+                refunds.append(_to_refund(item))
+        if not refunds:
+            raise NotFound("no refund of this order was ever asked for")
+        return OrderRefunds(sums, sorted(refunds, key=lambda refund: refund.created_at))
+
+    def work_list(self, merchant_id: str, status: RefundStatus, limit: int, token: str | None) -> WorkList:
+        """The merchant's refunds in an open status, the longest waiting first. Raises InvalidRequest for the token."""
+        open_key = _open_key(merchant_id, status)
+        start = paging.start_of(token, attributes=INDEX_KEY_ATTRIBUTES, must_hold={"openKey": open_key})
+        try:
+            answer = self._client.query(
+                TableName=self._table,
+                IndexName=OPEN_REFUNDS_INDEX,
+                KeyConditionExpression="openKey = :key",
+                ExpressionAttributeValues={":key": {"S": open_key}},
+                Limit=limit,
+                **start,
+            )
+        except (ClientError, BotoCoreError) as error:
+            raise LedgerUnavailable("the ledger could not be read") from error
+        refunds = [_to_refund(item) for item in answer["Items"]]
+        return WorkList(refunds, paging.to_token(answer.get("LastEvaluatedKey")))
+
+    def open_refunds(self) -> Iterator[Refund]:
+        """Every open refund of every merchant, perhaps a moment old. Raises LedgerUnavailable."""
+        for item in self._items(self._client.scan, IndexName=OPEN_REFUNDS_INDEX):
+            yield _to_refund(item)
+
+    # ---- writing
+
+    def transition(
+        self, before: Refund | None, after: Refund, record: Item, *, order: Order | None = None, exact: bool = False
+    ) -> None:
+        """Takes the refund from `before` to `after`, with the order's sums and the audit record, or does nothing.
+
+        `order` is what the sums were read to be; it is needed where the refund reserves. `exact`: reserve only if all
+        that is refundable is still what was read (for "all that remains").
+
+        Raises RefundChanged or OrderChanged where the conditions do not hold, IllegalTransition, LedgerBusy (nothing
+        was written), LedgerUnavailable (nobody knows).
+        """
+        if after.status not in LEGAL_TRANSITIONS[before.status if before else None]:
+            raise IllegalTransition(f"{before.status if before else 'a new refund'} may not become {after.status}")
+        items: list[Any] = [
+            self._refund_write(before, after),
+            {
+                "Put": {
+                    "TableName": self._audit_table,
+                    "Item": record,
+                    "ConditionExpression": "attribute_not_exists(pk)",
+                }
+            },
+        ]
+        if sums := self._sums_write(before, after, order, exact=exact):
+            items.append(sums)
+
+        for attempt in range(CONFLICT_TRIES):
+            try:
+                self._client.transact_write_items(TransactItems=items)
+            except self._client.exceptions.TransactionCanceledException as canceled:
+                reasons: list[dict[str, Any]] = list(canceled.response.get("CancellationReasons", []))  # type: ignore[arg-type]
+                if self._landed_before(after, reasons):
+                    return
+                if not any(reason.get("Code") in PASSING_REASONS for reason in reasons):
+                    raise LedgerUnavailable(f"the ledger refused the write: {_codes(reasons)}") from canceled
+                self._sleep(random.uniform(0, CONFLICT_BASE_SECONDS * 2**attempt))  # noqa: S311 - jitter is no secret
+            except (ClientError, BotoCoreError) as error:
+                raise LedgerUnavailable("whether the ledger was written is not known") from error
+            else:
+                return
+        raise LedgerBusy("too many refunds of this order at once")
+
+    def postpone(self, refund: Refund, until: datetime) -> Refund:
+        """Notes another attempt that came to nothing and when the next is due: bookkeeping, no transition.
+
+        Raises RefundChanged where someone else was quicker, LedgerUnavailable.
+        """
+        try:
+            self._client.update_item(
+                TableName=self._table,
+                Key=_refund_item_key(refund.request.order, refund.refund_id),
+                UpdateExpression="SET nextAttemptAt = :until, attempts = :attempts",
+                ConditionExpression="version = :version AND attempts = :seen",
+                ExpressionAttributeValues=to_item(
+                    {
+                        ":until": iso(until),
+                        ":attempts": refund.attempts + 1,
+                        ":version": refund.version,
+                        ":seen": refund.attempts,
+                    }
+                ),
+                ReturnValuesOnConditionCheckFailure="ALL_OLD",
+            )
+        except self._client.exceptions.ConditionalCheckFailedException as failed:
+            current: Any = failed.response.get("Item")
+            if not current:
+                raise LedgerUnavailable("the refund is gone from the ledger") from failed
+            raise RefundChanged(_to_refund(current)) from failed
+        except (ClientError, BotoCoreError) as error:
+            raise LedgerUnavailable("whether the ledger was written is not known") from error
+        return replace(refund, next_attempt_at=until, attempts=refund.attempts + 1)
+
+    # ---- how
+
+    def _refund_write(self, before: Refund | None, after: Refund) -> dict[str, Any]:
+        put: dict[str, Any] = {
+            "TableName": self._table,
+            "Item": _from_refund(after),
+            "ConditionExpression": "attribute_not_exists(pk)",
+            "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+        }
+        if before:
+            put["ConditionExpression"] = "#status = :status AND version = :version"
+            put["ExpressionAttributeNames"] = {"#status": "status"}
+            put["ExpressionAttributeValues"] = to_item({":status": before.status, ":version": before.version})
+        return {"Put": put}
+
+    def _sums_write(
+        self, before: Refund | None, after: Refund, order: Order | None, *, exact: bool
+    ) -> dict[str, Any] | None:
+        reserved = after.reserves - (before.reserves if before else Decimal(0))
+        refunded = after.refunds - (before.refunds if before else Decimal(0))
+        refundable = -(reserved + refunded)
+        if not reserved and not refunded:
+            return None
+        if order and not order.stored:
+            opened = {
+                "amount": order.amount,
+                "refundable": order.refundable + refundable,
+                "reserved": order.reserved + reserved,
+                "refunded": order.refunded + refunded,
+                "openedAt": iso(after.updated_at),
+            }
+            return {
+                "Put": {
+                    "TableName": self._table,
+                    "Item": _order_item_key(after.request.order) | to_item(opened),
+                    "ConditionExpression": "attribute_not_exists(pk)",
+                    "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+                }
+            }
+        values = {":refundable": refundable, ":reserved": reserved, ":refunded": refunded}
+        if refundable < 0:
+            condition = "refundable = :needed" if exact else "refundable >= :needed"
+            values[":needed"] = -refundable
+        else:
+            condition = "reserved >= :needed"
+            values[":needed"] = -reserved
+        return {
+            "Update": {
+                "TableName": self._table,
+                "Key": _order_item_key(after.request.order),
+                "UpdateExpression": "SET refundable = refundable + :refundable, reserved = reserved + :reserved, "
+                "refunded = refunded + :refunded",
+                "ConditionExpression": condition,
+                "ExpressionAttributeValues": to_item(values),
+                "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+            }
+        }
+
+    def _landed_before(self, after: Refund, reasons: list[dict[str, Any]]) -> bool:
+        """Whether the write that was just refused had already taken effect, its first answer having been lost.
+
+        Raises RefundChanged or OrderChanged where a condition failed for any other reason.
+        """
+        failed = [reason if reason.get("Code") == "ConditionalCheckFailed" else None for reason in reasons]
+        if failed[0]:
+            if not failed[0].get("Item"):
+                raise LedgerUnavailable("the refund is gone from the ledger")
+            current = _to_refund(failed[0]["Item"])
+            if current.transition_id == after.transition_id:
+                return True
+            raise RefundChanged(current)
+        if len(failed) > 2 and failed[2]:
+            item = failed[2].get("Item")
+            raise OrderChanged(_to_order(item) if item else None)
+        return False
+
+    def _items(self, operation: Callable[..., Any], **arguments: Any) -> Iterator[Item]:
+        start: Any = {}
+        while True:
+            try:
+                answer = operation(TableName=self._table, **arguments, **start)
+            except (ClientError, BotoCoreError) as error:
+                raise LedgerUnavailable("the ledger could not be read") from error
+            yield from answer["Items"]
+            if not answer.get("LastEvaluatedKey"):
+                return
+            start = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
+
+
+def _codes(reasons: list[dict[str, Any]]) -> str:
+    return ", ".join(str(reason.get("Code")) for reason in reasons)
+
+
+def _order_item_key(order: OrderKey) -> Item:
+    return {"pk": {"S": order.partition}, "sk": {"S": ORDER}}
+
+
+def _refund_item_key(order: OrderKey, refund_id: str) -> Item:
+    return {"pk": {"S": order.partition}, "sk": {"S": f"REFUND#{refund_id}"}}
+
+
+def _open_key(merchant_id: str, status: RefundStatus) -> str:
+    return f"{merchant_id}#{status}"
+
+
+def _to_order(item: Item) -> Order:
+    values = from_item(item)
+    return Order(values["amount"], values["refundable"], values["reserved"], values["refunded"])
+
+
+def _from_refund(refund: Refund) -> Item:
+    request = refund.request
+    is_open = refund.status in OPEN_STATUSES
+    failure = refund.failure
+    return _refund_item_key(request.order, refund.refund_id) | to_item(
+        {
+            "refundId": refund.refund_id,
+            "merchantId": request.order.merchant_id,
+            "merchantOrderId": request.order.merchant_order_id,
+            "idempotencyKey": request.idempotency_key,
+            "requestedAmount": request.amount,
+            "reason": request.reason,
+            "note": request.note,
+            "requestedBy": request.requested_by,
+            "status": refund.status,
+            "createdBy": refund.created_by,
+            "createdAt": iso(refund.created_at),
+            "updatedAt": iso(refund.updated_at),
+            "version": refund.version,
+            "transitionId": refund.transition_id,
+            "reservedAmount": refund.reserved_amount,
+            "transactionAmount": refund.transaction_amount,
+            "attempts": refund.attempts,
+            "ambiguous": refund.ambiguous,
+            "leaseUntil": iso(refund.lease_until) if refund.lease_until else None,
+            "nextAttemptAt": iso(refund.next_attempt_at) if refund.next_attempt_at else None,
+            "failureCode": failure.code if failure else None,
+            "failureDetail": failure.detail if failure else None,
+            "failureUpstreamStatus": failure.upstream_status if failure else None,
+            "failureUpstreamKind": failure.upstream_kind if failure else None,
+            "failureUpstreamMessage": failure.upstream_message if failure else None,
+            "openKey": _open_key(request.order.merchant_id, refund.status) if is_open else None,
+            "openSince": iso(refund.updated_at) if is_open else None,
+        }
+    )
+
+
+def _to_refund(item: Item) -> Refund:
+    values = from_item(item)
+    failure = None
+    if "failureCode" in values:
+        status = values.get("failureUpstreamStatus")
+        failure = Failure(
+            code=FailureCode(values["failureCode"]),
+            detail=values["failureDetail"],
+            upstream_status=None if status is None else int(status),
+            upstream_kind=values.get("failureUpstreamKind"),
+            upstream_message=values.get("failureUpstreamMessage"),
+        )
+    return Refund(
+        request=RefundRequest(
+            order=OrderKey(values["merchantId"], values["merchantOrderId"]),
+            idempotency_key=values["idempotencyKey"],
+            amount=values.get("requestedAmount"),
+            reason=Reason(values["reason"]),
+            note=values.get("note"),
+            requested_by=values["requestedBy"],
+        ),
+        status=RefundStatus(values["status"]),
+        created_by=values["createdBy"],
+        created_at=from_iso(values["createdAt"]),
+        updated_at=from_iso(values["updatedAt"]),
+        version=int(values["version"]),
+        transition_id=values["transitionId"],
+        reserved_amount=values.get("reservedAmount"),
+        transaction_amount=values.get("transactionAmount"),
+        attempts=int(values["attempts"]),
+        ambiguous=values["ambiguous"],
+        lease_until=from_iso(values["leaseUntil"]) if "leaseUntil" in values else None,
+        next_attempt_at=from_iso(values["nextAttemptAt"]) if "nextAttemptAt" in values else None,
+        failure=failure,
+    )

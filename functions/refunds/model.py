@@ -1,0 +1,209 @@
+"""What a refund is: its states, what may follow what, and the shapes that the other modules pass around."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any
+
+REFUND_ID_LENGTH = 32  # Indodana documents no limit for refundId; 32 is what it documents for merchantOrderId
+
+
+class RefundStatus(StrEnum):
+    QUEUED = "QUEUED"
+    SUBMITTING = "SUBMITTING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    UNKNOWN = "UNKNOWN"
+
+
+# The only steps a refund may take; `None` is a refund that does not exist yet. Every write to the ledger is held to it.
+# QUEUED → FAILED, and a first record that is FAILED: refused before anything was sent, when there was no caller to tell
+# (docs/decisions/0002). UNKNOWN → SUBMITTING: only where the stack's AmbiguousRefunds is `resubmit`.
+LEGAL_TRANSITIONS: Mapping[RefundStatus | None, frozenset[RefundStatus]] = {
+    None: frozenset({RefundStatus.QUEUED, RefundStatus.SUBMITTING, RefundStatus.FAILED}),
+    RefundStatus.QUEUED: frozenset({RefundStatus.SUBMITTING, RefundStatus.FAILED}),
+    RefundStatus.SUBMITTING: frozenset(
+        {RefundStatus.SUCCEEDED, RefundStatus.FAILED, RefundStatus.UNKNOWN, RefundStatus.QUEUED}
+    ),
+    RefundStatus.UNKNOWN: frozenset({RefundStatus.SUCCEEDED, RefundStatus.FAILED, RefundStatus.SUBMITTING}),
+    RefundStatus.SUCCEEDED: frozenset(),
+    RefundStatus.FAILED: frozenset(),
+}
+
+OPEN_STATUSES = tuple(status for status in RefundStatus if LEGAL_TRANSITIONS[status])
+
+
+class Reason(StrEnum):
+    EXPIRED = "EXPIRED"
+    OUT_OF_STOCK = "OUT_OF_STOCK"
+    ITEMS_RETURNED = "ITEMS_RETURNED"
+    OTHERS = "OTHERS"
+
+
+class AmbiguousRefunds(StrEnum):
+    """What becomes of a refund whose outcome nobody knows: an operator's review, or another submission."""
+
+    REVIEW = "review"
+    RESUBMIT = "resubmit"
+
+
+class FailureCode(StrEnum):
+    """Why a refund was not made. Callers branch on these: never rename one."""
+
+    ORDER_NOT_FOUND = "ORDER_NOT_FOUND"
+    TRANSACTION_NOT_PAID = "TRANSACTION_NOT_PAID"
+    AMOUNT_EXCEEDS_REFUNDABLE = "AMOUNT_EXCEEDS_REFUNDABLE"
+    UPSTREAM_REFUSED = "UPSTREAM_REFUSED"
+    RESOLVED_AS_FAILED = "RESOLVED_AS_FAILED"
+
+
+@dataclass(frozen=True)
+class Failure:
+    code: FailureCode
+    detail: str
+    upstream_status: int | None = None
+    upstream_kind: str | None = None
+    upstream_message: str | None = None  # redacted
+
+
+@dataclass(frozen=True)
+class OrderKey:
+    merchant_id: str
+    merchant_order_id: str
+
+    @property
+    def partition(self) -> str:
+        # Neither part can hold a '#', so no two orders share a partition.
+        return f"{self.merchant_id}#{self.merchant_order_id}"
+
+
+@dataclass(frozen=True)
+class RefundRequest:
+    """What was asked for, validated. `amount` in rupiah; None asks for all that remains."""
+
+    order: OrderKey
+    idempotency_key: str
+    amount: Decimal | None
+    reason: Reason
+    note: str | None
+    requested_by: str
+
+    @property
+    def refund_id(self) -> str:
+        """Derived, so that every retry, redelivery and crash lands on the same refund."""
+        identity = json.dumps([self.order.merchant_id, self.order.merchant_order_id, self.idempotency_key])
+        return hashlib.sha256(identity.encode()).hexdigest()[:REFUND_ID_LENGTH]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Who takes a step and through which door; stands in every audit record."""
+
+    actor: str
+    channel: str
+    request_id: str
+
+
+@dataclass(frozen=True)
+class Order:
+    """An order's sums in rupiah: refunded + reserved + refundable = amount, always."""
+
+    amount: Decimal
+    refundable: Decimal
+    reserved: Decimal = Decimal(0)
+    refunded: Decimal = Decimal(0)
+    stored: bool = True  # False: known from Indodana only, and opened in the ledger by its first refund
+
+    @classmethod
+    def unopened(cls, amount: Decimal) -> Order:
+        return cls(amount=amount, refundable=amount, stored=False)
+
+
+@dataclass(frozen=True)
+class Refund:
+    request: RefundRequest
+    status: RefundStatus
+    created_by: str
+    created_at: datetime
+    updated_at: datetime
+    version: int  # counts the transitions; the ledger's optimistic lock
+    transition_id: str  # names the transition that led here, so that a write whose answer was lost is recognised
+    reserved_amount: Decimal | None = None  # None until the order's sums first gave it
+    transaction_amount: Decimal | None = None
+    attempts: int = 0  # tries to get it done, whether or not they came as far as a submission
+    ambiguous: bool = False  # an attempt may have reached Indodana without our knowing its outcome
+    lease_until: datetime | None = None  # SUBMITTING: until then the submission belongs to who began it
+    next_attempt_at: datetime | None = None  # when it is next due; None: not before an operator has spoken
+    failure: Failure | None = None
+
+    @property
+    def refund_id(self) -> str:
+        return self.request.refund_id
+
+    @property
+    def amount(self) -> Decimal | None:
+        """Rupiah; None while all that remains was asked for and nothing is reserved yet."""
+        return self.reserved_amount if self.reserved_amount is not None else self.request.amount
+
+    @property
+    def is_full(self) -> bool | None:
+        """Whether it is the whole transaction's amount; None while that is not known."""
+        return None if self.transaction_amount is None else self.amount == self.transaction_amount
+
+    @property
+    def reserves(self) -> Decimal:
+        """What it holds of its order's `reserved`."""
+        return self.reserved_amount or Decimal(0) if self.status in OPEN_STATUSES else Decimal(0)
+
+    @property
+    def refunds(self) -> Decimal:
+        """What it holds of its order's `refunded`."""
+        return self.reserved_amount or Decimal(0) if self.status is RefundStatus.SUCCEEDED else Decimal(0)
+
+    def moved(self, status: RefundStatus, at: datetime, **changes: Any) -> Refund:
+        """The refund one transition later. Its times only ever go up, whatever the clocks of two machines say."""
+        return replace(
+            self,
+            status=status,
+            updated_at=max(at, self.updated_at + timedelta(microseconds=1)),
+            version=self.version + 1,
+            transition_id=new_transition_id(),
+            **changes,
+        )
+
+
+def first_record(request: RefundRequest, status: RefundStatus, at: datetime, actor: str, **changes: Any) -> Refund:
+    return Refund(
+        request=request,
+        status=status,
+        created_by=actor,
+        created_at=at,
+        updated_at=at,
+        version=1,
+        transition_id=new_transition_id(),
+        **changes,
+    )
+
+
+def new_transition_id() -> str:
+    return uuid.uuid4().hex
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+def iso(at: datetime) -> str:
+    """ISO 8601 in UTC at a fixed width, so that times sort as text."""
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def from_iso(text: str) -> datetime:
+    return datetime.fromisoformat(text)

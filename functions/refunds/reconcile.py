@@ -1,0 +1,97 @@
+"""The reconciler: what nobody is working on any more is found here, so that no refund stays open unseen."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from refunds.errors import LedgerUnavailable, RefundChanged
+from refunds.ledger import Ledger
+from refunds.model import AmbiguousRefunds, Origin, Refund, RefundStatus, utc_now
+from refunds.queue import RefundQueue
+from refunds.workflow import RefundWorkflow, backoff_seconds
+
+log = logging.getLogger("refunds")
+
+# A refund's own message is due at its time; only when that passed a while ago is another one sent.
+STALE_SECONDS = 30
+
+
+@dataclass
+class Counts:
+    """What one run found and did."""
+
+    queued: int = 0
+    submitting: int = 0
+    unknown: int = 0
+    oldest_queued_seconds: float = 0
+    oldest_unknown_seconds: float = 0
+    leases_expired: int = 0
+    enqueued: int = 0
+    errors: int = 0
+
+
+class Reconciler:
+    def __init__(
+        self,
+        ledger: Ledger,
+        workflow: RefundWorkflow,
+        queue: RefundQueue,
+        *,
+        ambiguous_refunds: AmbiguousRefunds,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self._ledger = ledger
+        self._workflow = workflow
+        self._queue = queue
+        self._ambiguous_refunds = ambiguous_refunds
+        self._clock = clock
+
+    def run_once(self, origin: Origin) -> Counts:
+        """Looks at every open refund once. What fails for one refund is logged, counted, and stops no other.
+
+        Raises LedgerUnavailable where the open refunds can't be listed.
+        """
+        counts = Counts()
+        for refund in self._ledger.open_refunds():
+            try:
+                self._look_at(refund, counts, origin)
+            except LedgerUnavailable:
+                log.exception("refund %s could not be reconciled", refund.refund_id)
+                counts.errors += 1
+        return counts
+
+    def _look_at(self, refund: Refund, counts: Counts, origin: Origin) -> None:
+        if self._workflow.lease_is_over(refund):
+            refund = self._workflow.expire_lease(refund, origin)
+            counts.leases_expired += refund.status is RefundStatus.UNKNOWN
+        age = (self._clock() - refund.updated_at).total_seconds()
+        match refund.status:
+            case RefundStatus.QUEUED:
+                counts.queued += 1
+                counts.oldest_queued_seconds = max(counts.oldest_queued_seconds, age)
+            case RefundStatus.SUBMITTING:
+                counts.submitting += 1
+            case RefundStatus.UNKNOWN:
+                counts.unknown += 1
+                counts.oldest_unknown_seconds = max(counts.oldest_unknown_seconds, age)
+        if self._is_stale(refund) and self._enqueue(refund):
+            counts.enqueued += 1
+
+    def _is_stale(self, refund: Refund) -> bool:
+        waits = refund.status is RefundStatus.QUEUED or (
+            refund.status is RefundStatus.UNKNOWN and self._ambiguous_refunds is AmbiguousRefunds.RESUBMIT
+        )
+        due = refund.next_attempt_at
+        return waits and due is not None and self._clock() >= due + timedelta(seconds=STALE_SECONDS)
+
+    def _enqueue(self, refund: Refund) -> bool:
+        """Notes the next time first: dying between the two costs a wait, the other way round a flood of messages."""
+        wait = backoff_seconds(refund.attempts + 1)
+        try:
+            self._ledger.postpone(refund, self._clock() + timedelta(seconds=wait))
+        except RefundChanged:
+            return False  # someone has just worked on it
+        return self._queue.send(refund.request)

@@ -1,0 +1,167 @@
+"""A batch of queue messages: orders at the same time, the refunds of one order one after the other."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from refunds import audit, validation
+from refunds.audit import AuditLog
+from refunds.errors import IdempotencyKeyReused, InvalidRequest, LedgerUnavailable
+from refunds.model import OrderKey, Origin, Refund, RefundRequest, RefundStatus, utc_now
+from refunds.queue import RefundQueue
+from refunds.workflow import SUBMIT_SECONDS, RefundWorkflow, SecondsLeft, backoff_seconds
+
+log = logging.getLogger("refunds")
+
+CHANNEL = "queue"
+SETTLED = frozenset({RefundStatus.SUCCEEDED, RefundStatus.FAILED})
+# A message that was not begun because the time ran out is due again at once, for another invocation.
+NOT_BEGUN_SECONDS = 1
+
+
+@dataclass(frozen=True)
+class Message:
+    message_id: str
+    receipt_handle: str
+    body: str
+    receive_count: int
+    sender: str
+    sent_at: datetime
+
+
+@dataclass(frozen=True)
+class Task:
+    message: Message
+    request: RefundRequest
+
+
+type Job = Callable[[], list[str]]
+
+
+def in_threads(jobs: Sequence[Job]) -> list[list[str]]:
+    """As wide as the batch: each thread spends its time waiting for Indodana."""
+    if not jobs:
+        return []
+    with ThreadPoolExecutor(max_workers=len(jobs)) as pool:
+        return list(pool.map(lambda job: job(), jobs))
+
+
+class Worker:
+    def __init__(
+        self,
+        workflow: RefundWorkflow,
+        queue: RefundQueue,
+        audit_log: AuditLog,
+        *,
+        default_merchant_id: str,
+        max_receive_count: int,
+        clock: Callable[[], datetime] = utc_now,
+        on_outcome: Callable[[Refund], None] = lambda _: None,
+        run_all: Callable[[Sequence[Job]], list[list[str]]] = in_threads,
+        on_dead_letter: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._workflow = workflow
+        self._queue = queue
+        self._audit_log = audit_log
+        self._default_merchant_id = default_merchant_id
+        self._max_receive_count = max_receive_count
+        self._clock = clock
+        self._on_outcome = on_outcome
+        self._run_all = run_all
+        self._on_dead_letter = on_dead_letter
+
+    def run(self, messages: Iterable[Message], seconds_left: SecondsLeft) -> list[str]:
+        """Works the batch; returns the ids of the messages that must be delivered again."""
+        again: list[str] = []
+        by_order: dict[OrderKey, list[Task]] = {}
+        for message in messages:
+            try:
+                request = self._parse(message)
+            except InvalidRequest as error:
+                if not self._dead_letter(message, str(error), self._order_named_in(message)):
+                    again.append(message.message_id)
+            else:
+                by_order.setdefault(request.order, []).append(Task(message, request))
+        for kept in self._run_all([partial(self._in_order, tasks, seconds_left) for tasks in by_order.values()]):
+            again.extend(kept)
+        return again
+
+    def _in_order(self, tasks: list[Task], seconds_left: SecondsLeft) -> list[str]:
+        # Refunds of one order share its sums, so side by side they would only get in each other's way.
+        return [task.message.message_id for task in tasks if not self._is_done(task, seconds_left)]
+
+    def _is_done(self, task: Task, seconds_left: SecondsLeft) -> bool:
+        """Works one message. True: it can be deleted, and the ledger says all that there is to say."""
+        message = task.message
+        if seconds_left() < SUBMIT_SECONDS:
+            self._queue.hide(message.receipt_handle, NOT_BEGUN_SECONDS)
+            return False
+        try:
+            refund = self._workflow.work(task.request, _origin(message), seconds_left)
+        except IdempotencyKeyReused as error:
+            return self._dead_letter(message, str(error), task.request.order)
+        except Exception:  # one refund's failure must not take the batch with it
+            log.exception("message %s could not be worked, and will be again", message.message_id)
+            self._queue.hide(message.receipt_handle, backoff_seconds(message.receive_count))
+            return False
+        self._on_outcome(refund)
+        if refund.status in SETTLED:
+            return True
+        if refund.status is RefundStatus.UNKNOWN:
+            return True  # an operator's, or where the stack resubmits, the reconciler's
+        return self._leave_to_later(message, refund)
+
+    def _leave_to_later(self, message: Message, refund: Refund) -> bool:
+        """The message stays hidden until the refund is due.
+
+        At its last delivery it goes: to be received once more would dead-letter it, and an outage is no reason to. The
+        ledger has the refund, and the reconciler enqueues it.
+        """
+        if message.receive_count >= self._max_receive_count:
+            return True
+        due = refund.lease_until if refund.status is RefundStatus.SUBMITTING else refund.next_attempt_at
+        self._queue.hide(message.receipt_handle, (due - self._clock()).total_seconds() + 1 if due else 1)
+        return False
+
+    def _parse(self, message: Message) -> RefundRequest:
+        return validation.refund_message(validation.json_object(message.body.encode()), self._default_merchant_id)
+
+    def _dead_letter(self, message: Message, cause: str, order: OrderKey | None) -> bool:
+        """On record first: a dead letter that no record explains is a riddle, a record too many is not."""
+        digest = hashlib.sha256(message.body.encode()).hexdigest()
+        record = audit.dead_letter_record(order, message.message_id, message.sent_at, _origin(message), cause, digest)
+        try:
+            self._audit_log.add(record)
+            self._queue.dead_letter(message.body, message.message_id, cause)
+        except (LedgerUnavailable, ClientError, BotoCoreError):
+            log.exception("message %s could not be dead-lettered, and will be again", message.message_id)
+            self._queue.hide(message.receipt_handle, backoff_seconds(message.receive_count))
+            return False
+        log.error("message %s can never work and is a dead letter now: %s", message.message_id, cause)
+        self._on_dead_letter()
+        return True
+
+    def _order_named_in(self, message: Message) -> OrderKey | None:
+        """The order of a message that is otherwise wrong, as far as it can be told: its record belongs there."""
+        try:
+            body = validation.json_object(message.body.encode())
+        except InvalidRequest:
+            return None
+        merchant_id, order_id = body.get("merchantId", self._default_merchant_id), body.get("merchantOrderId")
+        if not isinstance(merchant_id, str) or not validation.MERCHANT_ID.fullmatch(merchant_id):
+            return None
+        if not isinstance(order_id, str) or not validation.MERCHANT_ORDER_ID.fullmatch(order_id):
+            return None
+        return OrderKey(merchant_id, order_id)
+
+
+def _origin(message: Message) -> Origin:
+    return Origin(actor=message.sender, channel=CHANNEL, request_id=message.message_id)

@@ -1,0 +1,472 @@
+"""The refund protocol: reserve, submit, settle.
+
+Indodana may not recognise a repeated refund, and any call can die at any point. So the intent is written before the
+call and the outcome after it, and between them the truth is "unknown":
+
+    reserve   one write: the refund is SUBMITTING under a lease, the order's refundable is down by the amount, on record
+    submit    one POST to Indodana
+    settle    one write: the outcome, the order's sums, on record
+
+    died before reserve     nothing happened; the same request makes it
+    died before settle      the lease runs out, and the refund becomes UNKNOWN with its reservation kept
+    died after settle       the same request reads the outcome
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from indodana import (
+    CANCEL_BUDGET_SECONDS,
+    STATUS_BUDGET_SECONDS,
+    IndodanaError,
+    Refused,
+)
+from refunds import audit
+from refunds.audit import AuditLog
+from refunds.errors import (
+    IdempotencyKeyReused,
+    LedgerBusy,
+    LedgerUnavailable,
+    NotResolvable,
+    OrderChanged,
+    RefundChanged,
+)
+from refunds.ledger import Ledger
+from refunds.model import (
+    AmbiguousRefunds,
+    Failure,
+    FailureCode,
+    Order,
+    OrderKey,
+    Origin,
+    Refund,
+    RefundRequest,
+    RefundStatus,
+    first_record,
+    utc_now,
+)
+from refunds.queue import RefundQueue
+from refunds.upstream import Indodana, UpstreamSaid, accepted_said, said
+from refunds.validation import is_money
+from refunds.verdict import Verdict, cancellation, refusal_detail, surely_not_sent, upstream_failure, verdict_on_error
+
+log = logging.getLogger("refunds")
+
+# A lease outlives the function that holds it (template.yaml: 29 s and 40 s; Lambda kills it then), with some seconds for
+# clocks that differ: when it has run out, nobody can be about to submit any more. It is not much longer, for a refund
+# whose process died shows as SUBMITTING until then.
+LEASE_SECONDS = 45
+# One write at its longest: two tries of connect and read, as the AWS clients are configured (assembly.py).
+SETTLE_SECONDS = 6
+# Waits between attempts while Indodana cannot take a refund: 2, 4, 8 s … up to a quarter of an hour.
+BACKOFF_BASE_SECONDS = 2
+BACKOFF_MAX_SECONDS = 900
+# The order's sums may change between reading and reserving; each round reads what changed them.
+RESERVE_TRIES = 10
+
+SUBMIT_SECONDS = CANCEL_BUDGET_SECONDS + SETTLE_SECONDS  # what must be left before a refund may be sent
+
+SecondsLeft = Callable[[], float]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a request came to. A FAILED refund is an answer, too."""
+
+    refund: Refund
+    replayed: bool = False
+
+
+@dataclass(frozen=True)
+class _NotNow:
+    """Indodana could not say whether the order is paid; nothing was reserved."""
+
+    cause: str
+    retry_after_seconds: float | None
+    upstream: UpstreamSaid | None
+
+
+@dataclass(frozen=True)
+class _Refusal:
+    failure: Failure
+    upstream: UpstreamSaid | None = None
+
+
+class RefundWorkflow:
+    def __init__(
+        self,
+        ledger: Ledger,
+        audit_log: AuditLog,
+        indodana: Indodana,
+        queue: RefundQueue,
+        *,
+        ambiguous_refunds: AmbiguousRefunds = AmbiguousRefunds.REVIEW,
+        clock: Callable[[], datetime] = utc_now,
+        on_upstream_error: Callable[[IndodanaError], None] = lambda _: None,
+        on_audit_lost: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._ledger = ledger
+        self._audit_log = audit_log
+        self._indodana = indodana
+        self._queue = queue
+        self._ambiguous_refunds = ambiguous_refunds
+        self._clock = clock
+        self._on_upstream_error = on_upstream_error
+        self._on_audit_lost = on_audit_lost
+
+    # ---- what callers ask for
+
+    def refund_now(self, request: RefundRequest, origin: Origin, seconds_left: SecondsLeft) -> Answer | Failure:
+        """Refunds while the caller waits. What Indodana can't take now is QUEUED. A Failure: it was never begun.
+
+        Raises IdempotencyKeyReused, LedgerUnavailable.
+        """
+        order, existing = self._ledger.read(request.order, request.refund_id)
+        if existing:
+            return self._replay(existing, request, origin)
+        try:
+            result = self._attempt(request, None, order, origin, seconds_left)
+        except RefundChanged as changed:
+            return self._replay(changed.current, request, origin)
+        if isinstance(result, _Refusal):
+            self._record_refusal(request, result, origin)
+            return result.failure
+        if result.status is RefundStatus.QUEUED:
+            self._enqueue(result)
+        return Answer(result)
+
+    def refund_later(self, request: RefundRequest, origin: Origin) -> Answer | Failure:
+        """Takes the refund on and leaves it to the queue. Raises IdempotencyKeyReused, LedgerUnavailable."""
+        order, existing = self._ledger.read(request.order, request.refund_id)
+        if existing:
+            return self._replay(existing, request, origin)
+        if order and (failure := _too_much(request.amount, order)):
+            self._record_refusal(request, _Refusal(failure), origin)
+            return failure
+        try:
+            refund = self._queue_up(request, origin, cause="asked to be done later", wait_seconds=0)
+        except RefundChanged as changed:
+            return self._replay(changed.current, request, origin)
+        self._enqueue(refund)
+        return Answer(refund)
+
+    def work(self, request: RefundRequest, origin: Origin, seconds_left: SecondsLeft) -> Refund:
+        """Takes a queued refund as far as it will go now. What it returns is on record, whatever its status.
+
+        Raises IdempotencyKeyReused, LedgerUnavailable.
+        """
+        order, existing = self._ledger.read(request.order, request.refund_id)
+        if existing:
+            existing = self._checked(existing, request, origin)
+            if not self._may_be_submitted(existing):
+                return existing
+        try:
+            result = self._attempt(request, existing, order, origin, seconds_left)
+            if isinstance(result, _Refusal):
+                return self._fail(request, existing, result, origin)
+        except RefundChanged as changed:
+            return changed.current  # another worker has it
+        return result
+
+    def resolve(self, order: OrderKey, refund_id: str, outcome: RefundStatus, evidence: str, origin: Origin) -> Refund:
+        """An operator settles an UNKNOWN refund, by evidence from outside.
+
+        Raises NotFound, NotResolvable, LedgerUnavailable.
+        """
+        before = self._with_lease_checked(self._ledger.refund(order, refund_id), origin)
+        if before.status is not RefundStatus.UNKNOWN:
+            raise NotResolvable(before)
+        failure = None
+        if outcome is RefundStatus.FAILED:
+            failure = Failure(FailureCode.RESOLVED_AS_FAILED, f"an operator settled it: {evidence}")
+        after = before.moved(outcome, self._clock(), lease_until=None, next_attempt_at=None, failure=failure)
+        record = audit.transition_record(before, after, origin, action=audit.REFUND_RESOLVED, evidence=evidence)
+        try:
+            self._ledger.transition(before, after, record)
+        except RefundChanged as changed:
+            raise NotResolvable(changed.current) from changed
+        return after
+
+    def expire_lease(self, refund: Refund, origin: Origin) -> Refund:
+        """Whoever held the lease is gone, and nobody knows how far it came: UNKNOWN. Returns what is on record then."""
+        cause = "the lease ran out: whoever submitted it never said what came of it"
+        after = refund.moved(
+            RefundStatus.UNKNOWN,
+            self._clock(),
+            ambiguous=True,
+            lease_until=None,
+            next_attempt_at=self._next_attempt(Verdict(RefundStatus.UNKNOWN, cause), refund.attempts),
+        )
+        try:
+            self._ledger.transition(refund, after, audit.transition_record(refund, after, origin, cause=cause))
+        except RefundChanged as changed:
+            return changed.current
+        log.warning("the outcome of refund %s of order %s is unknown: %s", after.refund_id, _order(after), cause)
+        return after
+
+    def lease_is_over(self, refund: Refund) -> bool:
+        return (
+            refund.status is RefundStatus.SUBMITTING
+            and refund.lease_until is not None
+            and self._clock() >= refund.lease_until
+        )
+
+    # ---- the protocol
+
+    def _attempt(
+        self,
+        request: RefundRequest,
+        before: Refund | None,
+        order: Order | None,
+        origin: Origin,
+        seconds_left: SecondsLeft,
+    ) -> Refund | _Refusal:
+        reserved = self._reserve(request, before, order, origin, seconds_left)
+        if isinstance(reserved, _Refusal):
+            return reserved
+        if isinstance(reserved, _NotNow):
+            return self._wait(request, before, reserved, origin)
+        verdict = self._submit(reserved, seconds_left)
+        return self._settle(reserved, verdict, origin, seconds_left)
+
+    def _reserve(
+        self,
+        request: RefundRequest,
+        before: Refund | None,
+        order: Order | None,
+        origin: Origin,
+        seconds_left: SecondsLeft,
+    ) -> Refund | _Refusal | _NotNow:
+        upstream: UpstreamSaid | None = None
+        for _ in range(RESERVE_TRIES):
+            if before and before.reserved_amount is not None:  # it kept its reservation while it waited
+                amount, transaction_amount = before.reserved_amount, before.transaction_amount
+            else:
+                if order is None:
+                    opened = self._ask_status(request.order, seconds_left)
+                    if not isinstance(opened, tuple):
+                        return opened
+                    order, upstream = opened
+                if failure := _too_much(request.amount, order):
+                    return _Refusal(failure)
+                amount = order.refundable if request.amount is None else request.amount
+                transaction_amount = order.amount
+            after = self._submitting(request, before, amount, transaction_amount, origin)
+            record = audit.transition_record(before, after, origin, upstream=upstream)
+            try:
+                self._ledger.transition(before, after, record, order=order, exact=request.amount is None)
+            except OrderChanged as changed:
+                order = changed.current
+            else:
+                return after
+        raise LedgerBusy("the order's sums changed faster than they could be reserved")
+
+    def _ask_status(self, key: OrderKey, seconds_left: SecondsLeft) -> tuple[Order, UpstreamSaid] | _Refusal | _NotNow:
+        """An order's first refund: it must be PAID, and its amount opens the order's sums."""
+        if seconds_left() < STATUS_BUDGET_SECONDS + SETTLE_SECONDS:
+            return _NotNow("too little time was left to ask for the order's status", None, None)
+        try:
+            status = self._indodana.check_status(key.merchant_id, key.merchant_order_id)
+        except Refused as refused:
+            if refused.http_status == 404:
+                failure = upstream_failure(FailureCode.ORDER_NOT_FOUND, "Indodana knows no such order", refused)
+            else:
+                failure = upstream_failure(FailureCode.UPSTREAM_REFUSED, refusal_detail(refused), refused)
+            return _Refusal(failure, said(refused))
+        except IndodanaError as error:
+            self._on_upstream_error(error)
+            return _NotNow(f"the order's status could not be asked: {error}", error.retry_after_seconds, said(error))
+        state = status.transaction_status
+        answered = UpstreamSaid(200, f"transactionStatus {state}, amount {status.amount}")
+        if state != "PAID":
+            detail = f"only a PAID transaction can be refunded, and this one is {state}"
+            return _Refusal(Failure(FailureCode.TRANSACTION_NOT_PAID, detail), answered)
+        if not is_money(status.amount):
+            return _NotNow("Indodana's answer names no amount that could be refunded", None, answered)
+        return Order.unopened(Decimal(status.amount or 0)), answered
+
+    def _submitting(
+        self,
+        request: RefundRequest,
+        before: Refund | None,
+        amount: Decimal,
+        transaction: Decimal | None,
+        origin: Origin,
+    ) -> Refund:
+        at = self._clock()
+        changes: dict[str, Any] = {
+            "reserved_amount": amount,
+            "transaction_amount": transaction,
+            "lease_until": at + timedelta(seconds=LEASE_SECONDS),
+            "next_attempt_at": None,
+            "attempts": before.attempts + 1 if before else 1,
+        }
+        if before:
+            return before.moved(RefundStatus.SUBMITTING, at, **changes)
+        return first_record(request, RefundStatus.SUBMITTING, at, origin.actor, **changes)
+
+    def _submit(self, refund: Refund, seconds_left: SecondsLeft) -> Verdict:
+        """One POST, and what it means. It is not begun unless its outcome can still be settled under the lease."""
+        lease_left = (refund.lease_until - self._clock()).total_seconds() if refund.lease_until else 0.0
+        if min(seconds_left(), lease_left) < SUBMIT_SECONDS:
+            return surely_not_sent(refund, "too little time was left to send it")
+        try:
+            accepted = self._indodana.cancel(refund.request.order.merchant_id, cancellation(refund))
+        except IndodanaError as error:
+            if not isinstance(error, Refused):
+                self._on_upstream_error(error)
+            return verdict_on_error(refund, error)
+        return Verdict(RefundStatus.SUCCEEDED, upstream=accepted_said(accepted))
+
+    def _settle(self, before: Refund, verdict: Verdict, origin: Origin, seconds_left: SecondsLeft) -> Refund:
+        try:
+            return self._write_outcome(before, verdict, origin, seconds_left)
+        except RefundChanged as changed:
+            late = changed.current
+        # The lease ran out under us. What Indodana said of this very attempt is evidence all the same.
+        if (
+            late.status is RefundStatus.UNKNOWN
+            and late.attempts == before.attempts
+            and verdict.status in (RefundStatus.SUCCEEDED, RefundStatus.FAILED)
+        ):
+            try:
+                return self._write_outcome(late, verdict, origin, seconds_left)
+            except RefundChanged as changed:
+                late = changed.current
+        log.error(
+            "refund %s of order %s is on record as %s, but its submission came to %s: %s",
+            *(late.refund_id, _order(late), late.status, verdict.status, verdict.cause),
+        )
+        return late
+
+    def _write_outcome(self, before: Refund, verdict: Verdict, origin: Origin, seconds_left: SecondsLeft) -> Refund:
+        """Tries as long as there is time: an outcome that is not written is one that nobody knows."""
+        unknown = verdict.status is RefundStatus.UNKNOWN
+        after = before.moved(
+            verdict.status,
+            self._clock(),
+            ambiguous=before.ambiguous or unknown,
+            lease_until=None,
+            next_attempt_at=self._next_attempt(verdict, before.attempts),
+            failure=verdict.failure,
+        )
+        record = audit.transition_record(before, after, origin, cause=verdict.cause, upstream=verdict.upstream)
+        for last_try in (False, False, True):
+            try:
+                self._ledger.transition(before, after, record)
+                break
+            except LedgerUnavailable:
+                if last_try or seconds_left() < 2 * SETTLE_SECONDS:
+                    raise
+        if unknown:
+            cause = verdict.cause
+            log.warning("the outcome of refund %s of order %s is unknown: %s", after.refund_id, _order(after), cause)
+        return after
+
+    # ---- around the protocol
+
+    def _replay(self, existing: Refund, request: RefundRequest, origin: Origin) -> Answer:
+        return Answer(self._checked(existing, request, origin), replayed=True)
+
+    def _checked(self, existing: Refund, request: RefundRequest, origin: Origin) -> Refund:
+        if existing.request != request:
+            raise IdempotencyKeyReused(existing)
+        return self._with_lease_checked(existing, origin)
+
+    def _with_lease_checked(self, refund: Refund, origin: Origin) -> Refund:
+        return self.expire_lease(refund, origin) if self.lease_is_over(refund) else refund
+
+    def _may_be_submitted(self, refund: Refund) -> bool:
+        if (
+            refund.status is RefundStatus.UNKNOWN
+        ):  # with a time for its next attempt: `resubmit` only, see _next_attempt
+            return self._ambiguous_refunds is AmbiguousRefunds.RESUBMIT and refund.next_attempt_at is not None
+        return refund.status is RefundStatus.QUEUED
+
+    def _wait(self, request: RefundRequest, before: Refund | None, not_now: _NotNow, origin: Origin) -> Refund:
+        log.info("refund %s of order %s waits: %s", request.refund_id, request.order.partition, not_now.cause)
+        if before is None:
+            return self._queue_up(
+                request,
+                origin,
+                cause=not_now.cause,
+                upstream=not_now.upstream,
+                wait_seconds=backoff_seconds(1, not_now.retry_after_seconds),
+            )
+        wait = backoff_seconds(before.attempts + 1, not_now.retry_after_seconds)
+        return self._ledger.postpone(before, self._clock() + timedelta(seconds=wait))
+
+    def _queue_up(
+        self,
+        request: RefundRequest,
+        origin: Origin,
+        *,
+        cause: str,
+        wait_seconds: float,
+        upstream: UpstreamSaid | None = None,
+    ) -> Refund:
+        at = self._clock()
+        due = at + timedelta(seconds=wait_seconds)
+        refund = first_record(request, RefundStatus.QUEUED, at, origin.actor, next_attempt_at=due)
+        record = audit.transition_record(None, refund, origin, cause=cause, upstream=upstream)
+        self._ledger.transition(None, refund, record)
+        return refund
+
+    def _fail(self, request: RefundRequest, before: Refund | None, refusal: _Refusal, origin: Origin) -> Refund:
+        """A queued refund has no caller to tell: its refusal is on record as a FAILED refund."""
+        at = self._clock()
+        if before:
+            after = before.moved(RefundStatus.FAILED, at, failure=refusal.failure, next_attempt_at=None)
+        else:
+            after = first_record(request, RefundStatus.FAILED, at, origin.actor, failure=refusal.failure)
+        record = audit.transition_record(before, after, origin, upstream=refusal.upstream)
+        self._ledger.transition(before, after, record)
+        return after
+
+    def _record_refusal(self, request: RefundRequest, refusal: _Refusal, origin: Origin) -> None:
+        try:
+            self._audit_log.add(audit.refusal_record(request, refusal.failure, self._clock(), origin, refusal.upstream))
+        except LedgerUnavailable:
+            log.exception("the refusal of refund %s is not on record", request.refund_id)
+            self._on_audit_lost()
+
+    def _enqueue(self, refund: Refund) -> None:
+        """A message lost here costs time and no refund: the reconciler enqueues what stays QUEUED."""
+        wait = (refund.next_attempt_at - self._clock()).total_seconds() if refund.next_attempt_at else 0.0
+        if not self._queue.send(refund.request, delay_seconds=wait):
+            log.warning("refund %s waits for the reconciler: it could not be enqueued", refund.refund_id)
+
+    def _next_attempt(self, verdict: Verdict, attempts: int) -> datetime | None:
+        resubmits = self._ambiguous_refunds is AmbiguousRefunds.RESUBMIT and verdict.may_be_resubmitted
+        if verdict.status is RefundStatus.QUEUED or (verdict.status is RefundStatus.UNKNOWN and resubmits):
+            return self._clock() + timedelta(seconds=backoff_seconds(attempts, verdict.retry_after_seconds))
+        return None
+
+
+def backoff_seconds(attempts: int, retry_after_seconds: float | None = None) -> float:
+    """How long to wait after so many attempts: doubling, with some jitter, and never less than Indodana asked for."""
+    doubling: float = min(BACKOFF_MAX_SECONDS, BACKOFF_BASE_SECONDS * 2 ** min(max(attempts - 1, 0), 16))
+    jitter = random.uniform(1, 1.2)  # noqa: S311 - no secret
+    return max(doubling * jitter, retry_after_seconds or 0)
+
+
+def _too_much(amount: Decimal | None, order: Order) -> Failure | None:
+    if order.refundable > 0 and (amount is None or amount <= order.refundable):
+        return None
+    asked = "all that remains" if amount is None else f"{amount} rupiah"
+    detail = (
+        f"{asked} was asked for, and {order.refundable} rupiah can be refunded: of {order.amount} paid, "
+        f"{order.refunded} are refunded and {order.reserved} reserved by refunds under way"
+    )
+    return Failure(FailureCode.AMOUNT_EXCEEDS_REFUNDABLE, detail)
+
+
+def _order(refund: Refund) -> str:
+    return refund.request.order.partition

@@ -1,0 +1,76 @@
+"""Logs and metrics of every function: JSON lines and CloudWatch's embedded metric format, both on standard output."""
+
+from __future__ import annotations
+
+import logging
+
+from aws_lambda_powertools.logging import Logger
+from aws_lambda_powertools.logging.utils import copy_config_to_registered_loggers
+from aws_lambda_powertools.metrics import MetricUnit, single_metric
+
+from indodana import CredentialsRejected, CredentialsUnavailable, IndodanaError
+from refunds.model import Refund
+from refunds.reconcile import Counts
+
+logger = Logger()
+
+
+# What the domain and the layer log with the standard library comes out as the functions' own JSON lines.
+_LIBRARIES = {"refunds", "indodana"}
+for _name in _LIBRARIES:
+    logging.getLogger(_name)
+copy_config_to_registered_loggers(source_logger=logger, include=_LIBRARIES)
+
+
+def count(metric: str, value: float = 1, **dimensions: str) -> None:
+    _emit(metric, MetricUnit.Count, value, dimensions)
+
+
+def seconds(metric: str, value: float, **dimensions: str) -> None:
+    _emit(metric, MetricUnit.Seconds, value, dimensions)
+
+
+def upstream_error(error: IndodanaError) -> None:
+    """Counts a failure by its class; one of credentials also under the name that has an alarm of its own."""
+    count("UpstreamErrors", error=type(error).__name__)
+    if isinstance(error, CredentialsRejected | CredentialsUnavailable):
+        count("CredentialFailures")
+
+
+def audit_lost() -> None:
+    count("AuditRecordsLost")
+
+
+def refund_outcome(refund: Refund) -> None:
+    count("RefundOutcomes", status=refund.status)
+    order = refund.request.order
+    logger.info(
+        "refund",
+        extra={
+            "refund_id": refund.refund_id,
+            "merchant_id": order.merchant_id,
+            "merchant_order_id": order.merchant_order_id,
+            "status": refund.status,
+            "attempts": refund.attempts,
+        },
+    )
+
+
+def open_refunds(counts: Counts) -> None:
+    """Zeros too: an alarm needs to see that nothing waits."""
+    count("QueuedRefunds", counts.queued)
+    count("UnknownRefunds", counts.unknown)
+    count("LeasesExpired", counts.leases_expired)
+    count("ReconcileErrors", counts.errors)
+    seconds("OldestQueuedRefundAge", counts.oldest_queued_seconds)
+    seconds("OldestUnknownRefundAge", counts.oldest_unknown_seconds)
+
+
+def _emit(metric: str, unit: MetricUnit, value: float, dimensions: dict[str, str]) -> None:
+    # One object a metric: Powertools' shared Metrics mixes up what the worker's threads add at the same time.
+    try:
+        with single_metric(name=metric, unit=unit, value=value) as metrics:
+            for name, dimension in dimensions.items():
+                metrics.add_dimension(name=name, value=dimension)
+    except Exception:  # a figure that is lost must not turn an answer about money into an error
+        logger.exception("the metric %s could not be emitted", metric)

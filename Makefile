@@ -1,0 +1,84 @@
+# Needs Python 3.13 and make; every target installs what it needs first, into .venv and .venv-sam.
+# Another interpreter: make PYTHON=/path/to/python3.13 …
+
+PYTHON ?= $(shell for p in python3.13 python3 python; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 13))' 2>/dev/null && { echo "$$p"; break; }; done)
+
+VENV := .venv
+VENV_SAM := .venv-sam
+PY := $(VENV)/bin/python
+# `sam build` looks for python3.13 on the PATH: the venv has one.
+SAM := PATH="$(CURDIR)/$(VENV_SAM)/bin:$$PATH" SAM_CLI_TELEMETRY=0 sam
+# Also where there is no git to say that these are not the project's.
+NOT_OURS := --extend-exclude $(VENV_SAM),.aws-sam
+PIP_INSTALL := -m pip install -qq --disable-pip-version-check
+
+# With the image here, SAM needs no registry.
+LAMBDA_IMAGE := public.ecr.aws/lambda/python:3.13-x86_64
+
+MERCHANT ?= m1
+FUNCTION ?= StatusCheckFunction
+EVENT ?= events/status_check/paid.json
+
+.DEFAULT_GOAL := help
+.PHONY: help run demo token aws simulator test test-docker lint format validate build invoke clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: $(VENV)/.installed ## start the local stack; PORT, HOST, UPSTREAM_URL, AWS_ENDPOINT_URL change it; Ctrl-C ends it
+	@$(PY) -m devstack
+
+demo: $(VENV)/.installed ## tell the story of a refund in one minute
+	@$(PY) -m devstack.demo
+
+token: $(VENV)/.installed ## print a token for the local stack; SCOPES="refunds:read" (else all), MERCHANT=m1
+	@$(PY) -m devstack.tokens $(if $(SCOPES),--scopes "$(SCOPES)") --merchant "$(MERCHANT)"
+
+aws: $(VENV)/.installed ## start the AWS emulator alone, to outlive the stack
+	@$(PY) -m devstack.aws
+
+simulator: $(VENV)/.installed ## start the Indodana simulator alone
+	@$(PY) -m devstack.simulator
+
+test: lint validate build ## everything that needs no Docker
+	$(PY) -m pytest -q -m "not docker"
+
+test-docker: $(VENV)/.installed $(VENV_SAM)/.installed ## run the built functions in the Lambda runtime; needs a Docker engine
+	$(PY) -m pytest -q -m docker
+
+lint: $(VENV)/.installed ## style and types
+	$(VENV)/bin/ruff check --quiet $(NOT_OURS)
+	$(VENV)/bin/ruff format --check --quiet $(NOT_OURS)
+	$(VENV)/bin/mypy --strict --no-error-summary functions layers devstack
+
+format: $(VENV)/.installed ## format, and mend what ruff can
+	$(VENV)/bin/ruff check --quiet --fix $(NOT_OURS)
+	$(VENV)/bin/ruff format --quiet $(NOT_OURS)
+
+validate: $(VENV_SAM)/.installed ## check template.yaml
+	@$(SAM) validate --lint
+
+build: $(VENV_SAM)/.installed ## build what is deployed, into .aws-sam/build
+	@$(SAM) build
+
+invoke: $(VENV)/.installed $(VENV_SAM)/.installed ## run FUNCTION with EVENT in the Lambda runtime (Docker), against HOST=0.0.0.0 make run
+	@$(PY) -m devstack.sam_environment
+	@$(SAM) build --config-env local > .local/sam-build.log 2>&1 || { cat .local/sam-build.log; exit 1; }
+	@$(SAM) local invoke "$(FUNCTION)" --config-env local --event "$(EVENT)" \
+		$$(docker image inspect $(LAMBDA_IMAGE) >/dev/null 2>&1 && echo --skip-pull-image)
+
+clean: ## remove all that was installed, built or kept
+	rm -rf $(VENV) $(VENV_SAM) .aws-sam .local .hypothesis .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamps: a venv is brought up to date when a requirements file has changed since.
+$(VENV)/.installed: requirements-dev.txt layers/indodana/requirements.txt
+$(VENV_SAM)/.installed: requirements-sam.txt
+$(VENV)/.installed $(VENV_SAM)/.installed:
+	@test -n "$(PYTHON)" && "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 13))' 2>/dev/null \
+		|| { echo "Python 3.13 is needed and was not found$(if $(PYTHON), at '$(PYTHON)'): install it, or make PYTHON=/path/to/python3.13" >&2; exit 1; }
+	@echo "Installing $< into $(@D) (once) …" >&2
+	@"$(PYTHON)" -m venv "$(@D)"
+	@"$(@D)/bin/python" $(PIP_INSTALL) -r "$<"
+	@touch "$@"

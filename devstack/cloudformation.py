@@ -1,0 +1,389 @@
+"""CloudFormation as far as the local stack speaks it: loading, parameters, intrinsic functions, references.
+
+Nothing here knows what a resource is for; template.py makes the model of them.
+"""
+
+import re
+import shlex
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn, Self
+
+import yaml
+
+from devstack.errors import TemplateError
+
+ROOT = Path(__file__).resolve().parent.parent
+DEFAULT_REGION = "ap-southeast-3"
+DEFAULT_STACK_NAME = "qris-gateway"
+ACCOUNT_ID = "123456789012"
+"""The account moto answers for."""
+
+
+@dataclass(frozen=True)
+class SamConfig:
+    """What samconfig.toml says of one environment."""
+
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    region: str = DEFAULT_REGION
+    stack_name: str = DEFAULT_STACK_NAME
+
+
+def load_samconfig(path: Path, environment: str = "local") -> SamConfig:
+    """The environment's `global` and `deploy` sections; the second wins, as in SAM."""
+    if not path.exists():
+        return SamConfig()
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise TemplateError(f"{path.name} is not TOML: {error}") from error
+    settings: dict[str, Any] = {}
+    parameters: dict[str, str] = {}
+    for command in ("global", "deploy"):
+        section = document.get(environment, {}).get(command, {}).get("parameters", {})
+        settings |= section
+        parameters |= _parse_overrides(section.get("parameter_overrides", ""), path.name)
+    return SamConfig(parameters, settings.get("region", DEFAULT_REGION), settings.get("stack_name", DEFAULT_STACK_NAME))
+
+
+def _parse_overrides(overrides: Any, where: str) -> dict[str, str]:
+    """Both of SAM's forms: `Name=value …` and `ParameterKey=Name,ParameterValue=value …`."""
+    words = shlex.split(overrides) if isinstance(overrides, str) else [str(word) for word in overrides]
+    parsed = {}
+    for word in words:
+        if long_form := re.fullmatch(r"ParameterKey=([^,]+),ParameterValue=(.*)", word, re.DOTALL):
+            parsed[long_form[1]] = long_form[2]
+        elif "=" in word:
+            name, _, value = word.partition("=")
+            parsed[name] = value
+        else:
+            raise TemplateError(f"{where}: parameter_overrides holds {word!r}, which is not Name=value")
+    return parsed
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML with CloudFormation's short forms, and no key twice (the first would be lost without a word)."""
+
+
+def _short_form(loader: _Loader, suffix: str, node: yaml.Node) -> dict[str, Any]:
+    value: Any
+    if isinstance(node, yaml.ScalarNode):
+        value = loader.construct_scalar(node)
+    elif isinstance(node, yaml.SequenceNode):
+        value = loader.construct_sequence(node, deep=True)
+    else:
+        assert isinstance(node, yaml.MappingNode)
+        value = loader.construct_mapping(node, deep=True)
+    return {suffix if suffix in ("Ref", "Condition") else f"Fn::{suffix}": value}
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise TemplateError(f"line {node.start_mark.line + 1}: the key {key!r} stands twice in one mapping")
+    return loader.construct_mapping(node, deep=True)
+
+
+_Loader.add_multi_constructor("!", _short_form)
+_Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
+# Versions like 2012-10-17 are texts to CloudFormation, not dates.
+_Loader.add_constructor("tag:yaml.org,2002:timestamp", lambda _, node: node.value)
+
+
+class Document:
+    """A loaded template and its parameters' values."""
+
+    def __init__(
+        self,
+        document: Mapping[str, Any],
+        *,
+        folder: Path = ROOT,
+        region: str = DEFAULT_REGION,
+        stack_name: str = DEFAULT_STACK_NAME,
+        endpoint_url: str = "http://127.0.0.1",
+        defaults: Mapping[str, str] | None = None,
+        samconfig: Mapping[str, str] | None = None,
+        overrides: Mapping[str, str] | None = None,
+    ) -> None:
+        """Parameters: the template's defaults, then `defaults`, then samconfig's, then `overrides`.
+
+        `defaults` and `overrides` may name parameters that this template does not have; samconfig's may not.
+        """
+        self.document = document
+        self.folder = folder
+        self.region = region
+        self.stack_name = stack_name
+        self.endpoint_url = endpoint_url
+        for name in samconfig or {}:
+            if name not in self.section("Parameters"):
+                raise TemplateError(f"samconfig.toml gives the parameter {name}, which template.yaml does not declare")
+        self.parameters = self._parameter_values({**(defaults or {}), **(samconfig or {}), **(overrides or {})})
+
+    @classmethod
+    def load(cls, path: Path = ROOT / "template.yaml", **options: Any) -> Self:
+        try:
+            text = path.read_text(encoding="utf-8")
+        except FileNotFoundError as error:
+            raise TemplateError(f"there is no {path}") from error
+        try:
+            document = yaml.load(text, Loader=_Loader)
+        except yaml.YAMLError as error:
+            raise TemplateError(f"{path.name} is not YAML: {error}") from error
+        if not isinstance(document, dict) or not isinstance(document.get("Resources"), dict):
+            raise TemplateError(f"{path.name} has no Resources")
+        return cls(document, folder=path.parent, **options)
+
+    def section(self, name: str) -> Mapping[str, Any]:
+        section = self.document.get(name) or {}
+        if not isinstance(section, dict):
+            raise TemplateError(f"{name} is not a mapping")
+        return section
+
+    def _parameter_values(self, given: Mapping[str, str]) -> dict[str, Any]:
+        values = {}
+        for name, declaration in self.section("Parameters").items():
+            raw = given.get(name, declaration.get("Default"))
+            if raw is None:
+                raise TemplateError(f"the parameter {name} has no default and samconfig.toml's [local] gives none")
+            values[name] = _parameter(name, declaration, raw)
+        return values
+
+
+def _parameter(name: str, declaration: Mapping[str, Any], raw: Any) -> Any:
+    kind, text = declaration.get("Type"), str(raw)
+    hint = declaration.get("ConstraintDescription", "")
+
+    def refuse(why: str) -> NoReturn:
+        raise TemplateError(f"the parameter {name} is {text!r}, {why}{f' ({hint})' if hint else ''}")
+
+    if kind not in ("String", "Number", "CommaDelimitedList"):
+        raise TemplateError(f"the parameter {name} has the type {kind}, which the local stack does not know")
+    allowed = [str(value) for value in declaration.get("AllowedValues", [])]
+    for part in text.split(",") if kind == "CommaDelimitedList" else [text]:
+        if allowed and part.strip() not in allowed:
+            refuse(f"not one of {', '.join(allowed)}")
+    if kind == "CommaDelimitedList":
+        return [part.strip() for part in text.split(",")]
+    if "AllowedPattern" in declaration and not re.fullmatch(declaration["AllowedPattern"], text):
+        refuse(f"which does not match {declaration['AllowedPattern']}")
+    if kind == "String":
+        if not int(declaration.get("MinLength", 0)) <= len(text) <= int(declaration.get("MaxLength", len(text))):
+            refuse("which is too short or too long")
+        return text
+    try:
+        number = float(text)
+    except ValueError:
+        refuse("not a number")
+    if not float(declaration.get("MinValue", number)) <= number <= float(declaration.get("MaxValue", number)):
+        refuse("out of its range")
+    return int(number) if number.is_integer() else number
+
+
+class _NoValue:
+    """AWS::NoValue: what holds it is left out."""
+
+
+NO_VALUE = _NoValue()
+
+
+class Resolver:
+    """Resolves intrinsics and references, lazily: what nothing reads need not be understood."""
+
+    def __init__(self, template: Document, actual: Mapping[str, Mapping[str, str]]) -> None:
+        self.template = template
+        self.actual = actual
+        self.resources: dict[str, dict[str, Any]] = {}
+        self.resolving: list[str] = []
+        for logical_id, resource in template.document["Resources"].items():
+            if not isinstance(resource, dict) or not isinstance(resource.get("Type"), str):
+                raise TemplateError(f"{logical_id} has no Type")
+            self.resources[logical_id] = resource
+
+    # Intrinsic functions
+
+    def resolve(self, value: Any, where: str) -> Any:
+        if isinstance(value, dict):
+            if len(value) == 1:
+                name, argument = next(iter(value.items()))
+                if isinstance(name, str) and (name in ("Ref", "Condition") or name.startswith("Fn::")):
+                    return self.intrinsic(name, argument, where)
+            resolved = {key: self.resolve(item, f"{where}.{key}") for key, item in value.items()}
+            return {key: item for key, item in resolved.items() if item is not NO_VALUE}
+        if isinstance(value, list):
+            items = [self.resolve(item, f"{where}[{index}]") for index, item in enumerate(value)]
+            return [item for item in items if item is not NO_VALUE]
+        if isinstance(value, str) and "{{resolve:" in value:
+            raise TemplateError(f"{where}: the local stack does not know dynamic references ({value})")
+        return value
+
+    def intrinsic(self, name: str, argument: Any, where: str) -> Any:
+        match name, argument:
+            case "Ref", str():
+                return self.reference(argument, where)
+            case "Condition", str():
+                return self.condition(argument, where)
+            case "Fn::GetAtt", str():
+                return self.attribute(*_dotted(argument, where), where)
+            case "Fn::GetAtt", [str() as logical_id, attribute]:
+                return self.attribute(logical_id, self.resolve(attribute, where), where)
+            case "Fn::Sub", str():
+                return self.substitute(argument, {}, where)
+            case "Fn::Sub", [str() as text, dict() as variables]:
+                return self.substitute(text, variables, where)
+            case "Fn::Join", [str() as separator, items]:
+                return separator.join(str(item) for item in self.resolve(items, where))
+            case "Fn::Split", [str() as separator, text]:
+                return str(self.resolve(text, where)).split(separator)
+            case "Fn::Select", [index, items]:
+                return self.resolve(items, where)[int(self.resolve(index, where))]
+            case "Fn::FindInMap", [*keys] if len(keys) == 3:
+                return self.find_in_map([str(self.resolve(key, where)) for key in keys], where)
+            case "Fn::If", [str() as condition, then, otherwise]:
+                return self.resolve(then if self.condition(condition, where) else otherwise, where)
+            case "Fn::Equals", [left, right]:
+                return str(self.resolve(left, where)) == str(self.resolve(right, where))
+            case "Fn::Not", [only]:
+                return not self.truth(only, where)
+            case "Fn::And", [*parts]:
+                return all(self.truth(part, where) for part in parts)
+            case "Fn::Or", [*parts]:
+                return any(self.truth(part, where) for part in parts)
+        raise TemplateError(f"{where}: the local stack does not understand {name} of {argument!r}")
+
+    def truth(self, value: Any, where: str) -> bool:
+        resolved = self.resolve(value, where)
+        if not isinstance(resolved, bool):
+            raise TemplateError(f"{where}: {value!r} is not a condition")
+        return resolved
+
+    def condition(self, name: str, where: str) -> bool:
+        conditions = self.template.section("Conditions")
+        if name not in conditions:
+            raise TemplateError(f"{where}: there is no condition {name}")
+        with self.guard(f"condition {name}"):
+            return self.truth(conditions[name], f"Conditions.{name}")
+
+    def reference(self, name: str, where: str) -> Any:
+        pseudo = {
+            "AWS::Region": self.template.region,
+            "AWS::AccountId": ACCOUNT_ID,
+            "AWS::StackName": self.template.stack_name,
+            "AWS::Partition": "aws",
+            "AWS::URLSuffix": "amazonaws.com",
+            "AWS::NoValue": NO_VALUE,
+        }
+        if name in pseudo:
+            return pseudo[name]
+        if name in self.template.parameters:
+            return self.template.parameters[name]
+        return self.attribute(name, "Ref", where)
+
+    def substitute(self, text: str, variables: Mapping[str, Any], where: str) -> str:
+        def replacement(match: re.Match[str]) -> str:
+            name = match[1].strip()
+            if name.startswith("!"):
+                return f"${{{name[1:]}}}"
+            if name in variables:
+                return str(self.resolve(variables[name], where))
+            if "." in name:
+                return str(self.attribute(*_dotted(name, where), where))
+            return str(self.reference(name, where))
+
+        return re.sub(r"\$\{([^}]*)\}", replacement, text)
+
+    def find_in_map(self, keys: list[str], where: str) -> Any:
+        found: Any = self.template.section("Mappings")
+        for key in keys:
+            if not isinstance(found, dict) or key not in found:
+                raise TemplateError(f"{where}: there is no mapping {'.'.join(keys)}")
+            found = found[key]
+        return found
+
+    def attribute(self, logical_id: str, attribute: str, where: str) -> Any:
+        """What `Ref` (attribute "Ref") or `GetAtt` of a resource gives."""
+        if logical_id not in self.resources:
+            raise TemplateError(f"{where}: there is neither a parameter nor a resource {logical_id}")
+        known = self.actual.get(logical_id, {})
+        if attribute in known:
+            return known[attribute]
+        kind = self.resources[logical_id]["Type"]
+        with self.guard(f"{logical_id}.{attribute}"):
+            match kind, attribute:
+                case "AWS::DynamoDB::Table", "Ref":
+                    return self.name(logical_id, "TableName")
+                case "AWS::DynamoDB::Table", "Arn":
+                    return self.arn("dynamodb", f"table/{self.name(logical_id, 'TableName')}")
+                case "AWS::SQS::Queue", "Ref" | "QueueUrl":
+                    return f"{self.template.endpoint_url}/{ACCOUNT_ID}/{self.name(logical_id, 'QueueName')}"
+                case "AWS::SQS::Queue", "Arn":
+                    return self.arn("sqs", self.name(logical_id, "QueueName"))
+                case "AWS::SQS::Queue", "QueueName":
+                    return self.name(logical_id, "QueueName")
+                case "AWS::SecretsManager::Secret", "Ref" | "Id":
+                    return self.arn("secretsmanager", f"secret:{self.name(logical_id, 'Name')}")
+                case "AWS::Serverless::Function", "Ref":
+                    return self.name(logical_id, "FunctionName")
+                case "AWS::Serverless::Function", "Arn":
+                    return self.arn("lambda", f"function:{self.name(logical_id, 'FunctionName')}")
+                case "AWS::Serverless::LayerVersion", "Ref" | "LayerVersionArn":
+                    return self.arn("lambda", f"layer:{logical_id}:1")
+                case "AWS::Serverless::HttpApi", "Ref":
+                    return "local"
+        raise TemplateError(f"{where}: the local stack does not know {attribute} of {logical_id}, a {kind}")
+
+    def arn(self, service: str, resource: str) -> str:
+        return f"arn:aws:{service}:{self.template.region}:{ACCOUNT_ID}:{resource}"
+
+    def name(self, logical_id: str, property_name: str) -> str:
+        """The physical name: the template's, or one made of the stack's name, as CloudFormation does."""
+        properties = self.properties(logical_id)
+        if property_name in properties:
+            name = self.resolve(properties[property_name], f"{logical_id}.{property_name}")
+            if name is not NO_VALUE:
+                return str(name)
+        return f"{self.template.stack_name}-{logical_id}"
+
+    def guard(self, what: str) -> "_Guard":
+        return _Guard(self.resolving, what)
+
+    # Resources
+
+    def properties(self, logical_id: str) -> dict[str, Any]:
+        properties = self.resources[logical_id].get("Properties") or {}
+        if not isinstance(properties, dict):
+            raise TemplateError(f"{logical_id}.Properties is not a mapping")
+        return properties
+
+    def of_type(self, kind: str) -> list[str]:
+        """The logical ids of that type whose own condition holds."""
+        return [
+            logical_id
+            for logical_id, resource in self.resources.items()
+            if resource["Type"] == kind
+            and ("Condition" not in resource or self.condition(resource["Condition"], logical_id))
+        ]
+
+
+class _Guard:
+    """Refuses circles: a name that is being resolved and needs itself."""
+
+    def __init__(self, resolving: list[str], what: str) -> None:
+        self.resolving, self.what = resolving, what
+
+    def __enter__(self) -> None:
+        if self.what in self.resolving:
+            raise TemplateError(f"{self.what} depends on itself: {' → '.join([*self.resolving, self.what])}")
+        self.resolving.append(self.what)
+
+    def __exit__(self, *_: object) -> None:
+        self.resolving.pop()
+
+
+def _dotted(text: str, where: str) -> tuple[str, str]:
+    logical_id, dot, attribute = text.partition(".")
+    if not dot:
+        raise TemplateError(f"{where}: {text!r} is not Resource.Attribute")
+    return logical_id, attribute

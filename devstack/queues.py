@@ -1,0 +1,173 @@
+"""SQS event source mappings: receives batches, invokes the function, deletes what it did not report as failed."""
+
+import base64
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import botocore.exceptions
+
+from devstack.runtime import FunctionError, Runtime
+from devstack.template import Queue, QueueMapping
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs import SQSClient
+    from mypy_boto3_sqs.type_defs import MessageTypeDef
+
+RECEIVE_LIMIT = 10
+"""SQS gives and deletes at most so many messages at once."""
+# Short enough for a stop that nobody waits for; Lambda's pollers wait 20 s.
+LONG_POLL_SECONDS = 1
+RETRY_SECONDS = 1.0
+AWS_ERRORS = (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError)
+
+
+class Poller:
+    """One mapping: a thread that receives, and up to the maximum concurrency of threads that invoke."""
+
+    def __init__(self, mapping: QueueMapping, queue: Queue, region: str, sqs: "SQSClient", runtime: Runtime) -> None:
+        self._mapping = mapping
+        self._queue = queue
+        self._region = region
+        self._sqs = sqs
+        self._runtime = runtime
+        self._slots = threading.BoundedSemaphore(mapping.maximum_concurrency)
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._poll, name=f"poller-{mapping.function}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Takes no more messages; those that are being worked on are left to finish."""
+        self._stopping.set()
+
+    def join(self, seconds: float) -> None:
+        self._thread.join(seconds)
+
+    def _poll(self) -> None:
+        while not self._stopping.is_set():
+            if not self._slots.acquire(timeout=0.1):
+                continue
+            handed_over = False
+            try:
+                messages = self._receive()
+                if messages and self._stopping.is_set():
+                    self._give_back(messages)
+                elif messages:
+                    threading.Thread(target=self._work, args=(messages,), daemon=True).start()
+                    handed_over = True
+            except Exception as error:  # whatever it is, the queue must be served again
+                if not self._stopping.is_set():
+                    print(f"receiving from {self._queue.name} failed: {error}", file=sys.stderr, flush=True)
+                self._stopping.wait(RETRY_SECONDS)
+            finally:
+                if not handed_over:
+                    self._slots.release()
+
+    def _receive(self) -> list["MessageTypeDef"]:
+        """A batch: full, or what came within the batching window, or nothing."""
+        messages: list[MessageTypeDef] = []
+        deadline = None
+        while not self._stopping.is_set():
+            room = self._mapping.batch_size - len(messages)
+            try:
+                received = self._sqs.receive_message(
+                    QueueUrl=self._queue.url,
+                    MaxNumberOfMessages=min(RECEIVE_LIMIT, room),
+                    WaitTimeSeconds=LONG_POLL_SECONDS,
+                    MessageSystemAttributeNames=["All"],
+                    MessageAttributeNames=["All"],
+                ).get("Messages", [])
+            except AWS_ERRORS:
+                if not messages:
+                    raise
+                break
+            messages += received
+            if not messages or len(messages) >= self._mapping.batch_size or not self._mapping.window_seconds:
+                break
+            deadline = deadline or time.monotonic() + self._mapping.window_seconds
+            if time.monotonic() >= deadline:
+                break
+        return messages
+
+    def _give_back(self, messages: Sequence["MessageTypeDef"]) -> None:
+        for message in messages:
+            with suppress(*AWS_ERRORS):
+                self._sqs.change_message_visibility(
+                    QueueUrl=self._queue.url, ReceiptHandle=message["ReceiptHandle"], VisibilityTimeout=0
+                )
+
+    def _work(self, messages: Sequence["MessageTypeDef"]) -> None:
+        try:
+            event = sqs_event(messages, self._queue.arn, self._region)
+            result = self._runtime.invoke(self._mapping.function, event)
+            failed = failed_messages(result, messages) if self._mapping.report_batch_item_failures else set()
+            self._delete([message for message in messages if message["MessageId"] not in failed])
+        except FunctionError:
+            pass  # the whole batch failed: it comes back when its visibility timeout is over
+        except Exception as error:
+            print(f"a batch of {self._queue.name} failed: {error}", file=sys.stderr, flush=True)
+        finally:
+            self._slots.release()
+
+    def _delete(self, messages: Sequence["MessageTypeDef"]) -> None:
+        for start in range(0, len(messages), RECEIVE_LIMIT):
+            entries = [
+                {"Id": str(index), "ReceiptHandle": message["ReceiptHandle"]}
+                for index, message in enumerate(messages[start : start + RECEIVE_LIMIT])
+            ]
+            answer = self._sqs.delete_message_batch(QueueUrl=self._queue.url, Entries=entries)  # type: ignore[arg-type]
+            for failure in answer.get("Failed", []):
+                print(f"{self._queue.name} kept a message: {failure.get('Message')}", file=sys.stderr, flush=True)
+
+
+def sqs_event(messages: Sequence["MessageTypeDef"], queue_arn: str, region: str) -> dict[str, Any]:
+    """The event which Lambda makes of a batch."""
+    return {
+        "Records": [
+            {
+                "messageId": message["MessageId"],
+                "receiptHandle": message["ReceiptHandle"],
+                "body": message["Body"],
+                "attributes": dict(message.get("Attributes", {})),
+                "messageAttributes": {
+                    name: _message_attribute(value) for name, value in message.get("MessageAttributes", {}).items()
+                },
+                "md5OfBody": message["MD5OfBody"],
+                "eventSource": "aws:sqs",
+                "eventSourceARN": queue_arn,
+                "awsRegion": region,
+            }
+            for message in messages
+        ]
+    }
+
+
+def _message_attribute(value: Mapping[str, Any]) -> dict[str, Any]:
+    event: dict[str, Any] = {"stringListValues": [], "binaryListValues": [], "dataType": value["DataType"]}
+    if "StringValue" in value:
+        event["stringValue"] = value["StringValue"]
+    if "BinaryValue" in value:
+        event["binaryValue"] = base64.b64encode(value["BinaryValue"]).decode("ascii")
+    return event
+
+
+def failed_messages(result: Any, messages: Sequence["MessageTypeDef"]) -> set[str]:
+    """The ids to keep. As Lambda has it: nothing reported means none failed, an answer without sense means all."""
+    everything = {message["MessageId"] for message in messages}
+    if result is None or result == {}:
+        return set()
+    if not isinstance(result, dict):
+        return everything
+    failures = result.get("batchItemFailures")
+    if failures is None:
+        return set()
+    if not isinstance(failures, list):
+        return everything
+    reported = [item.get("itemIdentifier") if isinstance(item, dict) else None for item in failures]
+    failed = {item for item in reported if isinstance(item, str)}
+    return failed if len(failed) == len(set(map(str, reported))) and failed <= everything else everything

@@ -1,0 +1,140 @@
+"""Runs the handlers in this process as Lambda would: JSON in, JSON out, a context, a timeout."""
+
+import importlib
+import json
+import math
+import os
+import sys
+import threading
+import time
+import traceback
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from devstack.errors import DevstackError, TemplateError
+from devstack.template import Function, Model
+
+
+class FunctionError(DevstackError):
+    """The handler raised, or answered what is not JSON."""
+
+
+class FunctionTimeoutError(FunctionError):
+    """The handler was still at work when its time was up."""
+
+
+class StillRunningError(FunctionError):
+    """The caller's patience ended before the function's own time."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What Lambda hands to a handler beside the event."""
+
+    function: Function
+    deadline: float
+    aws_request_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    function_version: str = "$LATEST"
+    log_stream_name: str = "local"
+    identity: None = None
+    client_context: None = None
+
+    @property
+    def function_name(self) -> str:
+        return self.function.name
+
+    @property
+    def memory_limit_in_mb(self) -> int:
+        return self.function.memory_mb
+
+    @property
+    def invoked_function_arn(self) -> str:
+        return self.function.arn
+
+    @property
+    def log_group_name(self) -> str:
+        return f"/aws/lambda/{self.function.name}"
+
+    def get_remaining_time_in_millis(self) -> int:
+        return max(0, int((self.deadline - time.monotonic()) * 1000))
+
+
+type Handler = Callable[[Any, Any], Any]
+
+
+class Runtime:
+    """The functions of one stack. Every invocation has a thread of its own, as it has a sandbox of its own in AWS."""
+
+    def __init__(self, functions: Mapping[str, Function], handlers: Mapping[str, Handler]) -> None:
+        self._functions = functions
+        self._handlers = handlers
+        self._idle = threading.Condition()
+        self._running = 0
+
+    def invoke(self, logical_id: str, event: Any, patience_seconds: float = math.inf) -> Any:
+        """The handler's answer, or a FunctionError, its traceback already on stderr."""
+        function = self._functions[logical_id]
+        outcome: list[tuple[Any, BaseException | None]] = []
+        context = Context(function, time.monotonic() + function.timeout_seconds)
+        # Through JSON, as in AWS: a handler gets no object of ours, and an answer that is not JSON fails here too.
+        sent = json.loads(json.dumps(event))
+
+        def run() -> None:
+            try:
+                outcome.append((json.loads(json.dumps(self._handlers[logical_id](sent, context))), None))
+            except BaseException as error:  # sys.exit() in a handler is a failed invocation, too
+                outcome.append((None, error))
+            finally:
+                with self._idle:
+                    self._running -= 1
+                    self._idle.notify_all()
+
+        with self._idle:
+            self._running += 1
+        thread = threading.Thread(target=run, name=f"{logical_id}-{context.aws_request_id}", daemon=True)
+        thread.start()
+        thread.join(min(function.timeout_seconds, patience_seconds))
+        if not outcome:
+            if patience_seconds < function.timeout_seconds:
+                raise StillRunningError(logical_id)
+            # Lambda would kill it; a thread cannot be killed, so what it still does is done.
+            print(f"{logical_id} timed out after {function.timeout_seconds:g} s", file=sys.stderr, flush=True)
+            raise FunctionTimeoutError(logical_id)
+        result, error = outcome[0]
+        if error is not None:
+            text = "".join(traceback.format_exception(error))
+            print(f"{logical_id} failed ({context.aws_request_id}):\n{text}", file=sys.stderr, flush=True)
+            raise FunctionError(logical_id) from error
+        return result
+
+    def drain(self, seconds: float) -> bool:
+        """Waits until no invocation runs; whether that came true in time."""
+        with self._idle:
+            return self._idle.wait_for(lambda: self._running == 0, seconds)
+
+
+def load_runtime(model: Model) -> Runtime:
+    """Imports every handler, with the template's environment and Lambda's order of sys.path: functions, then layers."""
+    os.environ.update(model.environment())
+    paths = [str(path) for path in model.code_paths]
+    for path in model.code_paths:
+        if not path.is_dir():
+            raise TemplateError(f"there is no folder {path}, which the template names as code")
+    sys.path[:0] = [path for path in paths if path not in sys.path]
+    return Runtime(model.functions, {name: _handler(function) for name, function in model.functions.items()})
+
+
+def _handler(function: Function) -> Handler:
+    module_name, _, attribute = function.handler.rpartition(".")
+    try:
+        handler = getattr(importlib.import_module(module_name), attribute, None)
+    except ImportError as error:
+        raise DevstackError(
+            f"{function.logical_id}'s handler {function.handler} cannot be imported: {error}"
+        ) from error
+    if not callable(handler):
+        raise DevstackError(f"{function.logical_id}'s handler {function.handler} does not exist")
+    result: Handler = handler
+    return result

@@ -1,0 +1,550 @@
+"""template.yaml as the local stack needs it: loaded, its intrinsics resolved, turned into a typed model.
+
+What the model cannot express is a TemplateError, never skipped: a property that is silently ignored here
+would work on the laptop and fail in AWS, or the other way round. The sets below say which properties have no
+meaning locally; a new one must be put into one of them, or supported.
+"""
+
+import json
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from devstack.cloudformation import ROOT, Document, Resolver, load_samconfig
+from devstack.errors import TemplateError
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+IGNORED_RESOURCE_TYPES = (
+    # Matched by prefix: they watch, encrypt, permit or ship the stack, and none of it runs locally.
+    "AWS::ApplicationInsights::",
+    "AWS::Backup::",
+    "AWS::CloudWatch::",
+    "AWS::CodeDeploy::",
+    "AWS::IAM::",
+    "AWS::KMS::",
+    "AWS::Logs::",
+    "AWS::ResourceGroups::",
+    "AWS::SNS::",
+    "AWS::XRay::",
+    "AWS::Lambda::Permission",
+    "AWS::SQS::QueuePolicy",
+    "AWS::SecretsManager::ResourcePolicy",
+    "AWS::Synthetics::",
+)
+IGNORED_FUNCTION_PROPERTIES = _names(
+    "Architectures AutoPublishAlias AutoPublishAliasAllProperties AutoPublishCodeSha256 CodeSigningConfigArn "
+    "DeadLetterQueue DeploymentPreference Description EphemeralStorage EventInvokeConfig KmsKeyArn LoggingConfig "
+    "PermissionsBoundary Policies PropagateTags ProvisionedConcurrencyConfig RecursiveLoop "
+    "ReservedConcurrentExecutions Role RolePath Runtime RuntimeManagementConfig SnapStart Tags Tracing "
+    "VersionDescription VersionDeletionPolicy VpcConfig"
+)
+FUNCTION_PROPERTIES = _names("CodeUri Environment Events FunctionName Handler Layers MemorySize Timeout")
+IGNORED_API_PROPERTIES = _names(
+    "AccessLogSettings DefaultRouteSettings Description DisableExecuteApiEndpoint Domain FailOnWarnings Name "
+    "PropagateTags RouteSettings Tags"
+)
+API_PROPERTIES = frozenset({"Auth", "StageName"})
+TABLE_PROPERTIES = _names(
+    "AttributeDefinitions BillingMode GlobalSecondaryIndexes KeySchema LocalSecondaryIndexes TableName"
+)
+IGNORED_TABLE_PROPERTIES = _names(
+    "ContributorInsightsSpecification DeletionProtectionEnabled OnDemandThroughput PointInTimeRecoverySpecification "
+    "ResourcePolicy SSESpecification TableClass Tags TimeToLiveSpecification WarmThroughput"
+)
+IGNORED_INDEX_PROPERTIES = _names("ContributorInsightsSpecification OnDemandThroughput WarmThroughput")
+QUEUE_ATTRIBUTES = (
+    "VisibilityTimeout",
+    "MessageRetentionPeriod",
+    "DelaySeconds",
+    "ReceiveMessageWaitTimeSeconds",
+    "MaximumMessageSize",
+)
+IGNORED_QUEUE_PROPERTIES = _names(
+    "KmsDataKeyReusePeriodSeconds KmsMasterKeyId RedriveAllowPolicy SqsManagedSseEnabled Tags"
+)
+IGNORED_SECRET_PROPERTIES = _names("Description KmsKeyId ReplicaRegions Tags")
+IGNORED_HTTP_EVENT_PROPERTIES = frozenset({"ApiId", "RouteSettings"})
+IGNORED_SCHEDULE_PROPERTIES = _names(
+    "DeadLetterConfig Description FlexibleTimeWindow KmsKeyArn Name OmitName PermissionsBoundary RetryPolicy RoleArn "
+    "ScheduleExpressionTimezone"
+)
+JWT_IDENTITY_SOURCE = "$request.header.Authorization"
+
+# Lambda's own defaults, where the template says nothing.
+DEFAULT_TIMEOUT_SECONDS = 3
+DEFAULT_MEMORY_MB = 128
+DEFAULT_BATCH_SIZE = 10
+LARGEST_BATCH_WITHOUT_WINDOW = 10
+DEFAULT_CONCURRENCY = 5
+
+
+@dataclass(frozen=True)
+class Function:
+    logical_id: str
+    name: str
+    handler: str
+    timeout_seconds: float
+    memory_mb: int
+    environment: Mapping[str, str]
+    arn: str
+
+
+@dataclass(frozen=True)
+class Authorizer:
+    name: str
+    issuer: str
+    audience: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Route:
+    function: str
+    method: str
+    path: str
+    authorizer: Authorizer | None
+    scopes: tuple[str, ...]
+    timeout_seconds: float
+
+    @property
+    def key(self) -> str:
+        return f"{self.method} {self.path}"
+
+
+@dataclass(frozen=True)
+class QueueMapping:
+    function: str
+    queue: str
+    batch_size: int
+    window_seconds: int
+    report_batch_item_failures: bool
+    maximum_concurrency: int
+
+
+@dataclass(frozen=True)
+class Schedule:
+    function: str
+    name: str
+    expression: str
+    source: str
+    """`aws.events` for a rule, `aws.scheduler` for EventBridge Scheduler: their events differ."""
+    input: Any = None
+
+
+@dataclass(frozen=True)
+class Table:
+    logical_id: str
+    name: str
+    definition: Mapping[str, Any]
+    """CreateTable's arguments; CloudFormation names them alike."""
+
+
+@dataclass(frozen=True)
+class Queue:
+    logical_id: str
+    name: str
+    url: str
+    arn: str
+    attributes: Mapping[str, str]
+    dead_letter_queue: str | None = None
+    max_receive_count: int | None = None
+
+
+@dataclass(frozen=True)
+class Secret:
+    logical_id: str
+    name: str
+    value: str
+
+
+@dataclass(frozen=True)
+class Model:
+    region: str
+    code_paths: tuple[Path, ...]
+    """Where functions' and layers' code lies, in the order of Lambda's sys.path: functions first."""
+    functions: Mapping[str, Function]
+    routes: tuple[Route, ...]
+    queue_mappings: tuple[QueueMapping, ...]
+    schedules: tuple[Schedule, ...]
+    tables: Mapping[str, Table]
+    queues: Mapping[str, Queue]
+    secrets: Mapping[str, Secret]
+
+    @property
+    def scopes(self) -> tuple[str, ...]:
+        """Every scope that some route asks for, in the template's order."""
+        return tuple(dict.fromkeys(scope for route in self.routes for scope in route.scopes))
+
+    def environment(self) -> dict[str, str]:
+        """The one environment of all functions; that they agree is what lets them share a process."""
+        merged: dict[str, str] = {}
+        owner: dict[str, str] = {}
+        for function in self.functions.values():
+            for name, value in function.environment.items():
+                if merged.setdefault(name, value) != value:
+                    raise TemplateError(
+                        f"{owner[name]} and {function.logical_id} give the environment variable {name} different "
+                        "values; the local stack runs all functions in one process, so they must agree"
+                    )
+                owner.setdefault(name, function.logical_id)
+        return merged
+
+
+class Template(Document):
+    """The project's template; `model()` is what the rest of the stack uses."""
+
+    @classmethod
+    def load_local(
+        cls,
+        path: Path = ROOT / "template.yaml",
+        *,
+        issuer: str | None = None,
+        upstream_url: str | None = None,
+        endpoint_url: str | None = None,
+    ) -> "Template":
+        """The template as the local stack runs it: with samconfig.toml's `local` values and the stack's own URLs."""
+        config = load_samconfig(path.parent / "samconfig.toml")
+        own = {"JwtIssuer": issuer, "IndodanaUrl": upstream_url, "AwsEndpointUrl": endpoint_url}
+        return cls.load(
+            path,
+            region=config.region,
+            stack_name=config.stack_name,
+            endpoint_url=endpoint_url or "http://127.0.0.1",
+            defaults={"MerchantId": "m1", "MerchantClaim": "merchant_id", "JwtAudience": "qris-gateway"},
+            samconfig=config.parameters,
+            overrides={name: value for name, value in own.items() if value is not None},
+        )
+
+    def model(self, actual: Mapping[str, Mapping[str, str]] | None = None) -> Model:
+        """`actual` holds what provisioning learnt, by logical id: {"RefundQueue": {"Ref": url, "Arn": arn}}."""
+        return _Builder(self, actual or {}).build()
+
+
+class _Builder(Resolver):
+    """Reads the resources."""
+
+    def build(self) -> Model:
+        understood = {
+            "AWS::DynamoDB::Table",
+            "AWS::SQS::Queue",
+            "AWS::SecretsManager::Secret",
+            "AWS::Serverless::Function",
+            "AWS::Serverless::HttpApi",
+            "AWS::Serverless::LayerVersion",
+        }
+        for logical_id, resource in self.resources.items():
+            kind = resource["Type"]
+            if kind not in understood and not kind.startswith(IGNORED_RESOURCE_TYPES):
+                raise TemplateError(
+                    f"{logical_id} is a {kind}, which the local stack does not have "
+                    "(if it has no part in running locally, add it to IGNORED_RESOURCE_TYPES in devstack/template.py)"
+                )
+        self.globals = self.template.section("Globals")
+        for section in self.globals:
+            if section not in ("Function", "HttpApi"):
+                raise TemplateError(f"Globals.{section} is not known to the local stack")
+        self.queues = {logical_id: self.queue(logical_id) for logical_id in self.of_type("AWS::SQS::Queue")}
+        self.code_paths: dict[Path, None] = {}
+        self.layers: dict[Path, None] = {}
+        self.routes: list[Route] = []
+        self.mappings: list[QueueMapping] = []
+        self.schedules: list[Schedule] = []
+        functions = {logical_id: self.function(logical_id) for logical_id in self.of_type("AWS::Serverless::Function")}
+        keys = [(route.method, re.sub(r"\{[^}]*\}", "{}", route.path)) for route in self.routes]
+        for route, key in zip(self.routes, keys, strict=True):
+            if keys.count(key) > 1:
+                raise TemplateError(f"the route {route.key} stands twice in the template")
+        return Model(
+            region=self.template.region,
+            code_paths=(*self.code_paths, *self.layers),
+            functions=functions,
+            routes=tuple(self.routes),
+            queue_mappings=tuple(self.mappings),
+            schedules=tuple(self.schedules),
+            tables={logical_id: self.table(logical_id) for logical_id in self.of_type("AWS::DynamoDB::Table")},
+            queues=self.queues,
+            secrets={logical_id: self.secret(logical_id) for logical_id in self.of_type("AWS::SecretsManager::Secret")},
+        )
+
+    def function(self, logical_id: str) -> Function:
+        merged = _merge(self.globals.get("Function") or {}, self.properties(logical_id))
+        _check(merged, FUNCTION_PROPERTIES, IGNORED_FUNCTION_PROPERTIES, logical_id)
+        # Only what is used is resolved: policies may hold intrinsics of things that do not exist here.
+        properties = {
+            name: value if name == "Events" else self.resolve(value, f"{logical_id}.{name}")
+            for name, value in merged.items()
+            if name in FUNCTION_PROPERTIES
+        }
+        if not isinstance(properties.get("Handler"), str) or not isinstance(properties.get("CodeUri"), str):
+            raise TemplateError(f"{logical_id} needs a Handler and a CodeUri which is a folder")
+        self.code_paths[(self.template.folder / properties["CodeUri"]).resolve()] = None
+        for layer in properties.get("Layers", []):
+            self.layers[self.layer_path(layer, logical_id)] = None
+        environment = properties.get("Environment", {}).get("Variables", {})
+        function = Function(
+            logical_id=logical_id,
+            name=self.name(logical_id, "FunctionName"),
+            handler=properties["Handler"],
+            timeout_seconds=float(properties.get("Timeout", DEFAULT_TIMEOUT_SECONDS)),
+            memory_mb=int(properties.get("MemorySize", DEFAULT_MEMORY_MB)),
+            environment={name: _environment_text(value) for name, value in environment.items()},
+            arn=self.attribute(logical_id, "Arn", logical_id),
+        )
+        for event_name, event in (merged.get("Events") or {}).items():
+            where = f"{logical_id}.Events.{event_name}"
+            self.event(function, event_name, event, where)
+        return function
+
+    def layer_path(self, layer: str, where: str) -> Path:
+        for logical_id in self.of_type("AWS::Serverless::LayerVersion"):
+            if self.attribute(logical_id, "Ref", where) == layer:
+                content = self.resolve(self.properties(logical_id).get("ContentUri"), f"{logical_id}.ContentUri")
+                return (self.template.folder / str(content)).resolve()
+        raise TemplateError(f"{where}: the layer {layer} is none of this template's, so its code is not at hand")
+
+    def event(self, function: Function, name: str, event: Mapping[str, Any], where: str) -> None:
+        kind, properties = event.get("Type"), event.get("Properties") or {}
+        match kind:
+            case "HttpApi":
+                self.routes.append(self.route(function, properties, where))
+            case "SQS":
+                mapping = self.queue_mapping(function, self.resolve(properties, where), where)
+                if mapping:
+                    self.mappings.append(mapping)
+            case "Schedule" | "ScheduleV2":
+                schedule = self.schedule(function, name, kind, self.resolve(properties, where), where)
+                if schedule:
+                    self.schedules.append(schedule)
+            case _:
+                raise TemplateError(f"{where} is an event of the type {kind}, which the local stack does not have")
+
+    def route(self, function: Function, properties: Mapping[str, Any], where: str) -> Route:
+        used = frozenset({"Auth", "Method", "PayloadFormatVersion", "Path", "TimeoutInMillis"})
+        _check(properties, used, IGNORED_HTTP_EVENT_PROPERTIES, where)
+        api = self.api(properties.get("ApiId"), where)
+        own = {name: self.resolve(value, f"{where}.{name}") for name, value in properties.items() if name in used}
+        if str(own.get("PayloadFormatVersion", "2.0")) != "2.0":
+            raise TemplateError(f"{where}: the local stack makes payload format 2.0 only")
+        method, path = str(own.get("Method", "")).upper(), own.get("Path")
+        if not isinstance(path, str) or not path.startswith("/") or not method:
+            raise TemplateError(
+                f"{where} needs a Path that begins with / and a Method; catch-all routes are not supported"
+            )
+        method = "ANY" if method in ("ANY", "X-AMAZON-APIGATEWAY-ANY-METHOD") else method
+        auth = own.get("Auth") or {}
+        _check(auth, frozenset({"Authorizer", "AuthorizationScopes"}), frozenset(), f"{where}.Auth")
+        chosen = auth.get("Authorizer") or api.get("DefaultAuthorizer")
+        authorizer, scopes = None, auth.get("AuthorizationScopes")
+        if chosen and chosen != "NONE":
+            authorizer, authorizer_scopes = self.authorizer(api, chosen, where)
+            scopes = authorizer_scopes if scopes is None else scopes
+        elif scopes:
+            raise TemplateError(f"{where} asks for scopes, and no authorizer checks them")
+        return Route(
+            function=function.logical_id,
+            method=method,
+            path=path,
+            authorizer=authorizer,
+            scopes=tuple(scopes or ()),
+            timeout_seconds=min(float(own.get("TimeoutInMillis", 30_000)) / 1000, 30.0),
+        )
+
+    def api(self, reference: Any, where: str) -> dict[str, Any]:
+        """The `Auth` of the HTTP API a route belongs to; without an ApiId it is SAM's implicit one."""
+        properties: dict[str, Any] = self.globals.get("HttpApi") or {}
+        if reference is not None:
+            logical_id = reference.get("Ref") if isinstance(reference, dict) else None
+            if logical_id not in self.of_type("AWS::Serverless::HttpApi"):
+                raise TemplateError(f"{where}: ApiId is not a !Ref of one of the template's HTTP APIs")
+            properties = _merge(properties, self.properties(logical_id))
+            where = logical_id
+        _check(properties, API_PROPERTIES, IGNORED_API_PROPERTIES, where)
+        if self.resolve(properties.get("StageName", "$default"), where) != "$default":
+            raise TemplateError(f"{where}: the local stack has the stage $default only")
+        auth: dict[str, Any] = self.resolve(properties.get("Auth") or {}, f"{where}.Auth")
+        _check(auth, frozenset({"Authorizers", "DefaultAuthorizer"}), frozenset(), f"{where}.Auth")
+        return auth
+
+    def authorizer(self, api: Mapping[str, Any], name: str, where: str) -> tuple[Authorizer, list[str] | None]:
+        definition = api.get("Authorizers", {}).get(name)
+        if definition is None:
+            raise TemplateError(f"{where}: its API has no authorizer {name}")
+        used = frozenset({"AuthorizationScopes", "IdentitySource", "JwtConfiguration"})
+        _check(definition, used, frozenset(), f"the authorizer {name}")
+        source = definition.get("IdentitySource", JWT_IDENTITY_SOURCE)
+        if source not in (JWT_IDENTITY_SOURCE, [JWT_IDENTITY_SOURCE]):
+            raise TemplateError(
+                f"the authorizer {name} reads {source}; the local stack reads {JWT_IDENTITY_SOURCE} only"
+            )
+        # SAM takes both spellings.
+        jwt = {key.lower(): value for key, value in definition.get("JwtConfiguration", {}).items()}
+        audience = jwt.get("audience")
+        audience = [audience] if isinstance(audience, str) else audience
+        if not isinstance(jwt.get("issuer"), str) or not audience:
+            raise TemplateError(f"the authorizer {name} needs JwtConfiguration with issuer and audience")
+        return Authorizer(name, jwt["issuer"], tuple(audience)), definition.get("AuthorizationScopes")
+
+    def queue_mapping(self, function: Function, properties: Mapping[str, Any], where: str) -> QueueMapping | None:
+        used = _names("BatchSize Enabled FunctionResponseTypes MaximumBatchingWindowInSeconds Queue ScalingConfig")
+        _check(properties, used, frozenset(), where)
+        if not _flag(properties.get("Enabled", True)):
+            return None
+        queue = next((queue for queue in self.queues.values() if queue.arn == properties.get("Queue")), None)
+        if queue is None:
+            raise TemplateError(f"{where}: Queue is {properties.get('Queue')!r}, no queue of this template")
+        responses = properties.get("FunctionResponseTypes", [])
+        if responses not in ([], ["ReportBatchItemFailures"]):
+            raise TemplateError(f"{where}: FunctionResponseTypes is {responses!r}")
+        scaling = properties.get("ScalingConfig", {})
+        _check(scaling, frozenset({"MaximumConcurrency"}), frozenset(), f"{where}.ScalingConfig")
+        window = _whole(properties.get("MaximumBatchingWindowInSeconds", 0), 0, 300, f"{where} batching window")
+        concurrency = scaling.get("MaximumConcurrency")
+        mapping = QueueMapping(
+            function=function.logical_id,
+            queue=queue.logical_id,
+            batch_size=_whole(properties.get("BatchSize", DEFAULT_BATCH_SIZE), 1, 10_000, f"{where}.BatchSize"),
+            window_seconds=window,
+            report_batch_item_failures=bool(responses),
+            maximum_concurrency=DEFAULT_CONCURRENCY
+            if concurrency is None
+            else _whole(concurrency, 2, 1000, f"{where}.ScalingConfig.MaximumConcurrency"),
+        )
+        if mapping.batch_size > LARGEST_BATCH_WITHOUT_WINDOW and window < 1:
+            raise TemplateError(f"{where}: a batch of more than {LARGEST_BATCH_WITHOUT_WINDOW} needs a batching window")
+        visibility = int(queue.attributes.get("VisibilityTimeout", 30))
+        if visibility < function.timeout_seconds:
+            raise TemplateError(
+                f"{where}: {queue.logical_id}'s visibility timeout ({visibility} s) is less than "
+                f"{function.logical_id}'s timeout ({function.timeout_seconds:g} s); Lambda refuses such a mapping"
+            )
+        return mapping
+
+    def schedule(
+        self, function: Function, name: str, kind: str, properties: Mapping[str, Any], where: str
+    ) -> Schedule | None:
+        key = "Schedule" if kind == "Schedule" else "ScheduleExpression"
+        _check(properties, frozenset({key, "Enabled", "Input", "State"}), IGNORED_SCHEDULE_PROPERTIES, where)
+        if properties.get("ScheduleExpressionTimezone", "UTC") != "UTC":
+            raise TemplateError(f"{where}: the local stack's schedules are in UTC")
+        if not _flag(properties.get("Enabled", True)) or properties.get("State", "ENABLED") != "ENABLED":
+            return None
+        given = None
+        if "Input" in properties:
+            try:
+                given = json.loads(properties["Input"])
+            except (TypeError, ValueError) as error:
+                raise TemplateError(f"{where}: Input is not JSON") from error
+        return Schedule(
+            function=function.logical_id,
+            name=name,
+            expression=str(properties.get(key)),
+            source="aws.events" if kind == "Schedule" else "aws.scheduler",
+            input=given,
+        )
+
+    def table(self, logical_id: str) -> Table:
+        properties = self.properties(logical_id)
+        _check(properties, TABLE_PROPERTIES, IGNORED_TABLE_PROPERTIES | {"ProvisionedThroughput"}, logical_id)
+        if "KeySchema" not in properties or "AttributeDefinitions" not in properties:
+            raise TemplateError(f"{logical_id} needs KeySchema and AttributeDefinitions")
+        definition = {
+            name: self.resolve(properties[name], f"{logical_id}.{name}")
+            for name in TABLE_PROPERTIES - {"BillingMode", "TableName"}
+            if name in properties
+        }
+        for index in definition.get("GlobalSecondaryIndexes", []):
+            for ignored in IGNORED_INDEX_PROPERTIES | {"ProvisionedThroughput"}:
+                index.pop(ignored, None)
+        # Locally every table is on demand: there is no capacity to provision.
+        return Table(logical_id, self.name(logical_id, "TableName"), definition | {"BillingMode": "PAY_PER_REQUEST"})
+
+    def queue(self, logical_id: str) -> Queue:
+        properties = self.properties(logical_id)
+        used = frozenset({"QueueName", "RedrivePolicy", *QUEUE_ATTRIBUTES})
+        _check(properties, used, IGNORED_QUEUE_PROPERTIES, logical_id)
+        resolved = {name: self.resolve(properties[name], f"{logical_id}.{name}") for name in used if name in properties}
+        dead_letter_queue, max_receive_count = None, None
+        if policy := resolved.get("RedrivePolicy"):
+            where = f"{logical_id}.RedrivePolicy"
+            _check(policy, frozenset({"deadLetterTargetArn", "maxReceiveCount"}), frozenset(), where)
+            dead_letter_queue = next(
+                (
+                    other
+                    for other in self.of_type("AWS::SQS::Queue")
+                    if self.attribute(other, "Arn", where) == policy.get("deadLetterTargetArn")
+                ),
+                None,
+            )
+            if dead_letter_queue is None:
+                raise TemplateError(f"{where}: deadLetterTargetArn is no queue of this template")
+            max_receive_count = _whole(policy.get("maxReceiveCount"), 1, 1000, f"{where}.maxReceiveCount")
+        return Queue(
+            logical_id=logical_id,
+            name=self.name(logical_id, "QueueName"),
+            url=self.attribute(logical_id, "Ref", logical_id),
+            arn=self.attribute(logical_id, "Arn", logical_id),
+            attributes={name: str(resolved[name]) for name in QUEUE_ATTRIBUTES if name in resolved},
+            dead_letter_queue=dead_letter_queue,
+            max_receive_count=max_receive_count,
+        )
+
+    def secret(self, logical_id: str) -> Secret:
+        properties = self.properties(logical_id)
+        used = frozenset({"GenerateSecretString", "Name", "SecretString"})
+        _check(properties, used, IGNORED_SECRET_PROPERTIES, logical_id)
+        value = self.resolve(properties.get("SecretString"), f"{logical_id}.SecretString")
+        generate = self.resolve(properties.get("GenerateSecretString") or {}, f"{logical_id}.GenerateSecretString")
+        if value is None:
+            value = secrets.token_urlsafe(24)
+            if "GenerateStringKey" in generate:
+                holder = json.loads(generate.get("SecretStringTemplate", "{}"))
+                value = json.dumps(holder | {generate["GenerateStringKey"]: value})
+        return Secret(logical_id, self.name(logical_id, "Name"), str(value))
+
+
+def _merge(general: Any, own: Any) -> Any:
+    """SAM's rule for Globals: mappings are merged, lists are joined, anything else is replaced."""
+    if isinstance(general, dict) and isinstance(own, dict) and not _is_intrinsic(general) and not _is_intrinsic(own):
+        return {
+            key: _merge(general[key], own[key]) if key in own and key in general else own.get(key, general.get(key))
+            for key in [*general, *(key for key in own if key not in general)]
+        }
+    if isinstance(general, list) and isinstance(own, list):
+        return [*general, *own]
+    return own
+
+
+def _is_intrinsic(value: Mapping[str, Any]) -> bool:
+    return len(value) == 1 and any(name == "Ref" or str(name).startswith("Fn::") for name in value)
+
+
+def _check(properties: Any, used: frozenset[str], ignored: frozenset[str], where: str) -> None:
+    if not isinstance(properties, dict):
+        raise TemplateError(f"{where} is not a mapping")
+    for name in properties:
+        if name not in used and name not in ignored:
+            raise TemplateError(f"{where} has the property {name}, which the local stack does not understand")
+
+
+def _whole(value: Any, least: int, most: int, where: str) -> int:
+    try:
+        number = int(str(value))
+    except ValueError:
+        raise TemplateError(f"{where} is {value!r}, not a whole number") from None
+    if not least <= number <= most:
+        raise TemplateError(f"{where} is {number}, not from {least} to {most}")
+    return number
+
+
+def _flag(value: Any) -> bool:
+    return str(value).lower() == "true"
+
+
+def _environment_text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,66 @@
+"""What every test may rely on: an emulated AWS, a simulated Indodana, and no way out of this machine."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from devstack.aws import AwsServer, client, prepare_environment, provision
+from devstack.simulator import LOCAL_MERCHANTS, Simulator
+from devstack.simulator_control import SimulatorControl
+from devstack.template import Template
+
+prepare_environment()
+os.environ |= {"POWERTOOLS_SERVICE_NAME": "qris-gateway", "POWERTOOLS_METRICS_NAMESPACE": "QrisGateway"}
+
+import assembly  # noqa: E402 - Powertools and boto3 read the environment when they are imported
+from settings import Settings  # noqa: E402
+from tests.world import Clock, World  # noqa: E402
+
+_stacks = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def aws() -> Iterator[AwsServer]:
+    with AwsServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def indodana() -> Iterator[Simulator]:
+    with Simulator() as simulator:
+        yield simulator
+
+
+@pytest.fixture(scope="session")
+def template() -> Template:
+    return Template.load_local()
+
+
+@pytest.fixture
+def world(aws: AwsServer, indodana: Simulator, template: Template, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    """Tables and queues of its own, from template.yaml, and every handler of this process working on them."""
+    stack = Template(
+        template.document,
+        stack_name=f"test-{next(_stacks)}",
+        endpoint_url=aws.url,
+        overrides=dict(template.parameters) | {"IndodanaUrl": indodana.upstream_url, "MerchantClaim": "merchant_id"},
+    )
+    prefix = stack.parameters["SecretPrefix"]
+    secrets = {
+        f"{prefix}{merchant}": json.dumps({"apiKey": key, "secretKey": secret})
+        for merchant, (key, secret) in LOCAL_MERCHANTS.items()
+    }
+    model = stack.model(provision(stack.model(), aws.url, secrets))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", aws.url)
+    world = World(Settings.from_environment(model.environment()), SimulatorControl(indodana.control_url), Clock())
+    monkeypatch.setattr(assembly, "gateway", lambda: world.gateway)
+    yield world
+    world.simulator.reset()
+    secretsmanager = client("secretsmanager", aws.url)
+    for name, value in secrets.items():
+        secretsmanager.put_secret_value(SecretId=name, SecretString=value)

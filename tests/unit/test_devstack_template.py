@@ -1,0 +1,260 @@
+"""The local stack's reading of template.yaml: what it makes of it, and what it refuses rather than skips."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from devstack.cloudformation import load_samconfig
+from devstack.errors import TemplateError
+from devstack.template import Model, Template
+
+SMALL = """
+Transform: AWS::Serverless-2016-10-31
+Parameters:
+  Issuer: {Type: String, Default: "https://issuer.example.com"}
+  Receives: {Type: Number, Default: 5, MinValue: 1}
+  Endpoint: {Type: String, Default: ""}
+  Mode: {Type: String, Default: review, AllowedValues: [review, resubmit], ConstraintDescription: one of two}
+Mappings:
+  Limits: {queue: {receives: 3}}
+Conditions:
+  HasEndpoint: !Not [!Equals [!Ref Endpoint, ""]]
+  Never: !And [!Equals [a, b], !Condition HasEndpoint]
+  Sometimes: !Or [!Condition Never, !Equals [!Ref Mode, review]]
+Globals:
+  Function:
+    Timeout: 20
+    CodeUri: functions/
+    Environment:
+      Variables:
+        TABLE: !Ref Table
+        QUEUE_URL: !Ref Queue
+        ENDPOINT: !If [HasEndpoint, !Ref Endpoint, !Ref AWS::NoValue]
+        NAME: !Sub "${AWS::StackName}/${Table}/${Queue.Arn}/${!Literal}"
+        JOINED: !Join ["-", [a, !Ref Mode, !Select [1, !Split [",", "x,y"]]]]
+        RECEIVES: !FindInMap [Limits, queue, receives]
+Resources:
+  Api:
+    Type: AWS::Serverless::HttpApi
+    Properties:
+      Auth:
+        DefaultAuthorizer: Jwt
+        Authorizers:
+          Jwt:
+            IdentitySource: $request.header.Authorization
+            JwtConfiguration: {issuer: !Ref Issuer, audience: [gateway]}
+  Function:
+    Type: AWS::Serverless::Function
+    Properties:
+      Handler: one.handler.lambda_handler
+      MemorySize: 512
+      Policies: [{Statement: [{Effect: Allow, Action: dynamodb:GetItem, Resource: !GetAtt Missing.Arn}]}]
+      Environment: {Variables: {EXTRA: true}}
+      Events:
+        Read:
+          Type: HttpApi
+          Properties: {ApiId: !Ref Api, Method: get, Path: "/v1/{id}", Auth: {AuthorizationScopes: [read]}}
+        Open:
+          Type: HttpApi
+          Properties: {ApiId: !Ref Api, Method: POST, Path: /open, Auth: {Authorizer: NONE}}
+        Batch:
+          Type: SQS
+          Properties:
+            Queue: !GetAtt Queue.Arn
+            BatchSize: 7
+            FunctionResponseTypes: [ReportBatchItemFailures]
+            ScalingConfig: {MaximumConcurrency: 4}
+        Minute:
+          Type: Schedule
+          Properties: {Schedule: rate(1 minute)}
+  Table:
+    Type: AWS::DynamoDB::Table
+    Properties:
+      BillingMode: PAY_PER_REQUEST
+      AttributeDefinitions: [{AttributeName: pk, AttributeType: S}, {AttributeName: open, AttributeType: S}]
+      KeySchema: [{AttributeName: pk, KeyType: HASH}]
+      GlobalSecondaryIndexes:
+        - IndexName: open
+          KeySchema: [{AttributeName: open, KeyType: HASH}]
+          Projection: {ProjectionType: ALL}
+      PointInTimeRecoverySpecification: {PointInTimeRecoveryEnabled: true}
+  Dead: {Type: AWS::SQS::Queue, Properties: {MessageRetentionPeriod: 1209600}}
+  Queue:
+    Type: AWS::SQS::Queue
+    Properties:
+      QueueName: !Sub "${AWS::StackName}-refunds"
+      VisibilityTimeout: 120
+      RedrivePolicy: {deadLetterTargetArn: !GetAtt Dead.Arn, maxReceiveCount: !Ref Receives}
+  Secret:
+    Type: AWS::SecretsManager::Secret
+    Properties:
+      Name: gateway/m1
+      GenerateSecretString: {SecretStringTemplate: '{"apiKey": "replace-me"}', GenerateStringKey: secretKey}
+  Unwanted: {Type: AWS::SQS::Queue, Condition: Never}
+  Log: {Type: AWS::Logs::LogGroup, Properties: {Anything: !Ref Nowhere}}
+"""
+
+
+def read(tmp_path: Path, text: str = SMALL, **options: Any) -> Model:
+    path = tmp_path / "template.yaml"
+    path.write_text(text)
+    return Template.load(path, stack_name="shop", endpoint_url="http://aws.test", **options).model()
+
+
+def changed(old: str, new: str) -> str:
+    assert SMALL.count(old) == 1, old
+    return SMALL.replace(old, new)
+
+
+def test_globals_intrinsics_and_a_functions_own_values_make_its_environment(tmp_path: Path) -> None:
+    function = read(tmp_path).functions["Function"]
+    assert function.environment == {
+        "TABLE": "shop-Table",
+        "QUEUE_URL": "http://aws.test/123456789012/shop-refunds",
+        "NAME": "shop/shop-Table/arn:aws:sqs:ap-southeast-3:123456789012:shop-refunds/${Literal}",
+        "JOINED": "a-review-y",
+        "RECEIVES": "3",
+        "EXTRA": "true",
+    }
+    assert (function.timeout_seconds, function.memory_mb) == (20, 512)
+    assert (
+        read(tmp_path, overrides={"Endpoint": "http://e"}).functions["Function"].environment["ENDPOINT"] == "http://e"
+    )
+
+
+def test_routes_have_their_scopes_and_their_authorizer(tmp_path: Path) -> None:
+    guarded, open_route = read(tmp_path).routes
+    assert (guarded.key, guarded.scopes) == ("GET /v1/{id}", ("read",))
+    assert guarded.authorizer is not None
+    assert (guarded.authorizer.issuer, guarded.authorizer.audience) == ("https://issuer.example.com", ("gateway",))
+    assert (open_route.key, open_route.scopes, open_route.authorizer) == ("POST /open", (), None)
+
+
+def test_queues_mappings_schedules_tables_and_secrets_are_read(tmp_path: Path) -> None:
+    model = read(tmp_path, samconfig={"Receives": "9"})
+    (mapping,) = model.queue_mappings
+    assert (mapping.queue, mapping.batch_size, mapping.maximum_concurrency) == ("Queue", 7, 4)
+    assert mapping.report_batch_item_failures
+    assert [schedule.expression for schedule in model.schedules] == ["rate(1 minute)"]
+    assert set(model.queues) == {"Dead", "Queue"}, "a resource whose condition is false is not there"
+    queue = model.queues["Queue"]
+    assert (queue.dead_letter_queue, queue.max_receive_count) == ("Dead", 9)
+    assert queue.attributes == {"VisibilityTimeout": "120"}
+    assert model.tables["Table"].definition["GlobalSecondaryIndexes"][0]["IndexName"] == "open"
+    assert model.secrets["Secret"].name == "gateway/m1"
+    assert '"apiKey": "replace-me", "secretKey": "' in model.secrets["Secret"].value
+
+
+def test_a_route_added_to_the_template_is_there_with_no_other_change(tmp_path: Path) -> None:
+    more = changed(
+        "        Batch:\n",
+        '        New: {Type: HttpApi, Properties: {ApiId: !Ref Api, Method: DELETE, Path: "/v1/{id}"}}\n'
+        "        Batch:\n",
+    )
+    assert "DELETE /v1/{id}" in [route.key for route in read(tmp_path, more).routes]
+
+
+def test_what_provisioning_learnt_replaces_what_was_assumed(tmp_path: Path) -> None:
+    path = tmp_path / "template.yaml"
+    path.write_text(SMALL)
+    actual = {"Queue": {"Ref": "http://queue.test/refunds", "Arn": "arn:aws:sqs:elsewhere:1:refunds"}}
+    model = Template.load(path).model(actual)
+    assert model.functions["Function"].environment["QUEUE_URL"] == "http://queue.test/refunds"
+    assert model.queue_mappings[0].queue == "Queue"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("Type: Schedule\n", "Type: Kinesis\n", "Kinesis"),
+        ("BatchSize: 7", "BatchSize: five", "BatchSize"),
+        ("BatchSize: 7", "BatchSize: 70", "batching window"),
+        ("BatchSize: 7", "BatchSize: 7\n            FilterCriteria: {}", "FilterCriteria"),
+        ("MaximumConcurrency: 4", "MaximumConcurrency: 1", "MaximumConcurrency"),
+        ("VisibilityTimeout: 120", "VisibilityTimeout: 10", "visibility timeout"),
+        ("VisibilityTimeout: 120", "FifoQueue: true", "FifoQueue"),
+        ("MemorySize: 512", "MemorySize: 512\n      ImageUri: x", "ImageUri"),
+        ("MemorySize: 512", "MemorySize: 512\n      Layers: [arn:aws:lambda:r:1:layer:x:1]", "layer"),
+        ("Type: AWS::Logs::LogGroup", "Type: AWS::S3::Bucket", "AWS::S3::Bucket"),
+        ("Queue: !GetAtt Queue.Arn", "Queue: arn:aws:sqs:r:1:other", "no queue of this template"),
+        ("!Ref Table\n", "!Ref Tabel\n", "Tabel"),
+        ("!Ref Table\n", "!ImportValue x\n", "Fn::ImportValue"),
+        ("!Ref Table\n", '"{{resolve:ssm:x}}"\n', "dynamic references"),
+        ("!Ref Table\n", "!Ref Log\n", "AWS::Logs::LogGroup"),
+        ("!GetAtt Dead.Arn", "arn:aws:sqs:r:1:other", "deadLetterTargetArn"),
+        ("Auth: {Authorizer: NONE}", "Auth: {Authorizer: NONE, AuthorizationScopes: [x]}", "no authorizer"),
+        ("Auth: {Authorizer: NONE}", "Auth: {Authorizer: Other}", "Other"),
+        ("Path: /open", 'Path: "/v1/{other}"', ""),
+        ("DefaultAuthorizer: Jwt", "DefaultAuthorizer: Jwt\n        EnableIamAuthorizer: true", "EnableIamAuthorizer"),
+        ("DefaultAuthorizer: Jwt", "DefaultAuthorizer: Jwt\n        DefaultAuthorizer: Jwt", "twice"),
+        ("$request.header.Authorization", "$request.querystring.token", "querystring"),
+        ("[!Condition Never,", "[!Condition Sometimes,", ""),
+        ("  Function:\n    Timeout: 20", "  Api: {}\n  Function:\n    Timeout: 20", "Globals.Api"),
+    ],
+)
+def test_what_is_not_understood_is_an_error_that_names_it(tmp_path: Path, old: str, new: str, said: str) -> None:
+    if not said:
+        read(tmp_path, changed(old, new))  # legal: another method, an unused condition
+        return
+    with pytest.raises(TemplateError, match=said):
+        read(tmp_path, changed(old, new))
+
+
+def test_two_routes_that_differ_in_a_variables_name_alone_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(TemplateError, match="twice"):
+        read(tmp_path, changed("Method: POST, Path: /open", 'Method: GET, Path: "/v1/{other}"'))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [({"Mode": "guess"}, "one of two"), ({"Receives": "0"}, "range"), ({"Receives": "many"}, "not a number")],
+)
+def test_a_parameter_is_held_to_its_declaration(tmp_path: Path, parameters: dict[str, str], said: str) -> None:
+    with pytest.raises(TemplateError, match=said):
+        read(tmp_path, overrides=parameters)
+
+
+def test_samconfig_may_not_name_a_parameter_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(TemplateError, match="Typo"):
+        read(tmp_path, samconfig={"Typo": "x"})
+
+
+def test_a_resource_that_needs_itself_is_named(tmp_path: Path) -> None:
+    with pytest.raises(TemplateError, match="depends on itself"):
+        read(tmp_path, changed('QueueName: !Sub "${AWS::StackName}-refunds"', "QueueName: !GetAtt Queue.QueueName"))
+
+
+def test_functions_that_disagree_on_a_variable_cannot_share_a_process(tmp_path: Path) -> None:
+    second = """
+  Second:
+    Type: AWS::Serverless::Function
+    Properties: {Handler: two.handler.lambda_handler, Environment: {Variables: {EXTRA: false}}}
+"""
+    with pytest.raises(TemplateError, match="EXTRA"):
+        read(tmp_path, SMALL + second).environment()
+
+
+def test_samconfig_gives_the_local_environment_in_both_of_sams_forms(tmp_path: Path) -> None:
+    path = tmp_path / "samconfig.toml"
+    path.write_text(
+        "version = 0.1\n[local.global.parameters]\nregion = 'eu-west-1'\n"
+        "parameter_overrides = \"A=1 B='two words' ParameterKey=C,ParameterValue=3\"\n"
+        "[local.deploy.parameters]\nstack_name = 'mine'\nparameter_overrides = ['A=9', 'D=x=y']\n"
+        "[default.global.parameters]\nregion = 'us-east-1'\n"
+    )
+    config = load_samconfig(path)
+    assert config.parameters == {"A": "9", "B": "two words", "C": "3", "D": "x=y"}
+    assert (config.region, config.stack_name) == ("eu-west-1", "mine")
+    assert load_samconfig(tmp_path / "none.toml").parameters == {}
+
+
+def test_the_projects_own_template_is_understood() -> None:
+    model = Template.load_local(
+        issuer="http://127.0.0.1:8080", upstream_url="http://127.0.0.1:9", endpoint_url="http://127.0.0.1:5000"
+    ).model()
+    environment = model.environment()
+    assert environment["INDODANA_URL"] == "http://127.0.0.1:9"
+    assert environment["AWS_ENDPOINT_URL"] == "http://127.0.0.1:5000"
+    assert (environment["MERCHANT_ID"], environment["MERCHANT_CLAIM"]) == ("m1", "merchant_id")
+    assert {route.authorizer.issuer for route in model.routes if route.authorizer} == {"http://127.0.0.1:8080"}

@@ -1,0 +1,259 @@
+"""Errors to HTTP: every class has its status and its code, and says no more than a caller may know."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+import indodana
+from http_api import problems
+from http_api.requests import Forbidden
+from http_api.responses import Response, json_response
+from indodana import IndodanaError
+from refunds import errors
+from refunds.errors import FieldError, RefundsError
+from refunds.model import Failure, FailureCode, OrderKey, Reason, Refund, RefundRequest, RefundStatus, first_record
+
+ASKED = RefundRequest(OrderKey("m1", "A&B"), "k", Decimal(1000), Reason.OTHERS, None, "Rina")
+REFUND: Refund = first_record(ASKED, RefundStatus.FAILED, datetime(2026, 11, 22, tzinfo=UTC), "agent")
+
+# Every class of the layer: status, code, and whether it says when to try again.
+UPSTREAM: dict[type[IndodanaError], tuple[int, str, bool]] = {
+    indodana.IndodanaError: (502, "UPSTREAM_FAILED", False),
+    indodana.NotSent: (502, "UPSTREAM_FAILED", False),
+    indodana.OutcomeUnknown: (502, "UPSTREAM_FAILED", False),
+    indodana.ConnectionFailed: (502, "UPSTREAM_UNREACHABLE", False),
+    indodana.ConnectTimedOut: (504, "UPSTREAM_TIMEOUT", True),
+    indodana.RateLimited: (503, "UPSTREAM_RATE_LIMITED", True),
+    indodana.CredentialsRejected: (502, "UPSTREAM_CREDENTIALS_REJECTED", False),
+    indodana.CredentialsUnavailable: (502, "CREDENTIALS_UNAVAILABLE", False),
+    indodana.Refused: (422, "UPSTREAM_REFUSED", False),
+    indodana.AnswerTimedOut: (504, "UPSTREAM_TIMEOUT", True),
+    indodana.ConnectionLost: (502, "UPSTREAM_UNREACHABLE", False),
+    indodana.ServerFailed: (502, "UPSTREAM_FAILED", False),
+    indodana.AnswerUnreadable: (502, "UPSTREAM_UNREADABLE", False),
+}
+
+# Every class of the domain, with one of its errors.
+DOMAIN: dict[type[RefundsError], tuple[RefundsError, int, str, bool]] = {
+    errors.InvalidRequest: (errors.InvalidRequest(FieldError("amount", "is wrong")), 400, "INVALID_REQUEST", False),
+    errors.BodyTooLarge: (errors.BodyTooLarge(FieldError("body", "is large")), 413, "INVALID_REQUEST", False),
+    errors.IdempotencyKeyReused: (errors.IdempotencyKeyReused(REFUND), 422, "IDEMPOTENCY_KEY_REUSED", False),
+    errors.NotFound: (errors.NotFound("no such refund"), 404, "NOT_FOUND", False),
+    errors.NotResolvable: (errors.NotResolvable(REFUND), 409, "REFUND_NOT_UNKNOWN", False),
+    errors.LedgerUnavailable: (errors.LedgerUnavailable("no answer"), 503, "LEDGER_UNAVAILABLE", True),
+    errors.LedgerBusy: (errors.LedgerBusy("too many"), 503, "LEDGER_BUSY", True),
+}
+# These are caught where they are raised. One that comes as far as the API is a bug, and is logged as one.
+INTERNAL: list[RefundsError] = [
+    errors.RefundsError("base"),
+    errors.RefundChanged(REFUND),
+    errors.OrderChanged(None),
+    errors.IllegalTransition("QUEUED may not become UNKNOWN"),
+]
+
+FAILURES = {
+    FailureCode.ORDER_NOT_FOUND: 404,
+    FailureCode.TRANSACTION_NOT_PAID: 409,
+    FailureCode.AMOUNT_EXCEEDS_REFUNDABLE: 422,
+    FailureCode.UPSTREAM_REFUSED: 422,
+    FailureCode.RESOLVED_AS_FAILED: 422,
+}
+
+
+def classes[T](base: type[T]) -> Iterator[type[T]]:
+    yield base
+    for subclass in base.__subclasses__():
+        yield from classes(subclass)
+
+
+def body_of(response: Response | None, status: int, code: str) -> dict[str, Any]:
+    """What every problem has; returns its body."""
+    assert response is not None
+    body: dict[str, Any] = json.loads(response["body"])
+    assert (response["statusCode"], body["status"], body["code"]) == (status, status, code)
+    assert response["headers"]["content-type"] == "application/problem+json"
+    assert response["headers"]["cache-control"] == "no-store"
+    assert body["type"] == f"urn:qris-gateway:problem:{code.lower().replace('_', '-')}"
+    assert body["title"]
+    assert body["detail"]
+    assert body["requestId"] == "request-1"
+    return body
+
+
+def test_every_class_of_error_is_intended() -> None:
+    assert set(classes(IndodanaError)) == set(UPSTREAM)
+    assert set(classes(RefundsError)) == set(DOMAIN) | {type(error) for error in INTERNAL}
+    assert set(FAILURES) == set(FailureCode) == set(problems.FAILURE_STATUS)
+
+
+@pytest.mark.parametrize("error_class", UPSTREAM, ids=lambda error_class: error_class.__name__)
+def test_each_failure_of_a_call_to_indodana_has_its_problem(error_class: type[IndodanaError]) -> None:
+    status, code, again = UPSTREAM[error_class]
+
+    response = problems.from_error(error_class("it went wrong"), "request-1")
+
+    body = body_of(response, status, code)
+    assert body["detail"] == "it went wrong"
+    assert "upstream" not in body  # it said nothing
+    assert (response or {})["headers"].get("retry-after") == ("2" if again else None)
+
+
+def test_no_class_hides_behind_its_base() -> None:
+    kinds = [kind for kind, _, _ in problems.UPSTREAM_PROBLEMS]
+    for position, kind in enumerate(kinds):
+        assert not any(issubclass(kind, before) for before in kinds[:position]), kind
+
+
+def test_an_order_that_indodana_does_not_know_is_404() -> None:
+    body = body_of(
+        problems.from_error(indodana.Refused("refused", http_status=404), "request-1"), 404, "ORDER_NOT_FOUND"
+    )
+    assert body["upstream"]["status"] == 404
+
+
+@pytest.mark.parametrize("http_status", [400, 403, 409, 422])
+def test_what_indodana_refuses_otherwise_is_422(http_status: int) -> None:
+    error = indodana.Refused("refused", http_status=http_status)
+    assert (
+        body_of(problems.from_error(error, "request-1"), 422, "UPSTREAM_REFUSED")["upstream"]["status"] == http_status
+    )
+
+
+@pytest.mark.parametrize(
+    ("wished", "said"), [(None, "2"), (0.0, "2"), (0.2, "1"), (7.0, "7"), (7.1, "8"), (3600.0, "3600")]
+)
+def test_retry_after_is_indodanas_in_whole_seconds(wished: float | None, said: str) -> None:
+    response = problems.from_error(
+        indodana.RateLimited("later", http_status=429, retry_after_seconds=wished), "request-1"
+    )
+
+    body_of(response, 503, "UPSTREAM_RATE_LIMITED")
+    assert (response or {})["headers"]["retry-after"] == said
+
+
+def test_upstreams_own_words_are_shown_without_what_is_personal() -> None:
+    error = indodana.ServerFailed(
+        "Indodana failed (HTTP 500)",
+        http_status=500,
+        kind="InternalError",
+        message={"legalName": "Siti Rahayu", "reason": "database", "header": "Bearer key:1569479066:5eee"},
+        body='{"legalName": "Siti Rahayu", "raw": true}',
+    )
+
+    response = problems.from_error(error, "request-1")
+
+    said = body_of(response, 502, "UPSTREAM_FAILED")["upstream"]
+    assert (said["status"], said["error"]["kind"]) == (500, "InternalError")
+    assert json.loads(said["error"]["message"])["reason"] == "database"
+    for private in ("Siti", "5eee", "raw"):
+        assert private not in (response or {})["body"]
+
+
+@pytest.mark.parametrize("message", ["x" * 100_000, "half a pair: \ud800", None, {"a": {"b": ["c"] * 10_000}}])
+def test_whatever_upstream_says_is_short_and_can_be_sent(message: Any) -> None:
+    error = indodana.Refused("refused", http_status=422, kind="K" * 10_000, message=message)
+
+    response = problems.from_error(error, "request-1")
+
+    said = body_of(response, 422, "UPSTREAM_REFUSED")["upstream"]["error"]
+    assert len(said["kind"]) == 500
+    assert len(said["message"] or "") <= 500
+    (response or {})["body"].encode("ascii")
+
+
+@pytest.mark.parametrize("error_class", DOMAIN, ids=lambda error_class: error_class.__name__)
+def test_each_error_of_the_domain_has_its_problem(error_class: type[RefundsError]) -> None:
+    error, status, code, again = DOMAIN[error_class]
+
+    response = problems.from_error(error, "request-1")
+
+    assert str(error) in body_of(response, status, code)["detail"]
+    assert (response or {})["headers"].get("retry-after") == ("2" if again else None)
+
+
+def test_broken_rules_are_listed_field_by_field() -> None:
+    error = errors.InvalidRequest(FieldError("amount", "is wrong"), FieldError("reason", "is missing"))
+
+    body = body_of(problems.from_error(error, "request-1"), 400, "INVALID_REQUEST")
+
+    assert body["errors"] == [
+        {"field": "amount", "detail": "is wrong"},
+        {"field": "reason", "detail": "is missing"},
+    ]
+    assert body["detail"] == "amount: is wrong; reason: is missing"
+
+
+def test_only_a_busy_ledger_says_that_nothing_was_done() -> None:
+    busy = problems.from_error(errors.LedgerBusy("too many"), "request-1")
+    lost = problems.from_error(errors.LedgerUnavailable("no answer"), "request-1")
+
+    assert "nothing was done" in body_of(busy, 503, "LEDGER_BUSY")["detail"]
+    assert "same Idempotency-Key" in body_of(lost, 503, "LEDGER_UNAVAILABLE")["detail"]
+
+
+def test_a_token_that_names_nobody_is_forbidden() -> None:
+    body_of(problems.from_error(Forbidden("no merchant"), "request-1"), 403, "FORBIDDEN")
+
+
+@pytest.mark.parametrize("error", [*INTERNAL, ZeroDivisionError("1/0"), KeyError("x")], ids=lambda e: type(e).__name__)
+def test_a_bug_is_no_problem_of_the_callers(error: Exception) -> None:
+    assert problems.from_error(error, "request-1") is None
+    body_of(problems.internal_error("request-1"), 500, "INTERNAL_ERROR")
+
+
+@pytest.mark.parametrize("code", FAILURES)
+def test_each_refusal_has_its_problem(code: FailureCode) -> None:
+    response = problems.from_failure(Failure(code, "because"), "request-1")
+
+    assert "upstream" not in body_of(response, FAILURES[code], code)
+    assert not {"location", "idempotency-replayed"} & set(response["headers"])
+
+
+def test_a_failed_refund_is_named_with_what_upstream_said() -> None:
+    failure = Failure(FailureCode.UPSTREAM_REFUSED, "because", 422, "ValidationError", "too late")
+
+    response = problems.from_failure(failure, "request-1", REFUND, replayed=True)
+
+    body = body_of(response, 422, "UPSTREAM_REFUSED")
+    assert body["upstream"] == {"status": 422, "error": {"kind": "ValidationError", "message": "too late"}}
+    assert body["refundId"] == REFUND.refund_id
+    assert response["headers"]["location"] == f"/v1/transactions/A%26B/refunds/{REFUND.refund_id}"
+    assert response["headers"]["idempotency-replayed"] == "true"
+
+
+@pytest.mark.parametrize(("left", "said"), [(30.2, "31"), (0.4, "1"), (0, "1"), (-5, "1")])
+def test_a_refund_under_way_says_when_to_ask_again(left: float, said: str) -> None:
+    response = problems.in_progress(REFUND, left, "request-1")
+
+    assert body_of(response, 409, "REFUND_IN_PROGRESS")["refundId"] == REFUND.refund_id
+    assert response["headers"]["retry-after"] == said
+
+
+@pytest.mark.parametrize(
+    ("value", "spelled"),
+    [
+        (Decimal("1000"), "1000"),
+        (Decimal("1000.00"), "1000"),
+        (Decimal("1E+5"), "100000"),
+        (Decimal("1000.5"), "1000.5"),
+        (Decimal("99999999999999.99"), "99999999999999.99"),
+        (Decimal("1E-2"), "0.01"),
+        (Decimal("0E+3"), "0"),
+    ],
+)
+def test_an_amount_leaves_exactly(value: Decimal, spelled: str) -> None:
+    assert json_response(200, {"amount": value, "more": [{"amount": value}]})["body"] == (
+        f'{{"amount": {spelled}, "more": [{{"amount": {spelled}}}]}}'
+    )
+
+
+@pytest.mark.parametrize("spelled", ["1E+999999999", "-1E+999999999", "1E-999999999", "0E-999999999"])
+def test_a_number_that_is_no_money_is_not_written_out(spelled: str) -> None:
+    """Indodana's other fields are passed on as they come, and all their zeros would fill the function's memory."""
+    assert json_response(200, {"paymentType": Decimal(spelled)})["body"] == f'{{"paymentType": {spelled}}}'

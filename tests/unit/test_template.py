@@ -1,0 +1,383 @@
+"""The rules that template.yaml, samconfig.toml, the requirements and the events must keep."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+
+from devstack.template import Template
+
+ROOT = Path(__file__).parents[2]
+
+# The API's table in the design: a route that is not here, or has another scope, is a mistake.
+SCOPES = {
+    "GET /v1/transactions/{merchantOrderId}": "transactions:read",
+    "POST /v1/transactions/{merchantOrderId}/refunds": "refunds:write",
+    "GET /v1/transactions/{merchantOrderId}/refunds": "refunds:read",
+    "GET /v1/transactions/{merchantOrderId}/refunds/{refundId}": "refunds:read",
+    "POST /v1/transactions/{merchantOrderId}/refunds/{refundId}/resolution": "refunds:resolve",
+    "GET /v1/refunds": "refunds:read",
+    "GET /v1/transactions/{merchantOrderId}/audit": "audit:read",
+}
+ENVIRONMENT = {
+    "INDODANA_URL",
+    "INDODANA_BASE_PATH",
+    "INDODANA_STATUS_VERSION",
+    "INDODANA_CANCELLATION_VERSION",
+    "SECRET_PREFIX",
+    "MERCHANT_ID",
+    "MERCHANT_CLAIM",
+    "LEDGER_TABLE",
+    "AUDIT_TABLE",
+    "REFUND_QUEUE_URL",
+    "REFUND_DEAD_LETTER_QUEUE_URL",
+    "MAX_RECEIVE_COUNT",
+    "AMBIGUOUS_REFUNDS",
+    "POWERTOOLS_SERVICE_NAME",
+    "POWERTOOLS_METRICS_NAMESPACE",
+    "POWERTOOLS_LOG_LEVEL",
+    "AWS_ENDPOINT_URL",
+}
+HTTP_API_TIMEOUT_SECONDS = 30
+
+
+TEMPLATE = Template.load_local().document
+SAMCONFIG = tomllib.loads((ROOT / "samconfig.toml").read_text())
+PARAMETERS: dict[str, dict[str, Any]] = TEMPLATE["Parameters"]
+RESOURCES: dict[str, dict[str, Any]] = TEMPLATE["Resources"]
+
+
+def of_type(kind: str) -> dict[str, dict[str, Any]]:
+    return {name: resource for name, resource in RESOURCES.items() if resource["Type"] == kind}
+
+
+FUNCTIONS = {name: resource["Properties"] for name, resource in of_type("AWS::Serverless::Function").items()}
+QUEUES = {name: resource["Properties"] for name, resource in of_type("AWS::SQS::Queue").items()}
+EVENT_FILES = sorted((ROOT / "events").rglob("*.json"))
+
+
+def package(function: str) -> str:
+    """StatusCheckFunction's is status_check."""
+    return str(FUNCTIONS[function]["Handler"]).split(".")[0]
+
+
+def routes(function: str) -> dict[str, dict[str, Any]]:
+    return {
+        f"{event['Properties']['Method']} {event['Properties']['Path']}": event["Properties"]
+        for event in FUNCTIONS[function].get("Events", {}).values()
+        if event["Type"] == "HttpApi"
+    }
+
+
+def statements(function: str) -> list[dict[str, Any]]:
+    """What the function's role may do, whether the role is its own or made by SAM."""
+    properties = FUNCTIONS[function]
+    if "Role" not in properties:
+        return [statement for policy in properties["Policies"] for statement in policy["Statement"]]
+    role = RESOURCES[properties["Role"]["Fn::GetAtt"].removesuffix(".Arn")]["Properties"]
+    assert "ManagedPolicyArns" not in role, "a managed policy reaches further than one function needs"
+    return [statement for policy in role["Policies"] for statement in policy["PolicyDocument"]["Statement"]]
+
+
+def as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def actions_on(function: str, resource: str) -> set[str]:
+    return {
+        action
+        for statement in statements(function)
+        if any(resource in json.dumps(target) for target in as_list(statement["Resource"]))
+        for action in as_list(statement["Action"])
+    }
+
+
+def overrides(environment: str) -> dict[str, str]:
+    sections = SAMCONFIG[environment].values()
+    given = [entry for section in sections for entry in section["parameters"].get("parameter_overrides", [])]
+    return dict(entry.split("=", 1) for entry in given)
+
+
+def is_allowed(parameter: str, value: str) -> bool:
+    rules = PARAMETERS[parameter]
+    if "AllowedValues" in rules:
+        return value in map(str, rules["AllowedValues"])
+    if "MinValue" in rules:
+        return value.isdigit() and rules["MinValue"] <= int(value) <= rules["MaxValue"]
+    return re.fullmatch(rules["AllowedPattern"], value) is not None
+
+
+# ------------------------------------------------------------------------------------------------- API
+
+
+def test_every_route_of_the_design_is_there_with_its_scope_and_no_other() -> None:
+    found = {
+        route: properties["Auth"]["AuthorizationScopes"]
+        for function in FUNCTIONS
+        for route, properties in routes(function).items()
+    }
+    assert found == {route: [scope] for route, scope in SCOPES.items()}
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_every_route_checks_the_callers_token(function: str) -> None:
+    authorizers = RESOURCES["Api"]["Properties"]["Auth"]["Authorizers"]
+    assert RESOURCES["Api"]["Properties"]["Auth"]["DefaultAuthorizer"] in authorizers
+    for properties in routes(function).values():
+        assert properties["Auth"]["Authorizer"] in authorizers
+        assert properties["ApiId"] == {"Ref": "Api"}
+
+
+@pytest.mark.parametrize("function", [function for function in FUNCTIONS if routes(function)])
+def test_a_function_behind_the_api_ends_before_the_api_gives_up(function: str) -> None:
+    assert FUNCTIONS[function]["Timeout"] < HTTP_API_TIMEOUT_SECONDS
+
+
+# ------------------------------------------------------------------------------------------- functions
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_every_handler_can_be_imported(function: str) -> None:
+    module, _, name = FUNCTIONS[function]["Handler"].rpartition(".")
+    assert callable(getattr(importlib.import_module(module), name))
+
+
+def test_the_environment_has_the_names_that_the_functions_read() -> None:
+    assert set(TEMPLATE["Globals"]["Function"]["Environment"]["Variables"]) == ENVIRONMENT
+    assert [name for name, properties in FUNCTIONS.items() if "Environment" in properties] == []
+
+
+def test_no_aws_endpoint_is_set_in_aws() -> None:
+    variables = TEMPLATE["Globals"]["Function"]["Environment"]["Variables"]
+    assert variables["AWS_ENDPOINT_URL"]["Fn::If"] == [
+        "HasAwsEndpointUrl",
+        {"Ref": "AwsEndpointUrl"},
+        {"Ref": "AWS::NoValue"},
+    ]
+    assert PARAMETERS["AwsEndpointUrl"]["Default"] == ""
+    assert [name for name in ("staging", "production") if "AwsEndpointUrl" in overrides(name)] == []
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_every_function_has_a_log_group_with_a_retention_of_its_own(function: str) -> None:
+    groups = [properties["LoggingConfig"]["LogGroup"]["Ref"] for properties in FUNCTIONS.values()]
+    group = FUNCTIONS[function]["LoggingConfig"]["LogGroup"]["Ref"]
+    assert groups.count(group) == 1
+    assert RESOURCES[group]["Properties"]["RetentionInDays"] == {"Ref": "LogRetentionDays"}
+
+
+def test_every_log_group_has_a_retention() -> None:
+    assert [
+        name for name, group in of_type("AWS::Logs::LogGroup").items() if not group["Properties"].get("RetentionInDays")
+    ] == []
+
+
+# ----------------------------------------------------------------------------------------------- roles
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_no_role_has_a_wildcard_action_or_reaches_every_resource(function: str) -> None:
+    for statement in statements(function):
+        assert statement["Effect"] == "Allow"
+        assert [action for action in as_list(statement["Action"]) if "*" in action] == []
+        assert "*" not in as_list(statement["Resource"])
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_no_role_may_change_or_delete_what_the_audit_table_holds(function: str) -> None:
+    allowed = {"dynamodb:Query"} if function == "AuditQueryFunction" else {"dynamodb:PutItem"}
+    assert actions_on(function, "AuditTable") == allowed
+
+
+def test_the_audit_query_may_only_read_the_audit_table() -> None:
+    assert [statement["Resource"] for statement in statements("AuditQueryFunction")] == [
+        {"Fn::GetAtt": "AuditTable.Arn"}
+    ]
+
+
+def test_no_role_may_delete_from_the_ledger_and_the_status_check_cannot_reach_it() -> None:
+    assert [name for name in FUNCTIONS if "dynamodb:DeleteItem" in actions_on(name, "LedgerTable")] == []
+    assert actions_on("StatusCheckFunction", "LedgerTable") == set()
+
+
+def test_only_those_who_call_indodana_may_read_merchants_keys() -> None:
+    readers = {name for name in FUNCTIONS if "secretsmanager:GetSecretValue" in actions_on(name, "${SecretPrefix}")}
+    assert readers == {"StatusCheckFunction", "RefundApiFunction", "RefundWorkerFunction"}
+    assert is_allowed("SecretPrefix", "qris-gateway/")
+    assert not is_allowed("SecretPrefix", "qris-gateway"), "without its end, the prefix would reach others' secrets"
+
+
+# --------------------------------------------------------------------------------------------- storage
+
+
+@pytest.mark.parametrize("table", of_type("AWS::DynamoDB::Table"))
+def test_every_table_is_encrypted_recoverable_and_kept(table: str) -> None:
+    resource = RESOURCES[table]
+    properties = resource["Properties"]
+    assert resource["DeletionPolicy"] == resource["UpdateReplacePolicy"] == "Retain"
+    assert properties["DeletionProtectionEnabled"] is True
+    assert properties["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
+    assert properties["SSESpecification"] == {"SSEEnabled": True}
+    assert properties["BillingMode"] == "PAY_PER_REQUEST"
+
+
+@pytest.mark.parametrize("secret", of_type("AWS::SecretsManager::Secret"))
+def test_every_secret_is_kept_and_none_stands_in_the_template(secret: str) -> None:
+    resource = RESOURCES[secret]
+    assert resource["DeletionPolicy"] == resource["UpdateReplacePolicy"] == "Retain"
+    assert "SecretString" not in resource["Properties"]
+
+
+# ----------------------------------------------------------------------------------------------- queue
+
+
+def worked_queues() -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
+    """Function, its SQS event's properties, the queue's properties."""
+    for function, properties in FUNCTIONS.items():
+        for event in properties.get("Events", {}).values():
+            if event["Type"] == "SQS":
+                queue = event["Properties"]["Queue"]["Fn::GetAtt"].removesuffix(".Arn")
+                yield function, event["Properties"], QUEUES[queue]
+
+
+def test_a_message_stays_invisible_for_six_times_the_workers_timeout() -> None:
+    found = list(worked_queues())
+    assert found
+    for function, event, queue in found:
+        window = event.get("MaximumBatchingWindowInSeconds", 0)
+        assert queue["VisibilityTimeout"] >= 6 * FUNCTIONS[function]["Timeout"] + window
+
+
+def test_a_failed_message_fails_alone_and_ends_in_the_dead_letter_queue() -> None:
+    for _, event, queue in worked_queues():
+        assert event["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+        assert event["ScalingConfig"] == {"MaximumConcurrency": {"Ref": "WorkerMaximumConcurrency"}}
+        assert queue["RedrivePolicy"]["deadLetterTargetArn"] == {"Fn::GetAtt": "RefundDeadLetterQueue.Arn"}
+
+
+def test_the_functions_know_the_queues_own_receive_limit() -> None:
+    variables = TEMPLATE["Globals"]["Function"]["Environment"]["Variables"]
+    assert variables["MAX_RECEIVE_COUNT"] == QUEUES["RefundQueue"]["RedrivePolicy"]["maxReceiveCount"]
+
+
+@pytest.mark.parametrize("queue", QUEUES)
+def test_every_queue_is_encrypted_takes_only_tls_and_keeps_messages_for_14_days(queue: str) -> None:
+    assert QUEUES[queue]["SqsManagedSseEnabled"] is True
+    assert QUEUES[queue]["MessageRetentionPeriod"] == 14 * 24 * 3600
+    [policy] = [p["Properties"] for p in of_type("AWS::SQS::QueuePolicy").values()]
+    assert {"Ref": queue} in policy["Queues"]
+    [statement] = policy["PolicyDocument"]["Statement"]
+    assert {"Fn::GetAtt": f"{queue}.Arn"} in statement["Resource"]
+    assert (statement["Effect"], statement["Principal"]) == ("Deny", "*")
+    assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+
+
+# ------------------------------------------------------------------------------------------ parameters
+
+
+@pytest.mark.parametrize("parameter", PARAMETERS)
+def test_every_parameter_says_what_it_is_and_refuses_what_it_is_not(parameter: str) -> None:
+    rules = PARAMETERS[parameter]
+    assert rules["Description"]
+    assert rules["ConstraintDescription"].startswith("must be ")
+    assert {"AllowedPattern", "AllowedValues", "MinValue"} & set(rules)
+    if "Default" in rules:
+        assert is_allowed(parameter, str(rules["Default"]))
+
+
+@pytest.mark.parametrize("environment", ["local", "staging", "production"])
+def test_every_environment_sets_real_parameters_and_leaves_none_out(environment: str) -> None:
+    given = overrides(environment)
+    assert set(given) <= set(PARAMETERS)
+    assert {name for name, rules in PARAMETERS.items() if "Default" not in rules} <= set(given)
+    assert SAMCONFIG[environment]["global"]["parameters"]["region"] == "ap-southeast-3"
+    for name, value in given.items():
+        assert is_allowed(name, value) != value.startswith("<"), f"{environment}: {name}={value}"
+
+
+@pytest.mark.parametrize(
+    ("environment", "url"),
+    [
+        ("staging", "https://stg-k-api.indodanafinance.com"),
+        ("production", "https://api.indodanafinance.co.id"),
+    ],
+)
+def test_every_environment_calls_its_own_upstream(environment: str, url: str) -> None:
+    assert overrides(environment)["IndodanaUrl"] == url
+
+
+# --------------------------------------------------------------------------------------------- packages
+
+
+@pytest.mark.parametrize(
+    "path", [*ROOT.glob("requirements*.txt"), *ROOT.glob("functions/*.txt"), *ROOT.glob("layers/*/*.txt")], ids=str
+)
+def test_every_requirement_is_an_exact_version(path: Path) -> None:
+    for line in path.read_text().splitlines():
+        requirement = line.partition("#")[0].strip()
+        assert not requirement or re.fullmatch(r"-r \S+|[A-Za-z0-9._-]+(\[[a-z,]+\])?==[0-9][^\s,;]*", requirement)
+
+
+def test_no_package_is_asked_for_by_both_the_functions_and_the_layer() -> None:
+    def names(path: str) -> set[str]:
+        return {line.partition("==")[0].lower() for line in (ROOT / path).read_text().splitlines() if "==" in line}
+
+    assert names("functions/requirements.txt") & names("layers/indodana/requirements.txt") == set()
+
+
+# ----------------------------------------------------------------------------------------------- events
+
+
+def test_every_function_has_events_and_every_event_a_function() -> None:
+    folders = {path.relative_to(ROOT / "events").parts[0] for path in EVENT_FILES}
+    assert folders == {package(function) for function in FUNCTIONS}
+
+
+@pytest.mark.parametrize("function", [function for function in FUNCTIONS if routes(function)])
+def test_there_is_an_event_for_every_route_and_none_for_another(function: str) -> None:
+    events = [json.loads(path.read_text()) for path in (ROOT / "events" / package(function)).iterdir()]
+    assert {event["routeKey"] for event in events} == set(routes(function))
+
+
+@pytest.mark.parametrize("path", EVENT_FILES, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_every_event_is_what_aws_would_send(path: Path) -> None:
+    event = json.loads(path.read_text())
+    if "routeKey" in event:
+        check_http_event(event)
+    elif "Records" in event:
+        for record in event["Records"]:
+            assert record["eventSource"] == "aws:sqs"
+            assert record["md5OfBody"] == hashlib.md5(record["body"].encode(), usedforsecurity=False).hexdigest()
+        ids = [record["messageId"] for record in event["Records"]]
+        assert len(ids) == len(set(ids))
+    else:
+        assert (event["source"], event["detail-type"]) == ("aws.events", "Scheduled Event")
+
+
+def check_http_event(event: dict[str, Any]) -> None:
+    context = event["requestContext"]
+    method, _, template = event["routeKey"].partition(" ")
+    assert event["version"] == "2.0"
+    assert context["routeKey"] == event["routeKey"]
+    assert (context["http"]["method"], context["http"]["path"]) == (method, event["rawPath"])
+    # Segment by segment on the encoded path, as the router does: an encoded slash stays inside its segment.
+    segments = zip(template.split("/"), event["rawPath"].split("/"), strict=True)
+    values = {name[1:-1]: unquote(given) for name, given in segments if name.startswith("{")}
+    assert event.get("pathParameters", {}) == values
+    query = event.get("queryStringParameters", {})
+    assert event["rawQueryString"] == "&".join(f"{name}={value}" for name, value in query.items())
+    assert [name for name in event["headers"] if name != name.lower()] == []
+    jwt = context["authorizer"]["jwt"]
+    assert jwt["scopes"] == [SCOPES[event["routeKey"]]]
+    assert SCOPES[event["routeKey"]] in jwt["claims"]["scope"].split()
+    assert jwt["claims"]["merchant_id"]
+    assert isinstance(event["isBase64Encoded"], bool)

@@ -1,0 +1,35 @@
+"""The times that must fit into each other: calls into functions, functions into leases."""
+
+from __future__ import annotations
+
+import assembly
+import pytest
+from devstack.template import Template
+from indodana import CANCEL_BUDGET_SECONDS, SECRETS_SECONDS, STATUS_BUDGET_SECONDS
+from refunds.workflow import LEASE_SECONDS, SETTLE_SECONDS, SUBMIT_SECONDS
+
+FUNCTIONS = Template.load_local().model().functions
+SUBMITTING = ["RefundApiFunction", "RefundWorkerFunction"]
+CLOCK_SKEW_SECONDS = 5  # between two machines of AWS; their time service keeps to milliseconds
+
+
+@pytest.mark.parametrize("function", SUBMITTING)
+def test_a_lease_outlives_every_function_that_can_hold_it(function: str) -> None:
+    assert LEASE_SECONDS >= FUNCTIONS[function].timeout_seconds + CLOCK_SKEW_SECONDS
+
+
+@pytest.mark.parametrize("function", SUBMITTING)
+def test_a_refund_can_still_be_sent_after_some_seconds_of_asking_and_reserving(function: str) -> None:
+    assert SUBMIT_SECONDS + 4 <= FUNCTIONS[function].timeout_seconds
+
+
+def test_a_status_check_at_its_slowest_still_answers() -> None:
+    assert STATUS_BUDGET_SECONDS + SETTLE_SECONDS < FUNCTIONS["StatusCheckFunction"].timeout_seconds
+
+
+def test_what_is_set_aside_for_a_call_is_what_its_client_may_take() -> None:
+    assert SUBMIT_SECONDS == CANCEL_BUDGET_SECONDS + SETTLE_SECONDS
+    assert assembly.AWS_CONFIG.connect_timeout + assembly.AWS_CONFIG.read_timeout <= SETTLE_SECONDS
+    secrets = assembly.SECRETS_CONFIG
+    tries = secrets.retries["total_max_attempts"]
+    assert tries * (secrets.connect_timeout + secrets.read_timeout) <= SECRETS_SECONDS

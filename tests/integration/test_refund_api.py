@@ -1,0 +1,410 @@
+"""The API's refunds, from the caller's side and in Indodana's books."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
+
+import pytest
+
+from tests.world import World
+
+
+def test_a_partial_refund_moves_its_amount_once_and_reads_back_the_same(world: World) -> None:
+    order = world.order(100_000)
+
+    created = world.refund(order, 25_000, fields={"note": "one of two shirts"})
+
+    assert created.status == 201
+    refund = created.body
+    assert refund == {
+        "refundId": refund["refundId"],
+        "merchantOrderId": order,
+        "status": "SUCCEEDED",
+        "type": "PARTIAL",
+        "amount": 25_000,
+        "reason": "ITEMS_RETURNED",
+        "note": "one of two shirts",
+        "requestedBy": "agent",
+        "createdAt": refund["createdAt"],
+        "updatedAt": refund["updatedAt"],
+    }
+    assert created.headers["location"] == f"/v1/transactions/{order}/refunds/{refund['refundId']}"
+    assert world.get(order, refund["refundId"]).body == refund
+    assert world.list(order).body["refunds"] == [refund]
+    assert world.sums(order) == (25_000, 0, 75_000)
+    [movement] = world.movements(order)
+    assert (movement["refundId"], movement["amount"]) == (refund["refundId"], 25_000)
+
+
+def test_a_refund_without_an_amount_takes_all_that_remains(world: World) -> None:
+    whole, rest = world.order("100000.50"), world.order(100_000)
+    world.refund(rest, 30_000)
+
+    assert world.refund(whole).body["amount"] == Decimal("100000.50")
+    assert world.refund(whole).status == 422
+    last = world.refund(rest)
+
+    assert (last.status, last.body["amount"], last.body["type"]) == (201, 70_000, "PARTIAL")
+    assert world.list(whole).body["refunds"][0]["type"] == "FULL"
+    assert world.moved(whole) == Decimal("100000.50")
+    assert world.sums(rest) == (100_000, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("reason", "said"),
+    [
+        ("EXPIRED", "Expired"),
+        ("OUT_OF_STOCK", "Out of Stock"),
+        ("ITEMS_RETURNED", "Items Returned"),
+        ("OTHERS", "Others"),
+    ],
+)
+def test_a_reason_reaches_indodana_in_its_own_words(world: World, reason: str, said: str) -> None:
+    order = world.order()
+
+    assert world.refund(order, 1000, fields={"reason": reason, "requestedBy": "Siti (support)"}).status == 201
+
+    [movement] = world.movements(order)
+    assert (movement["cancellationReason"], movement["cancelledBy"]) == (said, "Siti (support)")
+
+
+def test_a_refund_repeated_with_the_same_key_moves_money_once(world: World) -> None:
+    order = world.order(100_000)
+
+    first = world.refund(order, 40_000, key="return-1")
+    second = world.refund(order, Decimal("40000.0"), key="return-1")
+
+    assert (second.status, second.body) == (first.status, first.body)
+    assert second.headers["idempotency-replayed"] == "true"
+    assert "idempotency-replayed" not in first.headers
+    assert world.moved(order) == 40_000
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"amount": 40_001}, {"amount": None}, {"fields": {"reason": "OTHERS"}}, {"fields": {"note": "new"}},
+     {"fields": {"requestedBy": "someone else"}}],
+)  # fmt: skip
+def test_the_same_key_with_another_payload_is_refused(world: World, other: dict[str, object]) -> None:
+    order = world.order(100_000)
+    world.refund(order, 40_000, key="return-1")
+
+    again = world.refund(order, **({"amount": 40_000, "key": "return-1"} | other))
+
+    assert (again.status, again.body["code"]) == (422, "IDEMPOTENCY_KEY_REUSED")
+    assert world.moved(order) == 40_000
+
+
+def test_the_same_key_names_another_refund_on_another_order_and_for_another_merchant(world: World) -> None:
+    first, second = world.order(), world.order()
+    world.simulator.add_order(first, 100_000, "PAID", merchant_id="m2")
+
+    ids = {
+        world.refund(first, 1000, key="k").body["refundId"],
+        world.refund(second, 1000, key="k").body["refundId"],
+        world.refund(first, 1000, key="k", merchant="m2").body["refundId"],
+    }
+
+    assert len(ids) == 3
+    assert (world.moved(first), world.moved(second), world.moved(first, "m2")) == (1000, 1000, 1000)
+
+
+def test_more_than_is_refundable_is_refused_with_the_sums_and_sent_to_nobody(world: World) -> None:
+    order = world.order(100_000)
+    world.refund(order, 60_000)
+
+    refused = world.refund(order, 60_000)
+
+    assert (refused.status, refused.body["code"]) == (422, "AMOUNT_EXCEEDS_REFUNDABLE")
+    assert "40000 rupiah can be refunded" in refused.body["detail"]
+    assert len(world.requests(order)) == 1
+    assert len(world.list(order).body["refunds"]) == 1
+    assert world.audit(order)[-1]["action"] == "REFUND_REFUSED"
+
+
+def test_an_order_that_indodana_does_not_know_is_404_and_makes_no_refund(world: World) -> None:
+    answer = world.refund("NO-SUCH-ORDER", 1000)
+
+    assert (answer.status, answer.body["code"]) == (404, "ORDER_NOT_FOUND")
+    assert answer.body["upstream"] == {
+        "status": 404,
+        "error": {"kind": "NotFoundError", "message": answer.body["upstream"]["error"]["message"]},
+    }
+    assert world.list("NO-SUCH-ORDER").status == 404
+
+
+@pytest.mark.parametrize("status", ["INITIATED", "EXPIRED", "REJECTED"])
+def test_an_order_that_is_not_paid_is_409(world: World, status: str) -> None:
+    order = world.order(status=status)
+
+    answer = world.refund(order, 1000)
+
+    assert (answer.status, answer.body["code"]) == (409, "TRANSACTION_NOT_PAID")
+    assert status in answer.body["detail"]
+    assert world.requests(order) == []
+
+
+def test_fifty_refunds_of_sixty_percent_at_once_move_money_once(world: World) -> None:
+    order = world.order(100_000)
+
+    with ThreadPoolExecutor(50) as pool:
+        answers = list(pool.map(lambda _: world.refund(order, 60_000), range(50)))
+
+    assert sorted(answer.status for answer in answers) == [201] + [422] * 49
+    assert world.moved(order) == 60_000
+    assert world.sums(order) == (60_000, 0, 40_000)
+
+
+def test_one_key_sent_twenty_times_at_once_moves_money_once(world: World) -> None:
+    order = world.order(100_000)
+    world.simulator.fault("slow", path="order_cancellation", merchant_order_id=order, seconds=0.5)
+
+    with ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(lambda _: world.refund(order, 10_000, key="till-1"), range(20)))
+
+    assert {answer.status for answer in answers} <= {201, 409}
+    assert all(answer.headers["retry-after"] for answer in answers if answer.status == 409)
+    assert {answer.body["code"] for answer in answers if answer.status == 409} == {"REFUND_IN_PROGRESS"}
+    assert world.refund(order, 10_000, key="till-1").status == 201
+    assert world.moved(order) == 10_000
+
+
+def test_respond_async_takes_the_refund_on_and_the_queue_does_it(world: World) -> None:
+    order = world.order()
+
+    accepted = world.refund(order, 5000, key="k", later=True)
+
+    assert (accepted.status, accepted.body["status"], accepted.body["type"]) == (202, "QUEUED", None)
+    assert world.requests(order, "check_status") == []
+    assert world.work_queue() == []
+    assert world.get(order, accepted.body["refundId"]).body["status"] == "SUCCEEDED"
+    assert accepted.headers["location"].endswith(accepted.body["refundId"])
+    assert world.moved(order) == 5000
+
+
+def test_an_asynchronous_refund_that_is_already_too_much_is_refused_at_once(world: World) -> None:
+    order = world.order(100_000)
+    world.refund(order, 90_000)
+
+    assert world.refund(order, 10_001, later=True).status == 422
+    assert world.receive() == []
+
+
+def test_what_indodana_refuses_is_failed_and_gives_its_reservation_back(world: World) -> None:
+    order = world.order(100_000)
+    world.simulator.fault("refused", path="order_cancellation", merchant_order_id=order, status=422, times=1)
+
+    refused = world.refund(order, 60_000, key="k")
+
+    assert (refused.status, refused.body["code"]) == (422, "UPSTREAM_REFUSED")
+    assert refused.body["upstream"]["status"] == 422
+    stored = world.get(order, refused.body["refundId"]).body
+    assert stored["status"] == "FAILED"
+    assert stored["failure"]["code"] == "UPSTREAM_REFUSED"
+    assert stored["failure"]["upstream"] == refused.body["upstream"]
+    assert world.sums(order) == (0, 0, 100_000)
+    replayed = world.refund(order, 60_000, key="k")
+    assert (replayed.status, replayed.headers["idempotency-replayed"]) == (422, "true")
+    assert world.refund(order, 60_000).status == 201
+
+
+REFUSED = [("refused", {"status": status}) for status in (400, 403, 404, 422)] + [("conflict", {})]
+NOT_DONE = [("rate_limited", {"retry_after": 7}), ("unauthorized", {})]
+AMBIGUOUS_DONE = ["reset_after", "error_after", "html_after", "empty_after", "truncated_after"]
+AMBIGUOUS_NOT_DONE = ["reset_before", "error_before", "html", "empty", "ok_error"]
+
+
+@pytest.mark.parametrize(("fault", "options"), REFUSED)
+def test_a_refusal_means_failed(world: World, fault: str, options: dict[str, int]) -> None:
+    order = world.order()
+    world.simulator.fault(fault, path="order_cancellation", merchant_order_id=order, **options)
+
+    assert world.refund(order, 1000).status == 422
+    assert world.list(order).body["refunds"][0]["status"] == "FAILED"
+    assert (world.sums(order)[1], world.moved(order)) == (0, 0)
+
+
+@pytest.mark.parametrize(("fault", "options"), NOT_DONE)
+def test_what_surely_never_happened_is_queued_and_done_later(world: World, fault: str, options: dict[str, int]) -> None:
+    order = world.order(100_000)
+    world.simulator.fault(fault, path="order_cancellation", merchant_order_id=order, times=1, **options)
+
+    queued = world.refund(order, 60_000, key="k")
+
+    assert (queued.status, queued.body["status"], queued.body["amount"]) == (202, "QUEUED", 60_000)
+    # It was promised, so it keeps its reservation: nobody takes the money from under it.
+    assert world.sums(order) == (0, 60_000, 40_000)
+    assert world.refund(order, 60_000).status == 422
+    world.clock.pass_seconds(60)
+    world.reconcile()
+    assert world.work_queue() == []
+    assert world.refund(order, 60_000, key="k").status == 201
+    assert world.moved(order) == 60_000
+
+
+@pytest.mark.parametrize("fault", AMBIGUOUS_DONE + AMBIGUOUS_NOT_DONE)
+def test_what_nobody_knows_is_unknown_and_keeps_its_reservation(world: World, fault: str) -> None:
+    order = world.order(100_000)
+    world.simulator.fault(fault, path="order_cancellation", merchant_order_id=order, times=1)
+
+    answer = world.refund(order, 60_000, key="k")
+
+    assert (answer.status, answer.body["status"]) == (202, "UNKNOWN")
+    assert world.moved(order) == (60_000 if fault in AMBIGUOUS_DONE else 0)
+    assert world.sums(order) == (0, 60_000, 40_000)
+    # Nobody submits it again: not its caller, not the queue, not the schedule.
+    assert world.refund(order, 60_000, key="k").body["status"] == "UNKNOWN"
+    world.send(order, "k", amount=60_000, reason="ITEMS_RETURNED", requestedBy="agent")
+    assert world.work_queue() == []
+    world.clock.pass_seconds(86_400)
+    assert world.reconcile()["enqueued"] == 0
+    assert len(world.requests(order)) == 1
+
+
+def test_an_outage_is_no_error_to_the_caller_and_the_refund_is_done_after_it(world: World) -> None:
+    order = world.order(100_000)
+    fault = world.simulator.fault("refuse_connections")
+
+    first = world.refund(order, 30_000, key="k")  # not even the order's status could be asked
+
+    assert (first.status, first.body["status"]) == (202, "QUEUED")
+    assert world.refund(order, 30_000, key="k").headers["idempotency-replayed"] == "true"
+    world.simulator.clear_faults(fault)
+    world.clock.pass_seconds(60)
+    world.reconcile()
+    world.work_queue()
+    assert world.get(order, first.body["refundId"]).body["status"] == "SUCCEEDED"
+    assert world.moved(order) == 30_000
+
+
+def test_a_refund_is_not_sent_when_its_outcome_could_not_be_written_any_more(world: World) -> None:
+    order = world.order()
+
+    answer = world.refund(order, 1000, seconds=20)
+
+    assert (answer.status, answer.body["status"]) == (202, "QUEUED")
+    assert world.requests(order) == []
+
+
+class TestResolution:
+    @pytest.fixture
+    def unknown(self, world: World) -> tuple[str, str]:
+        order = world.order(100_000)
+        world.simulator.fault("reset_after", path="order_cancellation", merchant_order_id=order, times=1)
+        return order, world.refund(order, 60_000).body["refundId"]
+
+    def test_an_operator_settles_it_as_done(self, world: World, unknown: tuple[str, str]) -> None:
+        order, refund_id = unknown
+
+        resolved = world.resolve(order, refund_id, "SUCCEEDED", "Indodana's report of 22 November", subject="finance-1")
+
+        assert (resolved.status, resolved.body["status"]) == (200, "SUCCEEDED")
+        assert world.sums(order) == (60_000, 0, 40_000)
+        record = world.audit(order)[-1]
+        assert record["action"] == "REFUND_RESOLVED"
+        assert (record["before"], record["after"], record["actor"]) == ("UNKNOWN", "SUCCEEDED", "finance-1")
+        assert record["evidence"] == "Indodana's report of 22 November"
+
+    def test_an_operator_settles_it_as_not_done(self, world: World, unknown: tuple[str, str]) -> None:
+        order, refund_id = unknown
+
+        resolved = world.resolve(order, refund_id, "FAILED", "not in the settlement file")
+
+        assert resolved.body["failure"]["code"] == "RESOLVED_AS_FAILED"
+        assert "not in the settlement file" in resolved.body["failure"]["detail"]
+        assert world.sums(order) == (0, 0, 100_000)
+
+    def test_nothing_else_can_be_resolved(self, world: World, unknown: tuple[str, str]) -> None:
+        order, refund_id = unknown
+        world.resolve(order, refund_id, "SUCCEEDED")
+
+        again = world.resolve(order, refund_id, "FAILED")
+
+        assert (again.status, again.body["code"]) == (409, "REFUND_NOT_UNKNOWN")
+        assert world.sums(order) == (60_000, 0, 40_000)
+        assert world.resolve(order, "0" * 32, "FAILED").status == 404
+
+    def test_two_operators_at_once_settle_it_once(self, world: World, unknown: tuple[str, str]) -> None:
+        order, refund_id = unknown
+        with ThreadPoolExecutor(2) as pool:
+            answers = list(pool.map(lambda outcome: world.resolve(order, refund_id, outcome), ["SUCCEEDED", "FAILED"]))
+        assert sorted(answer.status for answer in answers) == [200, 409]
+        world.sums(order)
+
+
+def test_the_work_list_pages_through_one_merchants_refunds(world: World) -> None:
+    ids = []
+    for _ in range(5):
+        order = world.order()
+        world.simulator.fault("error_before", path="order_cancellation", merchant_order_id=order)
+        ids.append(world.refund(order, 1000).body["refundId"])
+
+    first = world.work_list(limit="2")
+    second = world.work_list(limit="2", nextToken=first.body["nextToken"])
+    third = world.work_list(limit="2", nextToken=second.body["nextToken"])
+
+    listed = [refund["refundId"] for page in (first, second, third) for refund in page.body["refunds"]]
+    assert listed == ids
+    assert third.body["nextToken"] is None
+    assert world.work_list("QUEUED").body == {"refunds": [], "nextToken": None}
+    stolen = world.api(
+        "GET /v1/refunds", query={"status": "UNKNOWN", "nextToken": first.body["nextToken"]}, merchant="m2"
+    )
+    assert (stolen.status, stolen.body["errors"][0]["field"]) == (400, "nextToken")
+
+
+def test_another_merchant_finds_nothing(world: World) -> None:
+    order = world.order()
+    refund_id = world.refund(order, 1000).body["refundId"]
+
+    assert world.get(order, refund_id, merchant="m2").status == 404
+    assert world.list(order, merchant="m2").status == 404
+    assert world.resolve(order, refund_id, "FAILED", merchant="m2").status == 404
+    assert world.api("GET /v1/transactions/{merchantOrderId}/audit", order, merchant="m2").status == 404
+    assert world.api("GET /v1/refunds", query={"status": "UNKNOWN"}, merchant="m2").body["refunds"] == []
+
+
+@pytest.mark.parametrize("merchant", [None, "", "m1#x", "m" * 65])
+def test_a_token_that_names_no_merchant_is_forbidden(world: World, merchant: str | None) -> None:
+    answer = world.refund(world.order(), 1000, merchant=merchant)
+
+    assert (answer.status, answer.body["code"]) == (403, "FORBIDDEN")
+    assert "merchant_id" in answer.body["detail"]
+
+
+def test_a_stack_without_a_merchant_claim_serves_its_single_merchant(world: World) -> None:
+    world.reassemble(merchant_claim="")
+    order = world.order()
+
+    assert world.refund(order, 1000, merchant=None).status == 201
+    assert world.moved(order) == 1000
+
+
+def test_the_timeline_tells_who_did_what_and_why(world: World) -> None:
+    order = world.order(100_000)
+    world.refund(order, 25_000, key="k", subject="agent-7", fields={"note": "shirt", "requestedBy": "Rina"})
+
+    first, second = world.audit(order)
+
+    assert [first["action"], second["action"]] == ["REFUND_SUBMITTING", "REFUND_SUCCEEDED"]
+    assert (first.get("before"), first["after"], second["before"]) == (None, "SUBMITTING", "SUBMITTING")
+    for record in (first, second):
+        assert record["actor"] == "agent-7"
+        assert record["requestedBy"] == "Rina"
+        assert (record["channel"], record["amount"], record["note"]) == ("api", 25_000, "shirt")
+    assert (second["upstreamStatus"], "OK" in second["upstreamBody"]) == (200, True)
+
+
+def test_a_bug_is_a_500_that_says_nothing_and_leaves_a_trace(
+    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("inside")
+
+    monkeypatch.setattr(world.gateway.workflow, "refund_now", broken)
+    answer = world.refund(world.order(), 1000)
+
+    assert (answer.status, answer.body["code"]) == (500, "INTERNAL_ERROR")
+    assert "inside" not in answer.text
+    assert answer.body["requestId"]

@@ -1,0 +1,319 @@
+"""The refund queue: what the back office sends, and what becomes of each message."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+
+from refunds.model import RefundStatus
+from tests.world import World
+
+
+def refund_of(world: World, order: str) -> dict[str, object]:
+    [refund] = world.list(order).body["refunds"]
+    return dict(refund)
+
+
+def test_a_message_becomes_a_refund(world: World) -> None:
+    order = world.order(100_000)
+    world.send(order, "bo-1", amount=30_000, note="counter 3")
+
+    assert world.work_queue() == []
+
+    refund = refund_of(world, order)
+    assert (refund["status"], refund["amount"], refund["note"]) == ("SUCCEEDED", 30_000, "counter 3")
+    assert world.moved(order) == 30_000
+    assert [record["channel"] for record in world.audit(order)] == ["queue", "queue"]
+    assert world.receive() == []
+
+
+def test_a_message_delivered_again_moves_money_once(world: World) -> None:
+    order = world.order(100_000)
+    world.send(order, "bo-1", amount=30_000)
+    messages = world.receive()
+
+    assert world.work(messages) == []
+    assert world.work(messages) == []
+
+    assert world.moved(order) == 30_000
+
+
+def test_the_same_refund_by_api_and_by_queue_is_one_refund(world: World) -> None:
+    order = world.order(100_000)
+    first = world.refund(order, 30_000, key="return-1")
+    world.send(order, "return-1", amount=30_000.0, reason="ITEMS_RETURNED", requestedBy="agent")
+
+    assert world.work_queue() == []
+
+    assert world.moved(order) == 30_000
+    assert refund_of(world, order)["refundId"] == first.body["refundId"]
+
+
+def test_a_message_without_an_amount_refunds_all_that_remains_and_may_name_its_merchant(world: World) -> None:
+    order = world.order(80_000, merchant="m2")
+    world.send(order, "bo-1", merchantId="m2")
+
+    world.work_queue()
+
+    assert world.moved(order, "m2") == 80_000
+    assert world.list(order).status == 404
+
+
+def test_the_orders_of_a_batch_are_worked_at_the_same_time(world: World) -> None:
+    orders = [world.order() for _ in range(10)]
+    world.simulator.fault("slow", path="order_cancellation", seconds=1)
+    for order in orders:
+        world.send(order, "k", amount=1000)
+    messages = world.receive()
+    assert len(messages) == 10
+
+    started = time.monotonic()
+    assert world.work(messages) == []
+    took = time.monotonic() - started
+
+    assert all(world.moved(order) == 1000 for order in orders)
+    assert took < 5  # one after the other it would take 10 s
+
+
+def test_the_refunds_of_one_order_are_worked_one_after_the_other(world: World) -> None:
+    order = world.order(100_000)
+    for number in range(6):
+        world.send(order, f"k{number}", amount=20_000)
+
+    assert world.work_queue() == []
+
+    statuses = [refund["status"] for refund in world.list(order).body["refunds"]]
+    assert sorted(statuses) == ["FAILED"] + ["SUCCEEDED"] * 5
+    assert world.moved(order) == 100_000
+    assert world.sums(order) == (100_000, 0, 0)
+
+
+@pytest.mark.parametrize(("status", "code"), [("INITIATED", "TRANSACTION_NOT_PAID"), (None, "ORDER_NOT_FOUND")])
+def test_a_refusal_has_no_caller_and_is_on_record_as_failed(world: World, status: str | None, code: str) -> None:
+    order = world.order(status=status) if status else "NO-SUCH-ORDER-EITHER"
+    world.send(order, "bo-1", amount=1000)
+
+    assert world.work_queue() == []
+
+    refund = refund_of(world, order)
+    assert (refund["status"], refund["failure"]["code"]) == ("FAILED", code)  # type: ignore[index]
+    assert world.dead_letters() == []
+
+
+def test_a_queued_refund_that_turns_out_too_much_fails(world: World) -> None:
+    order = world.order(100_000)
+    later = world.refund(order, 60_000, later=True)
+    assert world.refund(order, 60_000).status == 201
+
+    assert world.work_queue() == []
+
+    refund = world.get(order, later.body["refundId"]).body
+    assert (refund["status"], refund["failure"]["code"]) == ("FAILED", "AMOUNT_EXCEEDS_REFUNDABLE")
+    assert world.moved(order) == 60_000
+
+
+GOOD = {"merchantOrderId": "O", "idempotencyKey": "k", "reason": "OTHERS", "requestedBy": "b"}
+POISON = [
+    ("not json", "body"),
+    ("[]", "body"),
+    ('{"merchantOrderId": "ORDER-X"}', "idempotencyKey"),
+    (json.dumps(GOOD | {"amount": -1}), "amount"),
+    (json.dumps(GOOD | {"merchantId": "a#b"}), "merchantId"),
+]
+
+
+@pytest.mark.parametrize(("body", "field"), POISON)
+def test_a_message_that_can_never_work_is_recorded_and_dead_lettered_at_once(
+    world: World, body: str, field: str
+) -> None:
+    world.send_raw(body)
+    [message] = world.receive()
+
+    assert world.work([message]) == []
+
+    [dead] = world.dead_letters()
+    assert dead["Body"] == body
+    assert field in dead["MessageAttributes"]["cause"]["StringValue"]
+    assert dead["MessageAttributes"]["originalMessageId"]["StringValue"] == message["MessageId"]
+    records = world.dynamodb.scan(TableName=world.settings.audit_table)["Items"]
+    [record] = [item for item in records if item["messageId"]["S"] == message["MessageId"]]
+    assert record["action"]["S"] == "MESSAGE_DEAD_LETTERED"
+    assert field in record["cause"]["S"]
+
+
+def test_a_poisoned_message_harms_no_other_of_its_batch_and_is_found_in_its_orders_timeline(world: World) -> None:
+    order = world.order()
+    world.send(order, "good", amount=1000)
+    world.send(order, "bad", amount=0)
+    world.send(order, "good", amount=2000)  # the key of another refund
+
+    assert world.work_queue() == []
+
+    assert world.moved(order) in (1000, 2000)
+    assert len(world.dead_letters()) == 2
+    causes = [record["cause"] for record in world.audit(order) if record["action"] == "MESSAGE_DEAD_LETTERED"]
+    assert len(causes) == 2
+    assert any("amount" in cause for cause in causes)
+    assert any("idempotency key" in cause for cause in causes)
+
+
+def test_a_refund_that_must_wait_is_hidden_for_longer_each_time_and_done_in_the_end(world: World) -> None:
+    order = world.order()
+    world.simulator.fault("rate_limited", path="order_cancellation", merchant_order_id=order, retry_after=1, times=3)
+    world.send(order, "bo-1", amount=1000)
+    waits = []
+    for _ in range(3):
+        [message] = world.receive()
+        assert world.work([message]) == [message["Body"]]
+        stored = world.gateway.ledger.refunds_of(world.order_key(order)).refunds[0]
+        assert stored.status is RefundStatus.QUEUED
+        assert stored.next_attempt_at is not None
+        waits.append((stored.next_attempt_at - stored.updated_at).total_seconds())
+        world.show(message)
+    assert waits == sorted(waits)
+    assert waits[0] >= 2
+    assert waits[2] >= 4 * 2
+
+    assert world.work_queue() == []
+    assert world.moved(order) == 1000
+
+
+def test_retry_after_is_honoured(world: World) -> None:
+    order = world.order()
+    world.simulator.fault("rate_limited", path="order_cancellation", merchant_order_id=order, retry_after=300)
+    world.send(order, "bo-1", amount=1000)
+
+    world.work_queue()
+
+    [refund] = world.gateway.ledger.refunds_of(world.order_key(order)).refunds
+    assert refund.next_attempt_at is not None
+    assert (refund.next_attempt_at - refund.updated_at).total_seconds() >= 299
+    assert world.receive() == []  # hidden
+
+
+def test_an_outage_alone_never_dead_letters_a_refund(world: World) -> None:
+    order = world.order()
+    outage = world.simulator.fault("refuse_connections")
+    world.send(order, "bo-1", amount=1000)
+    for _ in range(world.settings.max_receive_count):
+        messages = world.receive()
+        for message in messages:
+            if world.work([message]):
+                world.show(message)
+    assert world.receive() == []
+    assert world.dead_letters() == []
+
+    world.simulator.clear_faults(outage)
+    world.clock.pass_seconds(3600)
+    assert world.reconcile()["enqueued"] == 1
+    assert world.work_queue() == []
+    assert world.moved(order) == 1000
+
+
+def test_a_message_whose_time_is_up_is_not_begun_and_comes_again(world: World) -> None:
+    order = world.order()
+    world.send(order, "bo-1", amount=1000)
+    [message] = world.receive()
+
+    assert world.work([message], seconds=10) == [message["Body"]]
+
+    assert world.requests(order) == []
+    world.show(message)
+    assert world.work_queue() == []
+    assert world.moved(order) == 1000
+
+
+def test_a_message_whose_refund_another_has_in_hand_waits_for_it(world: World) -> None:
+    order = world.order()
+    world.send(order, "bo-1", amount=1000)
+    [message] = world.receive()
+    world.die_during("cancel")
+    with pytest.raises(BaseException, match="killed"):
+        world.work([message])
+    world.reassemble()
+
+    assert world.work([message]) == [message["Body"]]
+    assert refund_of(world, order)["status"] == "SUBMITTING"
+
+    world.clock.pass_seconds(60)
+    assert world.work([message]) == []
+    assert refund_of(world, order)["status"] == "UNKNOWN"
+    assert len(world.requests(order)) == 0
+
+
+def test_what_goes_wrong_with_one_message_keeps_that_message_alone(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good, bad = world.order(), world.order()
+    world.send(good, "k", amount=1000)
+    world.send(bad, "k", amount=1000)
+    work = world.gateway.workflow.work
+
+    def sometimes(request, *rest):  # type: ignore[no-untyped-def]
+        if request.order.merchant_order_id == bad:
+            raise ZeroDivisionError
+        return work(request, *rest)
+
+    monkeypatch.setattr(world.gateway.workflow, "work", sometimes)
+    [kept] = world.work_queue()
+
+    assert bad in kept
+    assert world.moved(good) == 1000
+
+
+class TestResubmit:
+    """A merchant to whom Indodana has confirmed that it recognises a repeated refundId."""
+
+    @pytest.fixture(autouse=True)
+    def resubmitting(self, world: World) -> None:
+        from refunds.model import AmbiguousRefunds
+
+        world.simulator.settings(recognisesRepeats=True)
+        world.reassemble(ambiguous_refunds=AmbiguousRefunds.RESUBMIT)
+
+    @pytest.mark.parametrize("fault", ["reset_after", "reset_before"])
+    def test_an_unknown_refund_is_submitted_again_and_moves_money_once(self, world: World, fault: str) -> None:
+        order = world.order()
+        world.simulator.fault(fault, path="order_cancellation", merchant_order_id=order, times=1)
+        refund = world.refund(order, 1000).body
+        assert refund["status"] == "UNKNOWN"
+
+        world.clock.pass_seconds(60)
+        assert world.reconcile()["enqueued"] == 1
+        assert world.work_queue() == []
+
+        assert world.get(order, refund["refundId"]).body["status"] == "SUCCEEDED"
+        assert world.moved(order) == 1000
+        assert len(world.requests(order)) == 2
+
+    def test_a_later_refusal_proves_nothing_and_waits_for_an_operator(self, world: World) -> None:
+        order = world.order()
+        world.simulator.fault("reset_after", path="order_cancellation", merchant_order_id=order, times=1)
+        world.simulator.fault("refused", path="order_cancellation", merchant_order_id=order, status=422)
+        refund = world.refund(order, 1000).body
+        world.clock.pass_seconds(60)
+        world.reconcile()
+        world.work_queue()
+
+        assert world.get(order, refund["refundId"]).body["status"] == "UNKNOWN"
+        world.clock.pass_seconds(86_400)
+        assert world.reconcile()["enqueued"] == 0
+        assert world.resolve(order, refund["refundId"], "SUCCEEDED").status == 200
+
+    def test_an_outage_after_an_ambiguous_attempt_leaves_it_unknown(self, world: World) -> None:
+        order = world.order()
+        world.simulator.fault("reset_after", path="order_cancellation", merchant_order_id=order, times=1)
+        world.simulator.fault("rate_limited", path="order_cancellation", merchant_order_id=order, times=1)
+        refund = world.refund(order, 1000).body
+        world.clock.pass_seconds(60)
+        world.reconcile()
+        world.work_queue()
+        assert world.get(order, refund["refundId"]).body["status"] == "UNKNOWN"
+
+        world.clock.pass_seconds(60)
+        world.reconcile()
+        world.work_queue()
+        assert world.get(order, refund["refundId"]).body["status"] == "SUCCEEDED"
+        assert world.moved(order) == 1000

@@ -1,0 +1,123 @@
+"""Is this order paid? Indodana's answer, and every way of not having one."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+
+import pytest
+
+from tests.world import World
+
+DOCUMENTED = {
+    "transactionStatus", "merchantOrderId", "transactionId", "amount", "paymentType", "transactionTime", "fraudStatus",
+    "legalName", "indodanaUserId",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("state", ["INITIATED", "EXPIRED", "PAID", "REJECTED", "SOMETHING_NEW"])
+def test_every_state_is_passed_on_as_it_is(world: World, state: str) -> None:
+    order = world.order("4500000.25", state)
+
+    answer = world.status(order)
+
+    assert (answer.status, answer.body["transactionStatus"]) == (200, state)
+    assert set(answer.body) == DOCUMENTED
+    assert answer.body["amount"] == Decimal("4500000.25")
+
+
+def test_a_status_check_is_on_record_without_the_customers_name(world: World) -> None:
+    order = world.order()
+    answer = world.status(order, subject="till-3")
+
+    [record] = world.audit(order)
+
+    assert (record["action"], record["after"], record["actor"]) == ("STATUS_CHECKED", "PAID", "till-3")
+    assert answer.body["legalName"] not in json.dumps(record, default=str)
+    assert answer.body["indodanaUserId"] not in json.dumps(record, default=str)
+
+
+@pytest.mark.parametrize(
+    ("fault", "options", "status", "code"),
+    [
+        ("rate_limited", {"retry_after": 7}, 503, "UPSTREAM_RATE_LIMITED"),
+        ("unauthorized", {}, 502, "UPSTREAM_CREDENTIALS_REJECTED"),
+        ("error_before", {"status": 503}, 502, "UPSTREAM_FAILED"),
+        ("html", {}, 502, "UPSTREAM_UNREADABLE"),
+        ("empty", {}, 502, "UPSTREAM_UNREADABLE"),
+        ("ok_error", {}, 502, "UPSTREAM_UNREADABLE"),
+        ("reset_before", {}, 502, "UPSTREAM_UNREACHABLE"),
+        ("timeout_before", {}, 504, "UPSTREAM_TIMEOUT"),
+        ("refused", {"status": 422}, 422, "UPSTREAM_REFUSED"),
+        ("refused", {"status": 404}, 404, "ORDER_NOT_FOUND"),
+    ],
+)
+def test_upstreams_troubles_are_told_apart(
+    world: World, fault: str, options: dict[str, int], status: int, code: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    order = world.order()
+    world.simulator.fault(fault, path="check_status", merchant_order_id=order, **options)
+
+    answer = world.status(order)
+
+    assert (answer.status, answer.body["code"]) == (status, code)
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert ("retry-after" in answer.headers) == (status in (503, 504))
+    if fault == "rate_limited":
+        assert answer.headers["retry-after"] == "7"
+    assert [record["action"] for record in world.audit(order)] == ["STATUS_CHECKED"]
+    assert ("CredentialFailures" in capsys.readouterr().out) == (fault == "unauthorized")
+
+
+def test_no_connection_is_a_502(world: World) -> None:
+    order = world.order()
+    world.simulator.fault("refuse_connections")
+
+    answer = world.status(order)
+
+    assert (answer.status, answer.body["code"]) == (502, "UPSTREAM_UNREACHABLE")
+
+
+def test_the_callers_answer_does_not_hang_on_the_audit(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    order = world.order()
+    world.reassemble(audit_table="no-such-table")
+
+    assert world.status(order).status == 200
+    assert "AuditRecordsLost" in capsys.readouterr().out
+
+
+def test_a_rotation_costs_no_failed_request(world: World) -> None:
+    order = world.order()
+    assert world.status(order).status == 200
+
+    world.rotate("m1", "key-2", "secret-2")
+
+    assert world.status(order).status == 200
+    assert world.refund(order, 1000).status == 201
+
+
+def test_a_merchant_without_a_secret_is_our_fault_not_the_callers(world: World) -> None:
+    answer = world.status("ORDER-1", merchant="m3")
+
+    assert (answer.status, answer.body["code"]) == (502, "CREDENTIALS_UNAVAILABLE")
+
+
+def test_no_secret_and_no_name_in_any_log_line(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    order = world.order()
+    status = world.status(order)
+    world.refund(order, 1000)
+    world.simulator.fault("refused", path="order_cancellation", merchant_order_id=order, status=403)
+    world.refund(order, 1000)
+    world.refund("NO-SUCH-ORDER", 1)
+
+    logged = capsys.readouterr()
+
+    for secret in (
+        status.body["legalName"],
+        status.body["indodanaUserId"],
+        "local-m1-secret",
+        "local-m1-key",
+        "Bearer",
+    ):
+        assert secret not in logged.out
+        assert secret not in logged.err

@@ -9,8 +9,6 @@ VENV_SAM := .venv-sam
 PY := $(VENV)/bin/python
 # `sam build` looks for python3.13 on the PATH: the venv has one.
 SAM := PATH="$(CURDIR)/$(VENV_SAM)/bin:$$PATH" SAM_CLI_TELEMETRY=0 sam
-# Also where there is no git to say that these are not the project's.
-NOT_OURS := --extend-exclude $(VENV_SAM),.aws-sam
 PIP_INSTALL := -m pip install -qq --disable-pip-version-check
 
 # With the image here, SAM needs no registry.
@@ -48,13 +46,13 @@ test-docker: $(VENV)/.installed $(VENV_SAM)/.installed ## run the built function
 	$(PY) -m pytest -q -m docker
 
 lint: $(VENV)/.installed ## style and types
-	$(VENV)/bin/ruff check --quiet $(NOT_OURS)
-	$(VENV)/bin/ruff format --check --quiet $(NOT_OURS)
+	$(VENV)/bin/ruff check --quiet
+	$(VENV)/bin/ruff format --check --quiet
 	$(VENV)/bin/mypy --strict --no-error-summary functions layers devstack
 
 format: $(VENV)/.installed ## format, and mend what ruff can
-	$(VENV)/bin/ruff check --quiet --fix $(NOT_OURS)
-	$(VENV)/bin/ruff format --quiet $(NOT_OURS)
+	$(VENV)/bin/ruff check --quiet --fix
+	$(VENV)/bin/ruff format --quiet
 
 validate: $(VENV_SAM)/.installed ## check template.yaml
 	@$(SAM) validate --lint

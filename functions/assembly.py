@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -83,6 +84,7 @@ def assemble(
     *,
     indodana: IndodanaClient | None = None,
     clock: Callable[[], datetime] = utc_now,
+    sleep: Callable[[float], None] = time.sleep,
     run_all: Callable[[Sequence[Job]], list[list[str]]] = in_threads,
 ) -> Gateway:
     queue = RefundQueue(aws.sqs, settings.refund_queue_url, settings.refund_dead_letter_queue_url)
@@ -93,7 +95,7 @@ def assemble(
         cancellation_version=settings.indodana_cancellation_version,
         pool_size=CONCURRENT_CALLS,
     )
-    ledger = Ledger(aws.dynamodb, settings.ledger_table, settings.audit_table)
+    ledger = Ledger(aws.dynamodb, settings.ledger_table, settings.audit_table, sleep=sleep)
     audit_log = AuditLog(aws.dynamodb, settings.audit_table)
     workflow = RefundWorkflow(
         ledger,

@@ -59,9 +59,9 @@ from refunds.verdict import Verdict, cancellation, refusal_detail, surely_not_se
 
 log = logging.getLogger("refunds")
 
-# A lease outlives the function that holds it (template.yaml: 29 s and 40 s; Lambda kills it then), with some seconds for
-# clocks that differ: when it has run out, nobody can be about to submit any more. It is not much longer, for a refund
-# whose process died shows as SUBMITTING until then.
+# A lease outlives the function that holds it (template.yaml: 29 s and 40 s; Lambda kills it then), with some seconds
+# for clocks that differ: when it has run out, nobody can be about to submit any more. It is not much longer, for a
+# refund whose process died shows as SUBMITTING until then.
 LEASE_SECONDS = 45
 # One write at its longest: two tries of connect and read, as the AWS clients are configured (assembly.py).
 SETTLE_SECONDS = 6

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 
 import pytest
+
 from devstack.template import Template
 
 MODEL = Template.load_local().model()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import assembly
 import pytest
+
+import assembly
 from devstack.template import Template
 from indodana import CANCEL_BUDGET_SECONDS, SECRETS_SECONDS, STATUS_BUDGET_SECONDS
 from refunds.workflow import LEASE_SECONDS, SETTLE_SECONDS, SUBMIT_SECONDS

@@ -36,6 +36,7 @@ WAIT_SECONDS = 30.0
 POLL_SECONDS = 0.1
 # Below it the table's last column is no column any more; beyond it a line is hard to follow.
 LEAST_WIDTH, MOST_WIDTH = 100, 150
+LONGEST_CELL = 3  # lines
 
 BOLD, DIM, RED, GREEN, PLAIN = "\033[1m", "\033[2m", "\033[31m", "\033[32m", "\033[0m"
 
@@ -81,7 +82,9 @@ class Teller:
         line = min(max(shutil.get_terminal_size((MOST_WIDTH, 24)).columns, LEAST_WIDTH), MOST_WIDTH)
         for row in [head, *rows]:
             cells = "".join(f"{cell:<{width}}  " for cell, width in zip(row, widths, strict=False))
-            first, *more = textwrap.wrap(row[-1], max(line - indent, 24)) or [""]
+            first, *more = textwrap.wrap(row[-1], max(line - indent, 24), max_lines=LONGEST_CELL, placeholder=" …") or [
+                ""
+            ]
             text = f"    {cells}{first}".rstrip()
             self.say(self._in(DIM, text) if row is head else text)
             for part in more:
@@ -219,7 +222,7 @@ class Demo:
 
     def outage(self, order: str) -> None:
         tell = self.tell
-        tell.step("Indodana is down: refunds wait, by API and by queue, and nobody gets an error")
+        tell.step("Indodana is down: refunds wait, by API and by queue, and none is lost")
         self.simulator.fault("refuse_connections")
         tell.ask(f"GET /v1/transactions/{order}   a status cannot wait")
         status = self.till.get(f"/v1/transactions/{order}")
@@ -310,6 +313,8 @@ class Demo:
             done = Counter(record["refundId"] for record in records if record.get("after") == "SUCCEEDED")
             moved = Counter(movement["refundId"] for movement in self.movements(order))
             tell.check("each refund that SUCCEEDED, and no other, is one movement in Indodana's books", done, moved)
+            if order != orders[-1]:
+                tell.say()
 
     # ---- what is looked at
 
@@ -372,8 +377,16 @@ def rupiah(amount: Decimal | int) -> str:
     return f"{amount:,} rupiah"
 
 
+def _break_off(number: int, _: object) -> None:
+    # The stack is about to be stopped, which a signal that comes twice must not break off.
+    for other in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(other, signal.SIG_IGN)
+    sys.exit(128 + number)
+
+
 def main() -> int:
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _break_off)
     started = time.monotonic()
     tell = Teller(sys.stdout)
     directory = Path(tempfile.mkdtemp(prefix="qris-gateway-demo-"))
@@ -390,8 +403,8 @@ def main() -> int:
             pass
         except DevstackError as error:
             print(f"The stack cannot start: {error}", file=sys.stderr)
-        except KeyboardInterrupt:
-            status = 128 + signal.SIGINT
+        except SystemExit as broken_off:
+            status = int(broken_off.code or 0)
         except Exception:
             traceback.print_exc()
         finally:

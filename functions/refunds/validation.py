@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -24,13 +25,15 @@ DEFAULT_PAGE = 50
 MERCHANT_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 MERCHANT_ORDER_ID = re.compile(r"[A-Za-z0-9=.\-_+@:&^%!$]{1,32}")  # Indodana's own rule for merchantOrderId
 REFUND_ID = re.compile(r"[0-9a-f]{32}")
-IDEMPOTENCY_KEY = re.compile(rf"[\x20-\x7e]{{1,{MAX_IDEMPOTENCY_KEY}}}")
+# No space at its ends: HTTP takes those off a header, so the same key would name two refunds by API and by queue.
+IDEMPOTENCY_KEY = re.compile(rf"[\x21-\x7e](?:[\x20-\x7e]{{0,{MAX_IDEMPOTENCY_KEY - 2}}}[\x21-\x7e])?")
 
 MERCHANT_ID_RULE = "must be 1 to 64 letters, digits, '_' or '-'"
 MERCHANT_ORDER_ID_RULE = "must be 1 to 32 characters: letters, digits and = . - _ + @ : & ^ % ! $"
 REFUND_ID_RULE = "must be a refundId as the API gave it: 32 lower-case hexadecimal digits"
 IDEMPOTENCY_KEY_RULE = (
-    f"must be 1 to {MAX_IDEMPOTENCY_KEY} printable ASCII characters, the same for every try of one refund"
+    f"must be 1 to {MAX_IDEMPOTENCY_KEY} printable ASCII characters with no space at either end, the same for every "
+    "try of one refund"
 )
 AMOUNT_RULE = f"must be a JSON number of rupiah over 0 and at most {MAX_AMOUNT}, with at most two decimals"
 
@@ -189,12 +192,17 @@ def _free_text(body: Mapping[str, Any], field: str, longest: int, errors: _Error
         isinstance(value, str)
         and 1 <= len(value) <= longest
         and value.strip()
-        and all(character.isprintable() or (lines and character in "\r\n\t") for character in value)
+        and all(_may_be_written(character) or (lines and character in "\r\n\t") for character in value)
     ):
         return value
     kind = "printable text" if lines else "printable text on one line"
     errors.add(field, f"must be {kind} of 1 to {longest} characters")
     return ""
+
+
+def _may_be_written(character: str) -> bool:
+    # Python holds these for not printable: spaces of other widths, and the joiners of scripts and of emoji.
+    return character.isprintable() or unicodedata.category(character) == "Zs" or character in "\u200c\u200d"
 
 
 def _no_unknown_fields(body: Mapping[str, Any], known: tuple[str, ...], errors: _Errors) -> None:

@@ -349,7 +349,11 @@ ORDER_IDS = st.sampled_from(["ORDER-PAID", "ORDER-INITIATED", "A%2FB"]) | ANY_TE
 REFUND_IDS = st.just(REFUND_ID) | ANY_TEXT
 
 # The world is made once for all examples: none may leave it in a state that breaks the next.
-many = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+many = settings(
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 
 
 def check(answer: Answer) -> Answer:

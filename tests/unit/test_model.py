@@ -8,7 +8,7 @@ from decimal import Decimal
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from refunds.model import (
@@ -63,10 +63,12 @@ class TestRefundId:
         other = replace(request(), amount=None, reason=Reason.EXPIRED, note="other", requested_by="Budi")
         assert other.refund_id == request().refund_id
 
+    @settings(deadline=None)
     @given(*[st.tuples(*[st.text(st.sampled_from('m1#,"\\ '), min_size=1, max_size=4)] * 3)] * 2)
     def test_no_two_identities_share_one(self, one: tuple[str, str, str], other: tuple[str, str, str]) -> None:
         assert (request(*one).refund_id == request(*other).refund_id) == (one == other)
 
+    @settings(deadline=None)
     @given(st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), min_size=1, max_size=255))
     def test_it_is_32_lower_case_hexadecimal_digits(self, key: str) -> None:
         assert len(request(key=key).refund_id) == REFUND_ID_LENGTH == 32
@@ -99,6 +101,7 @@ class TestTransitions:
 
 
 class TestMoved:
+    @settings(deadline=None)
     @given(st.lists(st.timedeltas(timedelta(days=-1), timedelta(days=1)), min_size=1, max_size=8))
     def test_times_only_go_up_whatever_the_clocks_say(self, offsets: list[timedelta]) -> None:
         steps = [refund()]
@@ -161,6 +164,7 @@ class TestSums:
 
 
 class TestTimes:
+    @settings(deadline=None)
     @given(*[st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC))] * 2)  # noqa: DTZ001
     def test_they_sort_as_text_and_come_back_the_same(self, one: datetime, other: datetime) -> None:
         assert (iso(one) < iso(other)) == (one < other)

@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from refunds import paging, validation
@@ -460,6 +460,9 @@ def test_every_broken_rule_is_said_at_once() -> None:
     assert sorted(refused) == ["Idempotency-Key", "amount", "currency", "note", "reason", "requestedBy"]
 
 
+# A busy machine is no fault of the rules.
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
 ANY_TEXT = st.text(st.characters(exclude_categories=()))
 ANY_JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | ANY_TEXT,
@@ -483,6 +486,7 @@ def assert_sayable(refused: InvalidRequest) -> None:
     assert str(refused).isprintable()
 
 
+@patient
 @given(
     st.binary()
     | ANY_TEXT.map(lambda text: text.encode("utf-8", "surrogatepass"))
@@ -495,6 +499,7 @@ def test_any_bytes_are_an_object_or_refused(raw: bytes) -> None:
         assert_sayable(refused)
 
 
+@patient
 @given(documents(REFUND), st.just("key") | ANY_TEXT)
 def test_a_refund_is_refused_or_taken_as_it_was_sent(document: dict[str, Any], key: str) -> None:
     try:
@@ -513,6 +518,7 @@ def test_a_refund_is_refused_or_taken_as_it_was_sent(document: dict[str, Any], k
         assert request.idempotency_key == key
 
 
+@patient
 @given(documents(MESSAGE), documents(RESOLUTION))
 def test_a_message_and_a_resolution_are_refused_or_taken(message: dict[str, Any], resolution: dict[str, Any]) -> None:
     try:
@@ -527,6 +533,7 @@ def test_a_message_and_a_resolution_are_refused_or_taken(message: dict[str, Any]
         assert_sayable(refused)
 
 
+@patient
 @given(ANY_TEXT | ANY_JSON.map(lambda document: base64.urlsafe_b64encode(json.dumps(document).encode()).decode()))
 def test_no_token_but_our_own_leads_anywhere(token: str) -> None:
     with pytest.raises(InvalidRequest):

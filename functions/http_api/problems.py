@@ -99,12 +99,11 @@ def from_failure(
     return _problem(FAILURE_STATUS[failure.code], failure.code, failure.detail, request_id, headers, **more)
 
 
-def in_progress(refund: Refund, seconds: float, request_id: str) -> Response:
+def in_progress(refund: Refund, request_id: str) -> Response:
     detail = "the first request with this idempotency key is being submitted; repeat it later to learn its outcome"
-    headers = {"retry-after": str(max(1, math.ceil(seconds))), "location": location(refund)}
-    return _problem(
-        HTTPStatus.CONFLICT, "REFUND_IN_PROGRESS", detail, request_id, headers, refundId=refund.refund_id
-    )  # fmt: skip
+    headers = {"retry-after": str(RETRY_SECONDS), "location": location(refund)}
+    refund_id = refund.refund_id
+    return _problem(HTTPStatus.CONFLICT, "REFUND_IN_PROGRESS", detail, request_id, headers, refundId=refund_id)
 
 
 def internal_error(request_id: str) -> Response:

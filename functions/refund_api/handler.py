@@ -11,7 +11,7 @@ from http_api.requests import ApiRequest, Event
 from http_api.responses import Response, json_response, location, refund_view, refunds_view
 from http_api.routing import serve
 from refunds import validation
-from refunds.model import OPEN_STATUSES, Failure, Refund, RefundStatus, utc_now
+from refunds.model import OPEN_STATUSES, Failure, Refund, RefundStatus
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
@@ -67,8 +67,7 @@ def _created(refund: Refund, request_id: str, *, replayed: bool) -> Response:
         case RefundStatus.QUEUED | RefundStatus.UNKNOWN:
             return json_response(202, refund_view(refund), headers)
         case RefundStatus.SUBMITTING:
-            lease_left = (refund.lease_until - utc_now()).total_seconds() if refund.lease_until else 1
-            return problems.in_progress(refund, lease_left, request_id)
+            return problems.in_progress(refund, request_id)
         case RefundStatus.FAILED:
             assert refund.failure  # every FAILED refund says why
             return problems.from_failure(refund.failure, request_id, refund, replayed=replayed)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
+from functools import cached_property
 from typing import Any
 
 REFUND_ID_LENGTH = 32  # Indodana documents no limit for refundId; 32 is what it documents for merchantOrderId
@@ -95,7 +96,7 @@ class RefundRequest:
     note: str | None
     requested_by: str
 
-    @property
+    @cached_property
     def refund_id(self) -> str:
         """Derived, so that every retry, redelivery and crash lands on the same refund."""
         identity = json.dumps([self.order.merchant_id, self.order.merchant_order_id, self.idempotency_key])

@@ -127,8 +127,11 @@ class Worker:
         """
         if message.receive_count >= self._max_receive_count:
             return True
-        due = refund.lease_until if refund.status is RefundStatus.SUBMITTING else refund.next_attempt_at
-        self._queue.hide(message.receipt_handle, (due - self._clock()).total_seconds() + 1 if due else 1)
+        if refund.status is RefundStatus.SUBMITTING:  # by another, who will most likely be done in a moment
+            wait = backoff_seconds(message.receive_count)
+        else:
+            wait = (refund.next_attempt_at - self._clock()).total_seconds() + 1 if refund.next_attempt_at else 1
+        self._queue.hide(message.receipt_handle, wait)
         return False
 
     def _parse(self, message: Message) -> RefundRequest:

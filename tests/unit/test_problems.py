@@ -227,12 +227,11 @@ def test_a_failed_refund_is_named_with_what_upstream_said() -> None:
     assert response["headers"]["idempotency-replayed"] == "true"
 
 
-@pytest.mark.parametrize(("left", "said"), [(30.2, "31"), (0.4, "1"), (0, "1"), (-5, "1")])
-def test_a_refund_under_way_says_when_to_ask_again(left: float, said: str) -> None:
-    response = problems.in_progress(REFUND, left, "request-1")
+def test_a_refund_under_way_says_when_to_ask_again() -> None:
+    response = problems.in_progress(REFUND, "request-1")
 
     assert body_of(response, 409, "REFUND_IN_PROGRESS")["refundId"] == REFUND.refund_id
-    assert response["headers"]["retry-after"] == said
+    assert int(response["headers"]["retry-after"]) >= 1
 
 
 @pytest.mark.parametrize(

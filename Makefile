@@ -19,7 +19,7 @@ FUNCTION ?= StatusCheckFunction
 EVENT ?= events/status_check/paid.json
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo token aws simulator test test-docker lint format validate build invoke clean
+.PHONY: help run demo token aws simulator test simulate test-docker lint format validate build invoke clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ simulator: $(VENV)/.installed ## start the Indodana simulator alone
 
 test: lint validate build ## everything that needs no Docker
 	$(PY) -m pytest -q -m "not docker"
+
+simulate: $(VENV)/.installed ## tell random stories of crashes and faults: SEEDS=10000 of them, or SEED=17 step by step
+	@PYTHONPATH=functions:layers/indodana:. $(PY) -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),1000))
 
 test-docker: $(VENV)/.installed $(VENV_SAM)/.installed ## run the built functions in the Lambda runtime; needs a Docker engine
 	$(PY) -m pytest -q -m docker

@@ -1,0 +1,139 @@
+"""Every schedule of a small world: a depth-first search over the scheduler's choices.
+
+Two stories that have led to the same state of the whole world (tables, queue, books, clock, what each invocation has
+seen so far, what is left of the budget) go on alike, so the second one is counted and not told again. The count of
+schedules is exact all the same: it is the number of paths through the graph of states.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from tests.simulation.engine import Choice, Fiber
+from tests.simulation.simulated import SimulatedWorld
+
+
+@dataclass
+class Small:
+    """A small world, ready to be explored."""
+
+    world: SimulatedWorld
+    later: list[tuple[str, Callable[[SimulatedWorld], object]]] = field(default_factory=list)  # may start at any time
+    passes: list[float] = field(default_factory=list)  # seconds that may pass, one after the other, at any time
+    kills: int = 2
+    faults: int = 2
+    at_the_end: Callable[[SimulatedWorld], None] = lambda _: None
+
+    def state(self) -> int:
+        left = (tuple(text for text, _ in self.later), tuple(self.passes), self.kills, self.faults)
+        return hash((self.world.state(), left))
+
+    def choices(self) -> list[Choice]:
+        found: list[Choice] = []
+        for invocation in self.world.live:
+            for fiber in invocation.pending():
+                found += self._of(fiber)
+        for number, (text, _) in enumerate(self.later):
+            found.append(Choice("start", text, lambda number=number: self._start(number)))
+        if self.passes and found:
+            found.append(Choice("pass", f"{self.passes[0]:g} s pass", self._pass))
+        return found
+
+    def _of(self, fiber: Fiber) -> list[Choice]:
+        call = fiber.call
+        assert call
+        where = f"{fiber.invocation.name}: {call.name} {call.detail}".rstrip()
+        found = [Choice("run", where, lambda: self.world.run(fiber))]
+        if self.faults:
+            found += [
+                Choice("fault", f"{where}: {fault.name}", lambda fault=fault: self._fault(fiber, fault))
+                for fault in call.faults
+                if not fault.twin
+            ]
+        if self.kills:
+            found.append(Choice("kill", f"{where}, and then it dies", lambda: self._kill(fiber)))
+        return found
+
+    def _fault(self, fiber: Fiber, fault: object) -> None:
+        self.faults -= 1
+        self.world.run(fiber, fault)  # type: ignore[arg-type]
+
+    def _kill(self, fiber: Fiber) -> None:
+        self.kills -= 1
+        self.world.kill_after_effect(fiber)
+
+    def _start(self, number: int) -> None:
+        _, start = self.later.pop(number)
+        start(self.world)
+
+    def _pass(self) -> None:
+        self.world.pass_seconds(self.passes.pop(0))
+
+
+@dataclass
+class Explored:
+    schedules: int = 0
+    states: int = 0
+    steps: int = 0  # choices actually taken, replays included
+    endings: int = 0
+
+
+class Story(AssertionError):
+    """A schedule that breaks an invariant, told step by step."""
+
+
+def explore(build: Callable[[], Small]) -> Explored:
+    """Raises Story at the first schedule that breaks an invariant."""
+    found = Explored()
+    counts: dict[int, int] = {}
+
+    def told(path: list[int]) -> tuple[Small, list[str]]:
+        small, lines = build(), []
+        for number in path:
+            choice = small.choices()[number]
+            lines.append(choice.text)
+            found.steps += 1
+            choice.take()
+        return small, lines
+
+    def visit(small: Small, path: list[int], lines: list[str]) -> int:
+        key = small.state()
+        if key in counts:
+            return counts[key]
+        choices = small.choices()
+        found.states += 1
+        if not choices:
+            found.endings += 1
+            _tell(lines, "the end", lambda: _end(small))
+            counts[key] = 1
+            return 1
+        total = 0
+        for number in range(len(choices)):
+            if number:
+                small, lines = told(path)
+                choices = small.choices()
+            choice = choices[number]
+            found.steps += 1
+            _tell(lines, choice.text, choice.take)
+            total += visit(small, [*path, number], [*lines, choice.text])
+        counts[key] = total
+        return total
+
+    small, lines = told([])
+    found.schedules = visit(small, [], lines)
+    return found
+
+
+def _end(small: Small) -> None:
+    small.world.aftermath()
+    small.at_the_end(small.world)
+    small.world.watch.quiet(small.world)
+
+
+def _tell(lines: list[str], text: str, take: Callable[[], None]) -> None:
+    try:
+        take()
+    except AssertionError as error:
+        story = "\n".join(f"  {number:3}. {line}" for number, line in enumerate([*lines, text], 1))
+        raise Story(f"{error}\n{story}") from error

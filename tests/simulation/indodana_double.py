@@ -1,0 +1,183 @@
+"""Indodana, as far as its documentation goes, with exact books: what stands behind the client's session."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import requests
+from urllib3.connection import HTTPConnection
+from urllib3.exceptions import ProtocolError
+
+from indodana.transport import NotConnected
+from tests.simulation.engine import Call, Fault, current_fiber
+
+LEGAL_NAME = "Siti Rahmawati binti Ahmad"  # must be found in no log, record or message
+USER_ID = "indodana-user-8231"
+
+
+@dataclass
+class Response:
+    """What the client needs of requests' response."""
+
+    status_code: int
+    body: str
+    headers: dict[str, str] = field(default_factory=dict)
+
+    def iter_content(self, _: int) -> Iterator[bytes]:
+        yield self.body.encode()
+
+    def __enter__(self) -> Response:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class Movement:
+    merchant_id: str
+    merchant_order_id: str
+    refund_id: str
+    amount: Decimal
+
+
+class Indodana:
+    """`recognises_repeats`: a repeated refundId is answered 409 instead of moving money again."""
+
+    def __init__(self, credentials: dict[str, tuple[str, str]], *, recognises_repeats: bool = False) -> None:
+        self.credentials = credentials  # by merchant: apiKey, secretKey
+        self.orders: dict[tuple[str, str], tuple[Decimal, str]] = {}
+        self.movements: list[Movement] = []
+        self.recognises_repeats = recognises_repeats
+        self.on_movement: Callable[[Movement], None] = lambda _: None
+
+    def add_order(self, merchant_id: str, order_id: str, amount: Decimal, status: str = "PAID") -> None:
+        self.orders[merchant_id, order_id] = (amount, status)
+
+    def moved(self, merchant_id: str, order_id: str) -> Decimal:
+        return sum(
+            (m.amount for m in self.movements if (m.merchant_id, m.merchant_order_id) == (merchant_id, order_id)),
+            Decimal(0),
+        )
+
+    def times_moved(self, refund_id: str) -> int:
+        return sum(movement.refund_id == refund_id for movement in self.movements)
+
+    def snapshot(self) -> tuple[Any, ...]:
+        return (tuple(self.movements), tuple(self.credentials.items()))
+
+    # ---- as a requests session
+
+    def send(self, request: requests.PreparedRequest, **_: Any) -> Response:
+        parts = urlsplit(request.url or "")
+        authorization = request.headers["Authorization"]
+        if request.method == "GET":
+            order_id = parse_qs(parts.query)["merchantOrderId"][0]
+            call = Call(
+                "check_status",
+                f"order {order_id}",
+                lambda: self._check_status(authorization, order_id),
+                [
+                    *self._not_done(),
+                    Fault("answer lost", lambda: _lost()),
+                    Fault("HTTP 500", lambda: _error(500, "ServerError", "try again"), twin=True),
+                ],
+            )
+        else:
+            wanted = json.loads(request.body or b"", parse_float=Decimal, parse_int=Decimal)
+            call = Call(
+                "cancel",
+                f"refund {wanted['refundId'][:6]} of {wanted['cancellationAmount']}",
+                lambda: self._cancel(authorization, wanted),
+                [
+                    *self._not_done(),
+                    Fault("HTTP 422", lambda: _error(422, "ValidationError", {"legalName": LEGAL_NAME})),
+                    Fault("HTTP 409", lambda: _error(409, "ConflictError", "conflict"), twin=True),
+                    Fault("lost before it was done", lambda: _lost(), leaves_doubt=True),
+                    Fault(
+                        "done, and the answer lost",
+                        lambda: _after(self._cancel(authorization, wanted), _lost),
+                        leaves_doubt=True,
+                    ),
+                    Fault(
+                        "done, and HTTP 500",
+                        lambda: _after(
+                            self._cancel(authorization, wanted), lambda: Response(502, "<html>Bad Gateway</html>")
+                        ),
+                        leaves_doubt=True,
+                        twin=True,
+                    ),
+                ],
+                refund_id=wanted["refundId"],
+            )
+        answer: Response = current_fiber().make(call)
+        return answer
+
+    def close(self) -> None:
+        pass
+
+    def _not_done(self) -> list[Fault]:
+        return [
+            Fault("no connection", _no_connection),
+            Fault("HTTP 429", lambda: Response(429, "slow down", {"Retry-After": "3"}), twin=True),
+            Fault("HTTP 401", lambda: _error(401, "FailedAuthError", "who are you?")),
+        ]
+
+    def _merchant(self, authorization: str) -> str | None:
+        key, nonce, signature = authorization.removeprefix("Bearer ").split(":")
+        for merchant_id, (api_key, secret_key) in self.credentials.items():
+            right = hmac.new(secret_key.encode(), f"{key}:{nonce}".encode(), hashlib.sha256).hexdigest()
+            if key == api_key and signature == right:
+                return merchant_id
+        return None
+
+    def _check_status(self, authorization: str, order_id: str) -> Response:
+        merchant_id = self._merchant(authorization)
+        if merchant_id is None:
+            return _error(401, "FailedAuthError", "unknown key")
+        if (merchant_id, order_id) not in self.orders:
+            return _error(404, "NotFoundError", "no such order")
+        amount, status = self.orders[merchant_id, order_id]
+        return Response(
+            200,
+            f'{{"status": "OK", "transactionStatus": "{status}", "merchantOrderId": "{order_id}", "amount": {amount}, '
+            f'"legalName": "{LEGAL_NAME}", "indodanaUserId": "{USER_ID}"}}',
+        )
+
+    def _cancel(self, authorization: str, wanted: dict[str, Any]) -> Response:
+        merchant_id = self._merchant(authorization)
+        if merchant_id is None:
+            return _error(401, "FailedAuthError", "unknown key")
+        order_id, amount = wanted["merchantOrderId"], Decimal(wanted["cancellationAmount"])
+        if (merchant_id, order_id) not in self.orders:
+            return _error(404, "NotFoundError", "no such order")
+        if self.recognises_repeats and self.times_moved(wanted["refundId"]):
+            return _error(409, "ConflictError", "this refundId is done already")
+        # It does not look after its own sums: that no more than was paid is refunded is the gateway's promise.
+        movement = Movement(merchant_id, order_id, wanted["refundId"], amount)
+        self.movements.append(movement)
+        self.on_movement(movement)
+        return Response(200, f'{{"status": "OK", "merchantOrderId": "{order_id}", "legalName": "{LEGAL_NAME}"}}')
+
+
+def _after(_: Response, then: Callable[[], Response]) -> Response:
+    return then()
+
+
+def _lost() -> Response:
+    raise requests.ConnectionError(ProtocolError("Connection aborted.", ConnectionResetError(104, "reset by peer")))
+
+
+def _no_connection() -> Response:
+    raise NotConnected(HTTPConnection("indodana.test"), ConnectionRefusedError(111, "Connection refused"))
+
+
+def _error(status: int, kind: str, message: object) -> Response:
+    return Response(status, json.dumps({"status": "ERROR", "error": {"kind": kind, "message": message}}))

@@ -1,0 +1,151 @@
+"""What must hold after every step, and what must hold when all is quiet. A violation names the invariant."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from decimal import Decimal
+from typing import Any
+
+from refunds.dynamodb import from_item
+from refunds.model import LEGAL_TRANSITIONS, AmbiguousRefunds, RefundStatus
+from tests.simulation.indodana_double import LEGAL_NAME, USER_ID, Movement
+
+NEVER_KEPT = (LEGAL_NAME, USER_ID, "ApiKey-", "TopSecret-", "Bearer ")
+
+
+class Violation(AssertionError):
+    """An invariant does not hold."""
+
+    def __init__(self, invariant: str, detail: str) -> None:
+        super().__init__(f"{invariant}: {detail}")
+        self.invariant = invariant
+        self.tally: Any = None  # of the storm in which it broke
+
+
+def hold(invariant: str, holds: bool, detail: object) -> None:
+    if not holds:
+        raise Violation(invariant, str(detail))
+
+
+class Invariants:
+    """Watches every write to the ledger and every movement of money, at the moment it happens."""
+
+    def __init__(self, ambiguous_refunds: AmbiguousRefunds) -> None:
+        self._may_repeat = ambiguous_refunds is AmbiguousRefunds.RESUBMIT
+        self.refunds: dict[str, dict[str, Any]] = {}
+        self.orders: dict[str, dict[str, Any]] = {}
+        self.records: dict[str, list[dict[str, Any]]] = {}
+        self.times_moved: dict[str, int] = {}
+        self.moved: dict[str, Decimal] = {}  # by partition
+        self.excused: set[str] = set()  # refunds whose outcome a real system could not know
+        self.held_by: dict[str, object] = {}  # who made a refund SUBMITTING
+
+    # ---- after every step
+
+    def wrote(self, writes: Iterable[dict[str, Any]], invocation: object, sums_of: Any) -> None:
+        """One transaction of the ledger that has just taken effect."""
+        puts = [write["Put"]["Item"] for write in writes if "Put" in write]
+        refunds = [from_item(item) for item in puts if item["sk"]["S"].startswith("REFUND#")]
+        records = [from_item(item) for item in puts if "action" in item]
+        for refund in refunds:
+            self._wrote_refund(refund, records, invocation)
+        for partition in {refund["pk"] for refund in refunds}:
+            if (sums := sums_of(partition)) is not None:
+                self._check_sums(partition, sums)
+
+    def _wrote_refund(self, refund: dict[str, Any], records: list[dict[str, Any]], invocation: object) -> None:
+        refund_id = refund["refundId"]
+        before = self.refunds.get(refund_id)
+        was = RefundStatus(before["status"]) if before else None
+        now = RefundStatus(refund["status"])
+        said = f"{refund_id[:6]}: {was} to {now}"
+        hold("every transition is legal", now in LEGAL_TRANSITIONS[was], said)
+        if was is RefundStatus.UNKNOWN and now is RefundStatus.SUBMITTING:
+            hold("an unknown refund is not submitted again under review", self._may_repeat, said)
+        hold("no transition is lost", refund["version"] == (before["version"] if before else 0) + 1, said)
+        mine = [record for record in records if record.get("refundId") == refund_id]
+        right = [(record.get("before"), record["after"]) for record in mine] == [(was, now)]
+        hold("every transition has exactly one audit record", right, said)
+        history = self.records.setdefault(refund_id, [])
+        in_order = not history or history[-1]["sk"] < mine[0]["sk"]
+        hold("the audit records stand in order", in_order, said)
+        history.extend(mine)
+        self.refunds[refund_id] = refund
+        moved = self.times_moved.get(refund_id, 0)
+        if now is RefundStatus.SUBMITTING:
+            self.held_by[refund_id] = invocation
+        if now is RefundStatus.SUCCEEDED:
+            hold("what succeeded has moved", moved >= 1, said)
+        if now is RefundStatus.FAILED:
+            hold("what failed has not moved", moved == 0, said)
+        if now is RefundStatus.UNKNOWN:
+            hold("unknown only where nobody could know", refund_id in self.excused, said)
+
+    def _check_sums(self, partition: str, sums: dict[str, Any]) -> None:
+        total = sums["refunded"] + sums["reserved"] + sums["refundable"]
+        said = {name: sums[name] for name in ("amount", "refunded", "reserved", "refundable")}
+        hold("refunded + reserved + refundable = amount", total == sums["amount"], said)
+        hold("no sum is negative", min(sums["refunded"], sums["reserved"], sums["refundable"]) >= 0, said)
+        self.orders[partition] = sums
+
+    def money_moved(self, movement: Movement, amount: Decimal) -> None:
+        """`amount`: what was paid."""
+        refund_id = movement.refund_id
+        self.times_moved[refund_id] = self.times_moved.get(refund_id, 0) + 1
+        hold("money moves at most once per refund", self.times_moved[refund_id] == 1, refund_id[:6])
+        partition = f"{movement.merchant_id}#{movement.merchant_order_id}"
+        self.moved[partition] = self.moved.get(partition, Decimal(0)) + movement.amount
+        hold("no more moves than was paid", self.moved[partition] <= amount, f"{self.moved[partition]} of {amount}")
+        refund = self.refunds.get(refund_id)
+        status = refund["status"] if refund else None
+        hold(
+            "intent is on record before money moves", status == RefundStatus.SUBMITTING, f"{refund_id[:6]} is {status}"
+        )
+
+    def died(self, invocation: object) -> None:
+        """Whoever dies with a refund in hand leaves it unknown."""
+        for refund_id, holder in self.held_by.items():
+            if holder is invocation and self.refunds[refund_id]["status"] == RefundStatus.SUBMITTING:
+                self.excused.add(refund_id)
+
+    # ---- when faults have stopped and time has passed
+
+    def quiet(self, world: Any) -> None:
+        for refund_id, refund in self.refunds.items():
+            status = refund["status"]
+            said = f"{refund_id[:6]} is {status}"
+            settled = (RefundStatus.SUCCEEDED, RefundStatus.FAILED, RefundStatus.UNKNOWN)
+            hold("nothing stays queued or submitting", status in settled, said)
+            moved = self.times_moved.get(refund_id, 0)
+            hold("what succeeded has moved", status != RefundStatus.SUCCEEDED or moved == 1, said)
+            hold("what failed has not moved", status != RefundStatus.FAILED or moved == 0, said)
+        for refund_id in self.times_moved:
+            hold("no money moves that no record explains", refund_id in self.refunds, refund_id[:6])
+        self._check_dead_letters(world)
+        self._check_what_is_kept(world)
+
+    def _check_dead_letters(self, world: Any) -> None:
+        explained = {
+            item["messageId"]["S"] for item in world.audit_items() if item["action"]["S"] == "MESSAGE_DEAD_LETTERED"
+        }
+        for message in world.dead_letters():
+            original = message.get("MessageAttributes", {}).get("originalMessageId", {}).get("StringValue")
+            hold("every dead letter is explained by a record", original in explained, message)
+
+    def _check_what_is_kept(self, world: Any) -> None:
+        for kind, text in world.everything_kept():
+            for secret in NEVER_KEPT:
+                hold("no secret and no name is kept", secret not in text, f"{secret!r} in {kind}")
+
+
+def told_the_truth(watch: Invariants, status: int, body: dict[str, Any]) -> None:
+    """What a caller is told agrees with what happened, at the moment of telling."""
+    refund_id = body.get("refundId")
+    if status == 201:
+        hold(
+            "a caller is told the truth", watch.times_moved.get(refund_id or "", 0) == 1, json.dumps(body, default=str)
+        )
+    if status in (201, 202):
+        hold("every accepted refund can be found", refund_id in watch.refunds, json.dumps(body, default=str))
+    hold("no caller gets a 500", status != 500, json.dumps(body, default=str))

@@ -1,0 +1,491 @@
+"""A world in which the real functions run on emulated AWS, a double of Indodana, and a clock of the scheduler's."""
+
+from __future__ import annotations
+
+import json
+import logging
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from functools import partial
+from typing import Any
+from unittest.mock import patch
+
+from botocore.exceptions import ReadTimeoutError
+from greenlet import getcurrent
+
+import assembly
+import audit_query.handler
+import reconciler.handler
+import refund_api.handler
+import refund_worker.handler
+import status_check.handler
+import telemetry
+from assembly import AwsClients, Gateway, assemble
+from indodana import CredentialStore, IndodanaClient
+from refunds.dynamodb import from_item
+from refunds.errors import LedgerUnavailable
+from refunds.model import AmbiguousRefunds, OrderKey, Reason, RefundRequest
+from settings import Settings
+from tests.simulation.emulator import Dynamo, Secrets, Sqs
+from tests.simulation.engine import Call, CooperativeLock, Fault, Fiber, Invocation, current_fiber, perform
+from tests.simulation.indodana_double import Indodana, Movement
+from tests.simulation.invariants import Invariants, Violation, told_the_truth
+
+BEGINNING = datetime(2026, 11, 22, 7, 0, tzinfo=UTC)
+LEDGER, AUDIT = "ledger", "audit"
+QUEUE, DEAD_LETTERS = "https://sqs/refunds", "https://sqs/dead-letters"
+API_SECONDS, WORKER_SECONDS, RECONCILER_SECONDS = 29.0, 40.0, 60.0  # template.yaml's timeouts
+VISIBILITY_SECONDS = 240
+MAX_RECEIVE_COUNT = 10
+CREATE = "POST /v1/transactions/{merchantOrderId}/refunds"
+RESOLVE = "POST /v1/transactions/{merchantOrderId}/refunds/{refundId}/resolution"
+
+SETTINGS = Settings(
+    indodana_url="https://indodana.test",
+    indodana_base_path="/chermes/merchant",
+    indodana_status_version="v1",
+    indodana_cancellation_version="v3",
+    secret_prefix="qris-gateway/",
+    merchant_id="m1",
+    merchant_claim="merchant_id",
+    ledger_table=LEDGER,
+    audit_table=AUDIT,
+    refund_queue_url=QUEUE,
+    refund_dead_letter_queue_url=DEAD_LETTERS,
+    max_receive_count=MAX_RECEIVE_COUNT,
+    ambiguous_refunds=AmbiguousRefunds.REVIEW,
+)
+
+
+class Remembering:
+    """Secrets Manager for one sandbox: what it has answered is what the sandbox's cache can hold."""
+
+    def __init__(self, secrets: Any, world: SimulatedWorld) -> None:
+        self._secrets = secrets
+        self._world = world
+        self.seen: list[tuple[float, str]] = []
+
+    def get_secret_value(self, **arguments: Any) -> Any:
+        answer = self._secrets.get_secret_value(**arguments)
+        self.seen.append((self._world.now, answer["SecretString"]))
+        return answer
+
+
+class Watched:
+    """DynamoDB, with the invariants looking on."""
+
+    def __init__(self, dynamo: Dynamo, world: SimulatedWorld) -> None:
+        self._dynamo = dynamo
+        self._world = world
+        self.exceptions = dynamo.exceptions
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._dynamo, name)
+
+    def transact_write_items(self, *, TransactItems: list[Any]) -> Any:  # noqa: N803 - boto3's own name
+        answer = self._dynamo.transact_write_items(TransactItems=TransactItems)
+        self._world.watch.wrote(TransactItems, self._world.acting, self._world.sums)
+        return answer
+
+
+class Stepped:
+    """A client whose every call is put before the scheduler."""
+
+    def __init__(self, client: Any, faults: Callable[[str, Any, Callable[[], Any]], list[Fault]]) -> None:
+        self._client = client
+        self._faults = faults
+        self.exceptions = getattr(client, "exceptions", None)
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        method = getattr(self._client, name)
+
+        def call(**arguments: Any) -> Any:
+            effect = partial(method, **arguments)
+            refund_id, detail = _subject(name, arguments)
+            faults = self._faults(name, self._client, effect)
+            return current_fiber().make(Call(name, detail, effect, faults, refund_id))
+
+        setattr(self, name, call)
+        return call
+
+
+def _subject(name: str, arguments: Mapping[str, Any]) -> tuple[str | None, str]:
+    if name != "transact_write_items":
+        return None, ""
+    refund = next(write["Put"]["Item"] for write in arguments["TransactItems"] if "refundId" in write["Put"]["Item"])
+    return refund["refundId"]["S"], f"refund {refund['refundId']['S'][:6]} becomes {refund['status']['S']}"
+
+
+def _lost() -> None:
+    raise ReadTimeoutError(endpoint_url="https://aws")
+
+
+def dynamodb_faults(name: str, client: Any, effect: Callable[[], Any]) -> list[Fault]:
+    def unavailable() -> None:
+        error = {"Error": {"Code": "ProvisionedThroughputExceededException", "Message": "throttled"}}
+        raise client.exceptions.ProvisionedThroughputExceededException(error, name)
+
+    def lost() -> None:
+        effect()
+        _lost()
+
+    def conflict() -> None:
+        reasons = [{"Code": "None"}, {"Code": "None"}, {"Code": "TransactionConflict"}]
+        answer = {"Error": {"Code": "TransactionCanceledException", "Message": ""}, "CancellationReasons": reasons}
+        raise client.exceptions.TransactionCanceledException(answer, name)
+
+    def repeated() -> Any:
+        effect()
+        return effect()  # the SDK's own retry, after a first answer that was lost
+
+    writes = name in ("transact_write_items", "put_item", "update_item")
+    faults = [Fault("throttled", unavailable, leaves_doubt=writes)]
+    if writes:
+        faults.append(Fault("done, and its answer lost", lost, leaves_doubt=True))
+    if name == "transact_write_items":
+        faults += [Fault("done, its answer lost, and repeated", repeated), Fault("transaction conflict", conflict)]
+    return faults
+
+
+def sqs_faults(name: str, client: Any, effect: Callable[[], Any]) -> list[Fault]:
+    def lost() -> None:
+        effect()
+        _lost()
+
+    return [Fault("lost", _lost), *([Fault("done, and its answer lost", lost)] if name == "send_message" else [])]
+
+
+def secrets_faults(name: str, client: Any, effect: Callable[[], Any]) -> list[Fault]:
+    return [Fault("lost", _lost)]
+
+
+@dataclass(frozen=True)
+class Context:
+    world: SimulatedWorld
+    deadline: float
+    aws_request_id: str
+
+    def get_remaining_time_in_millis(self) -> int:
+        return int(max(0.0, self.deadline - self.world.now) * 1000)
+
+
+@dataclass
+class SimulatedWorld:
+    ambiguous_refunds: AmbiguousRefunds = AmbiguousRefunds.REVIEW
+    warm: bool = True  # sandboxes have read their secrets already
+    now: float = 0.0
+    invocations: list[Invocation] = field(default_factory=list)
+    started: int = 0
+    acting: Invocation | None = None
+    log_lines: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.dynamo = Dynamo({LEDGER: {"open-refunds": ("openKey", "openSince")}, AUDIT: {}})
+        self.sqs = Sqs(self.clock, VISIBILITY_SECONDS, MAX_RECEIVE_COUNT, url=QUEUE, dead_letter_url=DEAD_LETTERS)
+        credentials = {"m1": ("ApiKey-1", "TopSecret-1"), "m2": ("ApiKey-2", "TopSecret-2")}
+        self.secrets = Secrets({f"qris-gateway/{name}": _secret(*pair) for name, pair in credentials.items()})
+        resubmits = self.ambiguous_refunds is AmbiguousRefunds.RESUBMIT
+        self.indodana = Indodana(credentials, recognises_repeats=resubmits)
+        self.watch = Invariants(self.ambiguous_refunds)
+        self.indodana.on_movement = self._money_moved
+        self._aws = AwsClients(
+            dynamodb=Stepped(Watched(self.dynamo, self), dynamodb_faults),  # type: ignore[arg-type]
+            sqs=Stepped(self.sqs, sqs_faults),  # type: ignore[arg-type]
+            secretsmanager=Stepped(self.secrets, secrets_faults),  # type: ignore[arg-type]
+        )
+        self._sandboxes: list[Gateway] = []
+        self._caches: dict[int, list[tuple[float, str]]] = {}
+
+    # ---- time
+
+    def clock(self) -> datetime:
+        return BEGINNING + timedelta(seconds=self.now)
+
+    def pass_seconds(self, seconds: float) -> None:
+        """Lambda kills what is still at work when its time is up."""
+        self.now += seconds
+        for invocation in self.live:
+            if invocation.deadline <= self.now:
+                self.kill(invocation)
+
+    # ---- what the scheduler decides
+
+    def run(self, fiber: Fiber, fault: Fault | None = None) -> None:
+        self.acting = fiber.invocation
+        call = fiber.call
+        if fault and fault.leaves_doubt and call and call.refund_id:
+            self.watch.excused.add(call.refund_id)
+        perform(fiber, fault)
+
+    def kill_after_effect(self, fiber: Fiber) -> None:
+        """The call takes effect, and the process dies before it learns of it."""
+        self.acting = fiber.invocation
+        assert fiber.call
+        with suppress(Exception):
+            fiber.call.effect()
+        self.kill(fiber.invocation)
+
+    def kill(self, invocation: Invocation) -> None:
+        self.watch.died(invocation)
+        invocation.kill()
+
+    def finish(self, invocation: Invocation | None) -> None:
+        """Runs it to its end, with nothing else happening."""
+        while invocation and (pending := invocation.pending()):
+            self.run(pending[0])
+
+    def aftermath(self) -> None:
+        """Faults have stopped: what is under way ends, time passes, the schedule runs, the queue is worked."""
+        for invocation in self.live:
+            self.finish(invocation)
+        for _ in range(3):
+            self.pass_seconds(1000)
+            self.finish(self.reconcile())
+            while batch := self.deliver():
+                self.finish(batch)
+
+    # ---- what there is to see
+
+    def sums(self, partition: str) -> dict[str, Any] | None:
+        key = {"pk": {"S": partition}, "sk": {"S": "ORDER"}}
+        found = self.dynamo.batch_get_item(RequestItems={LEDGER: {"Keys": [key]}})["Responses"][LEDGER]
+        return from_item(found[0]) if found else None
+
+    def _money_moved(self, movement: Movement) -> None:
+        self.watch.money_moved(movement, self.indodana.orders[movement.merchant_id, movement.merchant_order_id][0])
+
+    def audit_items(self) -> list[Any]:
+        return list(self.dynamo.items(AUDIT))
+
+    def dead_letters(self) -> list[Any]:
+        return list(self.sqs.messages(DEAD_LETTERS))
+
+    def everything_kept(self) -> Iterator[tuple[str, str]]:
+        for item in self.audit_items():
+            yield "the audit log", repr(item)
+        for item in self.dynamo.items(LEDGER):
+            yield "the ledger", repr(item)
+        for url in (QUEUE, DEAD_LETTERS):
+            for message in self.sqs.messages(url):
+                yield "a message", repr(message)
+        for line in self.log_lines:
+            yield "a log line", line
+
+    # ---- starting functions
+
+    @property
+    def live(self) -> list[Invocation]:
+        return [invocation for invocation in self.invocations if not invocation.ended]
+
+    def api(
+        self,
+        route: str,
+        order_id: str | None = None,
+        *,
+        refund_id: str | None = None,
+        body: object = None,
+        headers: dict[str, str] | None = None,
+        merchant: str = "m1",
+        on_answer: Callable[[int, Any], None] = lambda status, body: None,
+    ) -> Invocation:
+        number = self.started + 1
+        path = {"merchantOrderId": order_id, "refundId": refund_id}
+        event = {
+            "routeKey": route,
+            "headers": headers or {},
+            "queryStringParameters": None,
+            "pathParameters": {name: value for name, value in path.items() if value is not None},
+            "requestContext": {
+                "requestId": f"request-{number}",
+                "authorizer": {"jwt": {"claims": {"sub": "agent-7", "merchant_id": merchant}}},
+            },
+            "body": json.dumps(body),
+            "isBase64Encoded": False,
+        }
+
+        def answered(result: Any) -> None:
+            told = json.loads(result["body"], parse_float=Decimal)
+            told_the_truth(self.watch, result["statusCode"], told)
+            on_answer(result["statusCode"], told)
+
+        return self._invoke(f"api {route.split('/')[-1]} {order_id}", HANDLERS[route], event, API_SECONDS, answered)
+
+    def refund(
+        self, order_id: str, amount: int | None, key: str, *, later: bool = False, merchant: str = "m1", **options: Any
+    ) -> Invocation:
+        body = {"reason": "OTHERS", "requestedBy": "agent"} | ({} if amount is None else {"amount": amount})
+        headers = {"idempotency-key": key} | ({"prefer": "respond-async"} if later else {})
+        return self.api(CREATE, order_id, body=body, headers=headers, merchant=merchant, **options)
+
+    def resolve(self, order_id: str, refund_id: str, outcome: str, merchant: str = "m1") -> Invocation:
+        body = {"outcome": outcome, "evidence": "Indodana's settlement file"}
+        return self.api(RESOLVE, order_id, refund_id=refund_id, body=body, merchant=merchant)
+
+    def send(self, order_id: str, amount: int | None, key: str, merchant: str = "m1") -> None:
+        body = {"merchantId": merchant, "merchantOrderId": order_id, "idempotencyKey": key, "reason": "OTHERS",
+                "requestedBy": "agent"} | ({} if amount is None else {"amount": amount})  # fmt: skip
+        self.send_body(json.dumps(body))
+
+    def send_body(self, body: str) -> None:
+        self.sqs.send_message(QueueUrl=QUEUE, MessageBody=body)
+
+    def deliver(self, most: int = 10) -> Invocation | None:
+        """A batch to the worker, if there is a message to be seen. Lambda deletes what is not reported failed."""
+        found = self.sqs.receive_message(QueueUrl=QUEUE, MaxNumberOfMessages=most, AttributeNames=["All"])
+        messages = found.get("Messages", [])
+        if not messages:
+            return None
+        event = {
+            "Records": [
+                {
+                    "messageId": message["MessageId"],
+                    "receiptHandle": message["ReceiptHandle"],
+                    "body": message["Body"],
+                    "attributes": message["Attributes"],
+                }
+                for message in messages
+            ]
+        }
+
+        def answered(result: Any) -> None:
+            again = {failure["itemIdentifier"] for failure in result["batchItemFailures"]}
+            for message in messages:
+                if message["MessageId"] not in again:
+                    self.sqs.delete_message(QueueUrl=QUEUE, ReceiptHandle=message["ReceiptHandle"])
+
+        return self._invoke("worker", refund_worker.handler.lambda_handler, event, WORKER_SECONDS, answered)
+
+    def reconcile(self) -> Invocation:
+        return self._invoke("reconciler", reconciler.handler.lambda_handler, {}, RECONCILER_SECONDS, lambda _: None)
+
+    def _invoke(
+        self, name: str, handler: Callable[..., Any], event: Any, seconds: float, answered: Callable[[Any], None]
+    ) -> Invocation:
+        self.started += 1
+        context = Context(self, self.now + seconds, f"invocation-{self.started}")
+        gateway = self._sandboxes.pop() if self._sandboxes else self._new_sandbox()
+
+        def ended(invocation: Invocation) -> None:
+            if invocation.dead:
+                return  # and its sandbox with it
+            self._sandboxes.append(gateway)
+            try:
+                result = invocation.result
+            except LedgerUnavailable:
+                return  # Lambda reports it, an alarm rings, and the schedule comes again
+            except Exception as error:
+                raise Violation("no function fails by a bug", f"{invocation.name}: {error!r}") from error
+            answered(result)
+
+        invocation = Invocation(f"{name} #{self.started}", partial(handler, event, context), context.deadline, ended)
+        invocation.gateway = gateway
+        invocation.log_lines = self.log_lines
+        self.invocations.append(invocation)
+        invocation.start()
+        return invocation
+
+    def _new_sandbox(self) -> Gateway:
+        secrets = Remembering(self._aws.secretsmanager if not self.warm else self.secrets, self)
+        store = CredentialStore(
+            secrets,  # type: ignore[arg-type]
+            SETTINGS.secret_prefix,
+            clock=lambda: self.now,
+            new_lock=CooperativeLock,
+        )
+        if self.warm:
+            for merchant in ("m1", "m2"):
+                store.get(merchant)
+        client = IndodanaClient(
+            SETTINGS.indodana_url + SETTINGS.indodana_base_path,
+            store,
+            clock=lambda: self.clock().timestamp(),
+            session=self.indodana,  # type: ignore[arg-type]
+        )
+        gateway = assemble(
+            Settings(**{**vars(SETTINGS), "ambiguous_refunds": self.ambiguous_refunds}),
+            self._aws,
+            indodana=client,
+            clock=self.clock,
+            sleep=lambda _: None,
+            run_all=lambda jobs: current_fiber().invocation.run_all(jobs),
+        )
+        self._caches[id(gateway)] = secrets.seen
+        return gateway
+
+    # ---- the world's whole state, for the explorer
+
+    def state(self) -> int:
+        return hash(
+            (
+                self.now,
+                self.dynamo.snapshot(),
+                self.sqs.snapshot(),
+                self.secrets.snapshot(),
+                self.indodana.snapshot(),
+                tuple(tuple(self._caches[id(sandbox)]) for sandbox in self._sandboxes),
+                tuple((live.state(), tuple(self._caches[id(live.gateway)])) for live in self.live),
+                self.started,
+            )
+        )
+
+
+HANDLERS = {
+    **dict.fromkeys(status_check.handler.ROUTES, status_check.handler.lambda_handler),
+    **dict.fromkeys(refund_api.handler.ROUTES, refund_api.handler.lambda_handler),
+    **dict.fromkeys(audit_query.handler.ROUTES, audit_query.handler.lambda_handler),
+}
+
+
+def refund_id_of(order_id: str, key: str, merchant: str = "m1") -> str:
+    return RefundRequest(OrderKey(merchant, order_id), key, None, Reason.OTHERS, None, "agent").refund_id
+
+
+def _secret(api_key: str, secret_key: str) -> str:
+    return json.dumps({"apiKey": api_key, "secretKey": secret_key})
+
+
+def _own_id() -> uuid.UUID:
+    """Random to the code; the same again when the same story is told again."""
+    invocation = current_fiber().invocation
+    invocation.ids += 1
+    return uuid.uuid5(uuid.NAMESPACE_OID, f"{invocation.name}/{invocation.ids}")
+
+
+class _IntoWorld(logging.Handler):
+    """Log lines as the acting invocation's world keeps them, with all that their formatter would have printed."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        fiber = getattr(getcurrent(), "fiber", None)
+        if fiber is None:
+            return
+        own = {name: value for name, value in vars(record).items() if name not in _PLAIN}
+        trace = self.format(record) if record.exc_info else ""
+        fiber.invocation.log_lines.append(f"{record.getMessage()} {own} {trace}")
+
+
+_PLAIN = frozenset(vars(logging.makeLogRecord({})))
+
+
+@contextmanager
+def installed(*, logs: bool = False) -> Iterator[None]:
+    """The process's few globals, as the simulation needs them. `logs`: keep log lines, for the invariants to read."""
+    replaced: list[Any] = [
+        patch.object(assembly, "gateway", lambda: current_fiber().invocation.gateway),
+        patch.object(telemetry, "_emit", lambda *_: None),
+        patch("uuid.uuid4", _own_id),
+        patch("random.uniform", lambda low, high: (low + high) / 2),
+    ]
+    loggers = [logging.getLogger(name) for name in ("refunds", "indodana", telemetry.logger.name)]
+    replaced += [patch.object(logger, "handlers", [_IntoWorld()]) for logger in loggers]
+    replaced += [patch.object(logger, "propagate", False) for logger in loggers]
+    with ExitStack() as stack:
+        for one in replaced:
+            stack.enter_context(one)
+        if not logs:
+            logging.disable(logging.CRITICAL)
+            stack.callback(logging.disable, logging.NOTSET)
+        yield

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
+import logging
 import os
 from collections.abc import Iterator
 
@@ -18,6 +20,7 @@ prepare_environment()
 os.environ |= {"POWERTOOLS_SERVICE_NAME": "qris-gateway", "POWERTOOLS_METRICS_NAMESPACE": "QrisGateway"}
 
 import assembly  # noqa: E402 - Powertools and boto3 read the environment when they are imported
+import telemetry  # noqa: E402
 from settings import Settings  # noqa: E402
 from tests.world import Clock, World  # noqa: E402
 
@@ -39,6 +42,18 @@ def indodana() -> Iterator[Simulator]:
 @pytest.fixture(scope="session")
 def template() -> Template:
     return Template.load_local()
+
+
+@pytest.fixture
+def logs() -> Iterator[io.StringIO]:
+    """What the functions log while the test runs."""
+    handlers = [handler for handler in telemetry.logger.handlers if isinstance(handler, logging.StreamHandler)]
+    assert handlers
+    stream = io.StringIO()
+    before = [handler.setStream(stream) for handler in handlers]
+    yield stream
+    for handler, old in zip(handlers, before, strict=True):
+        handler.setStream(old)
 
 
 @pytest.fixture

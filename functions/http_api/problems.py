@@ -75,11 +75,10 @@ def from_error(error: Exception, request_id: str) -> Response | None:
             return _problem(HTTPStatus.UNPROCESSABLE_ENTITY, "IDEMPOTENCY_KEY_REUSED", str(error), request_id)
         case NotResolvable():
             return _problem(HTTPStatus.CONFLICT, "REFUND_NOT_UNKNOWN", str(error), request_id)
-        case LedgerBusy():
-            return _try_again("LEDGER_BUSY", f"{error}; nothing was done", request_id)
         case LedgerUnavailable():
+            code = "LEDGER_BUSY" if isinstance(error, LedgerBusy) else "LEDGER_UNAVAILABLE"
             detail = f"{error}; repeat the request with the same Idempotency-Key to learn what became of it"
-            return _try_again("LEDGER_UNAVAILABLE", detail, request_id)
+            return _try_again(code, detail, request_id)
         case IndodanaError():
             return _from_upstream(error, request_id)
     return None

@@ -19,6 +19,7 @@ from refunds.upstream import UpstreamSaid
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
+LATE_EVIDENCE = "LATE_EVIDENCE"
 STATUS_CHECKED = "STATUS_CHECKED"
 REFUND_REFUSED = "REFUND_REFUSED"
 REFUND_RESOLVED = "REFUND_RESOLVED"
@@ -72,6 +73,23 @@ def refusal_record(
             "amount": request.amount,
             **_upstream(upstream),
             **_failure(failure),
+        }
+    )
+
+
+def late_evidence_record(
+    refund: Refund, at: datetime, origin: Origin, came_to: str, upstream: UpstreamSaid | None
+) -> Item:
+    """What Indodana said of a refund that was settled otherwise before its answer came."""
+    return to_item(
+        {
+            **_record(refund.request.order, at, uuid.uuid4().hex, origin),
+            **_asked_for(refund.request),
+            "action": LATE_EVIDENCE,
+            "after": refund.status,
+            "amount": refund.amount,
+            "cause": f"its submission came to {came_to}, after it was settled as {refund.status}",
+            **_upstream(upstream),
         }
     )
 

@@ -47,10 +47,13 @@ class NotFound(RefundsError):
 
 
 class NotResolvable(RefundsError):
-    """Only an UNKNOWN refund can be resolved."""
+    """Only an UNKNOWN refund can be resolved, and a QUEUED one withdrawn."""
 
     def __init__(self, refund: Refund) -> None:
-        super().__init__(f"the refund is {refund.status}; only an UNKNOWN refund can be resolved")
+        super().__init__(
+            f"the refund is {refund.status} since {refund.updated_at:%Y-%m-%d %H:%M:%S} UTC: only one that was UNKNOWN "
+            "before can be resolved, and a QUEUED one withdrawn as FAILED"
+        )
         self.refund = refund
 
 
@@ -59,7 +62,7 @@ class LedgerUnavailable(RefundsError):
 
 
 class LedgerBusy(LedgerUnavailable):
-    """Too many refunds of the same order at once; nothing was written."""
+    """Too many refunds of the same order at once; this write was not made."""
 
 
 class RefundChanged(RefundsError):

@@ -93,11 +93,17 @@ class Ledger:
         keys: list[Any] = [_order_item_key(order), _refund_item_key(order, refund_id)]
         found: dict[str, Item] = {}
         try:
-            while keys:
+            for attempt in range(CONFLICT_TRIES):
+                if attempt:
+                    self._wait(attempt)
                 answer = self._client.batch_get_item(RequestItems={self._table: {"Keys": keys, "ConsistentRead": True}})
                 found |= {item["sk"]["S"]: item for item in answer["Responses"].get(self._table, [])}
                 left = answer.get("UnprocessedKeys", {})
                 keys = list(left[self._table]["Keys"]) if left else []
+                if not keys:
+                    break
+            else:
+                raise LedgerBusy("the ledger gave no whole answer")
         except (ClientError, BotoCoreError) as error:
             raise LedgerUnavailable("the ledger could not be read") from error
         sums = found.pop(ORDER, None)
@@ -189,7 +195,7 @@ class Ledger:
                     return
                 if not any(reason.get("Code") in PASSING_REASONS for reason in reasons):
                     raise LedgerUnavailable(f"the ledger refused the write: {_codes(reasons)}") from canceled
-                self._sleep(random.uniform(0, CONFLICT_BASE_SECONDS * 2**attempt))  # noqa: S311 - jitter is no secret
+                self._wait(attempt)
             except (ClientError, BotoCoreError) as error:
                 raise LedgerUnavailable("whether the ledger was written is not known") from error
             else:
@@ -228,6 +234,9 @@ class Ledger:
 
     # ---- how
 
+    def _wait(self, attempt: int) -> None:
+        self._sleep(random.uniform(0, CONFLICT_BASE_SECONDS * 2**attempt))  # noqa: S311 - jitter is no secret
+
     def _refund_write(self, before: Refund | None, after: Refund) -> dict[str, Any]:
         put: dict[str, Any] = {
             "TableName": self._table,
@@ -250,6 +259,8 @@ class Ledger:
         if not reserved and not refunded:
             return None
         if order and not order.stored:
+            if order.refundable + refundable < 0:
+                raise IllegalTransition("a refund may not reserve more than its order has")
             opened = {
                 "amount": order.amount,
                 "refundable": order.refundable + refundable,
@@ -297,6 +308,8 @@ class Ledger:
             if current.transition_id == after.transition_id:
                 return True
             raise RefundChanged(current)
+        if reasons[0].get("Code") in PASSING_REASONS:
+            return False  # the same refund is being written just now: what the sums say may be its doing
         if len(failed) > 2 and failed[2]:
             item = failed[2].get("Item")
             raise OrderChanged(_to_order(item) if item else None)

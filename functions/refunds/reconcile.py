@@ -67,7 +67,7 @@ class Reconciler:
         if self._workflow.lease_is_over(refund):
             refund = self._workflow.expire_lease(refund, origin)
             counts.leases_expired += refund.status is RefundStatus.UNKNOWN
-        age = (self._clock() - refund.updated_at).total_seconds()
+        age = (self._clock() - refund.created_at).total_seconds()  # since it was asked for: tries don't make it younger
         match refund.status:
             case RefundStatus.QUEUED:
                 counts.queued += 1

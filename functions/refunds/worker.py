@@ -101,11 +101,15 @@ class Worker:
     def _is_done(self, task: Task, seconds_left: SecondsLeft) -> bool:
         """Works one message. True: it can be deleted, and the ledger says all that there is to say."""
         message = task.message
-        if seconds_left() < SUBMIT_SECONDS:
+        in_time = seconds_left() >= SUBMIT_SECONDS
+        if not in_time and not self._is_last_delivery(message):
             self._queue.hide(message.receipt_handle, NOT_BEGUN_SECONDS)
             return False
         try:
-            refund = self._workflow.work(task.request, _origin(message), seconds_left)
+            if in_time:
+                refund = self._workflow.work(task.request, _origin(message), seconds_left)
+            else:
+                refund = self._workflow.take_on(task.request, _origin(message))
         except IdempotencyKeyReused as error:
             return self._dead_letter(message, str(error), task.request.order)
         except Exception:  # one refund's failure must not take the batch with it
@@ -125,7 +129,7 @@ class Worker:
         At its last delivery it goes: to be received once more would dead-letter it, and an outage is no reason to. The
         ledger has the refund, and the reconciler enqueues it.
         """
-        if message.receive_count >= self._max_receive_count:
+        if self._is_last_delivery(message):
             return True
         if refund.status is RefundStatus.SUBMITTING:  # by another, who will most likely be done in a moment
             wait = backoff_seconds(message.receive_count)
@@ -133,6 +137,9 @@ class Worker:
             wait = (refund.next_attempt_at - self._clock()).total_seconds() + 1 if refund.next_attempt_at else 1
         self._queue.hide(message.receipt_handle, wait)
         return False
+
+    def _is_last_delivery(self, message: Message) -> bool:
+        return message.receive_count >= self._max_receive_count
 
     def _parse(self, message: Message) -> RefundRequest:
         return validation.refund_message(validation.json_object(message.body.encode()), self._default_merchant_id)

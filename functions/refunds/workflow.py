@@ -30,6 +30,7 @@ from indodana import (
 )
 from refunds import audit
 from refunds.audit import AuditLog
+from refunds.dynamodb import Item
 from refunds.errors import (
     IdempotencyKeyReused,
     LedgerBusy,
@@ -54,7 +55,6 @@ from refunds.model import (
 )
 from refunds.queue import RefundQueue
 from refunds.upstream import Indodana, UpstreamSaid, accepted_said, said
-from refunds.validation import is_money
 from refunds.verdict import Verdict, cancellation, refusal_detail, surely_not_sent, upstream_failure, verdict_on_error
 
 log = logging.getLogger("refunds")
@@ -136,8 +136,7 @@ class RefundWorkflow:
         except RefundChanged as changed:
             return self._replay(changed.current, request, origin)
         if isinstance(result, _Refusal):
-            self._record_refusal(request, result, origin)
-            return result.failure
+            return self._refuse(request, result, origin)
         if result.status is RefundStatus.QUEUED:
             self._enqueue(result)
         return Answer(result)
@@ -148,8 +147,7 @@ class RefundWorkflow:
         if existing:
             return self._replay(existing, request, origin)
         if order and (failure := _too_much(request.amount, order)):
-            self._record_refusal(request, _Refusal(failure), origin)
-            return failure
+            return self._refuse(request, _Refusal(failure), origin)
         try:
             refund = self._queue_up(request, origin, cause="asked to be done later", wait_seconds=0)
         except RefundChanged as changed:
@@ -175,13 +173,30 @@ class RefundWorkflow:
             return changed.current  # another worker has it
         return result
 
+    def take_on(self, request: RefundRequest, origin: Origin) -> Refund:
+        """Puts a queued refund on record without working it; the reconciler enqueues it.
+
+        Raises IdempotencyKeyReused, LedgerUnavailable.
+        """
+        _, existing = self._ledger.read(request.order, request.refund_id)
+        if existing:
+            return self._checked(existing, request, origin)
+        try:
+            return self._queue_up(request, origin, cause="there was no time yet to work it", wait_seconds=0)
+        except RefundChanged as changed:
+            return changed.current
+
     def resolve(self, order: OrderKey, refund_id: str, outcome: RefundStatus, evidence: str, origin: Origin) -> Refund:
-        """An operator settles an UNKNOWN refund, by evidence from outside.
+        """An operator settles an UNKNOWN refund by evidence from outside, or withdraws a QUEUED one as FAILED.
 
         Raises NotFound, NotResolvable, LedgerUnavailable.
         """
-        before = self._with_lease_checked(self._ledger.refund(order, refund_id), origin)
-        if before.status is not RefundStatus.UNKNOWN:
+        before = self._ledger.refund(order, refund_id)
+        if self.lease_is_over(before):
+            # The evidence is older than the refund's being UNKNOWN: whoever has it must look again.
+            raise NotResolvable(self.expire_lease(before, origin))
+        withdrawn = before.status is RefundStatus.QUEUED and outcome is RefundStatus.FAILED
+        if before.status is not RefundStatus.UNKNOWN and not withdrawn:
             raise NotResolvable(before)
         failure = None
         if outcome is RefundStatus.FAILED:
@@ -261,7 +276,7 @@ class RefundWorkflow:
             after = self._submitting(request, before, amount, transaction_amount, origin)
             record = audit.transition_record(before, after, origin, upstream=upstream)
             try:
-                self._ledger.transition(before, after, record, order=order, exact=request.amount is None)
+                self._write(before, after, record, seconds_left, order=order, exact=request.amount is None)
             except OrderChanged as changed:
                 order = changed.current
             else:
@@ -288,9 +303,9 @@ class RefundWorkflow:
         if state != "PAID":
             detail = f"only a PAID transaction can be refunded, and this one is {state}"
             return _Refusal(Failure(FailureCode.TRANSACTION_NOT_PAID, detail), answered)
-        if not is_money(status.amount):
-            return _NotNow("Indodana's answer names no amount that could be refunded", None, answered)
-        return Order.unopened(Decimal(status.amount or 0)), answered
+        if status.amount is None:
+            return _NotNow("Indodana's answer names no amount", None, answered)
+        return Order.unopened(status.amount), answered
 
     def _submitting(
         self,
@@ -344,10 +359,10 @@ class RefundWorkflow:
             "refund %s of order %s is on record as %s, but its submission came to %s: %s",
             *(late.refund_id, _order(late), late.status, verdict.status, verdict.cause),
         )
+        self._record(audit.late_evidence_record(late, self._clock(), origin, verdict.status, verdict.upstream))
         return late
 
     def _write_outcome(self, before: Refund, verdict: Verdict, origin: Origin, seconds_left: SecondsLeft) -> Refund:
-        """Tries as long as there is time: an outcome that is not written is one that nobody knows."""
         unknown = verdict.status is RefundStatus.UNKNOWN
         after = before.moved(
             verdict.status,
@@ -358,17 +373,42 @@ class RefundWorkflow:
             failure=verdict.failure,
         )
         record = audit.transition_record(before, after, origin, cause=verdict.cause, upstream=verdict.upstream)
-        for last_try in (False, False, True):
-            try:
-                self._ledger.transition(before, after, record)
-                break
-            except LedgerUnavailable:
-                if last_try or seconds_left() < 2 * SETTLE_SECONDS:
-                    raise
+        try:
+            self._write(before, after, record, seconds_left)
+        except LedgerUnavailable as error:
+            answered = verdict.upstream.status if verdict.upstream else None
+            log.error(
+                "refund %s of order %s was submitted and came to %s (HTTP %s, %s), which could not be written",
+                *(after.refund_id, _order(after), verdict.status, answered, verdict.cause),
+            )
+            raise LedgerUnavailable("the refund was submitted, and its outcome could not be written") from error
         if unknown:
             cause = verdict.cause
             log.warning("the outcome of refund %s of order %s is unknown: %s", after.refund_id, _order(after), cause)
         return after
+
+    def _write(
+        self,
+        before: Refund | None,
+        after: Refund,
+        record: Item,
+        seconds_left: SecondsLeft,
+        *,
+        order: Order | None = None,
+        exact: bool = False,
+    ) -> None:
+        """A transition, tried again while there is time where nobody knows whether it was written: it lands once.
+
+        What is not written is not known to anybody, and becomes an operator's work.
+        """
+        for last_try in (False, False, True):
+            try:
+                self._ledger.transition(before, after, record, order=order, exact=exact)
+            except LedgerUnavailable:
+                if last_try or seconds_left() < 2 * SETTLE_SECONDS:
+                    raise
+            else:
+                return
 
     # ---- around the protocol
 
@@ -430,11 +470,20 @@ class RefundWorkflow:
         self._ledger.transition(before, after, record)
         return after
 
-    def _record_refusal(self, request: RefundRequest, refusal: _Refusal, origin: Origin) -> None:
+    def _refuse(self, request: RefundRequest, refusal: _Refusal, origin: Origin) -> Answer | Failure:
+        """The refusal is the answer, unless the same request, sent twice at once, has meanwhile taken the money."""
+        _, twin = self._ledger.read(request.order, request.refund_id)
+        if twin:
+            return self._replay(twin, request, origin)
+        self._record(audit.refusal_record(request, refusal.failure, self._clock(), origin, refusal.upstream))
+        return refusal.failure
+
+    def _record(self, record: Item) -> None:
+        """Adds a record of what moved no money. If it fails, the answer stands all the same, and a metric says so."""
         try:
-            self._audit_log.add(audit.refusal_record(request, refusal.failure, self._clock(), origin, refusal.upstream))
+            self._audit_log.add(record)
         except LedgerUnavailable:
-            log.exception("the refusal of refund %s is not on record", request.refund_id)
+            log.exception("the record of a %s is lost", record["action"]["S"])
             self._on_audit_lost()
 
     def _enqueue(self, refund: Refund) -> None:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import io
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
-from tests.world import World
+from indodana import Cancellation, CancellationAccepted, IndodanaClient
+from refunds.errors import LedgerBusy
+from refunds.ledger import Ledger
+from refunds.model import Refund, RefundStatus
+from tests.world import Killed, World
 
 
 def test_a_partial_refund_moves_its_amount_once_and_reads_back_the_same(world: World) -> None:
@@ -191,6 +197,76 @@ def test_an_asynchronous_refund_that_is_already_too_much_is_refused_at_once(worl
     assert world.receive() == []
 
 
+def test_a_refund_that_its_own_twin_outran_is_not_called_too_much(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The two reads of a batch are not of one moment: the sums may already be what the twin made of them."""
+    order = world.order(100_000)
+    first = world.refund(order, 60_000, key="k")
+    ledger, reads = world.gateway.ledger, []
+
+    def torn(*arguments: Any) -> Any:
+        sums, refund = Ledger.read(ledger, *arguments)
+        reads.append(refund)
+        return sums, None if len(reads) == 1 else refund
+
+    monkeypatch.setattr(ledger, "read", torn)
+    second = world.refund(order, 60_000, key="k")
+
+    assert (second.status, second.body) == (201, first.body)
+    assert [record["action"] for record in world.audit(order)] == ["REFUND_SUBMITTING", "REFUND_SUCCEEDED"]
+
+
+def test_what_was_submitted_and_could_not_be_written_is_not_called_undone(
+    world: World, monkeypatch: pytest.MonkeyPatch, logs: io.StringIO
+) -> None:
+    order = world.order(100_000)
+    ledger = world.gateway.ledger
+
+    def busy(before: Refund | None, after: Refund, *rest: Any, **options: Any) -> None:
+        if after.status is RefundStatus.SUCCEEDED:
+            raise LedgerBusy("too many refunds of this order at once")
+        Ledger.transition(ledger, before, after, *rest, **options)
+
+    monkeypatch.setattr(ledger, "transition", busy)
+    answer = world.refund(order, 60_000, key="k")
+
+    assert (answer.status, answer.body["code"]) == (503, "LEDGER_UNAVAILABLE")
+    assert "was submitted" in answer.body["detail"]
+    assert "same Idempotency-Key" in answer.body["detail"]
+    assert "came to SUCCEEDED" in logs.getvalue()
+    assert world.moved(order) == 60_000
+
+
+def test_an_answer_that_comes_after_the_lease_settles_it_or_is_kept_as_evidence(world: World) -> None:
+    for settled_first, status in ((False, "SUCCEEDED"), (True, "FAILED")):
+        order = world.order(100_000)
+        refund_id = late_answer(world, order, operator_settles=settled_first)
+
+        assert world.get(order, refund_id).body["status"] == status
+        late = [record for record in world.audit(order) if record["action"] == "LATE_EVIDENCE"]
+        assert len(late) == settled_first
+
+
+def late_answer(world: World, order: str, *, operator_settles: bool) -> str:
+    """Between Indodana's doing it and its answer a minute passes, in which the schedule and an operator are at work."""
+    indodana, refund_ids = world.gateway.indodana, []
+
+    def cancel(merchant: str, cancellation: Cancellation) -> CancellationAccepted:
+        accepted = IndodanaClient.cancel(indodana, merchant, cancellation)
+        refund_ids.append(cancellation.refund_id)
+        world.clock.pass_seconds(60)
+        world.reconcile()
+        if operator_settles:
+            assert world.resolve(order, cancellation.refund_id, "FAILED").status == 200
+        return accepted
+
+    indodana.cancel = cancel  # type: ignore[method-assign]
+    world.refund(order, 60_000)
+    world.reassemble()
+    return refund_ids[0]
+
+
 def test_what_indodana_refuses_is_failed_and_gives_its_reservation_back(world: World) -> None:
     order = world.order(100_000)
     world.simulator.fault("refused", path="order_cancellation", merchant_order_id=order, status=422, times=1)
@@ -325,6 +401,35 @@ class TestResolution:
         assert world.sums(order) == (60_000, 0, 40_000)
         assert world.resolve(order, "0" * 32, "FAILED").status == 404
 
+    def test_a_queued_refund_can_be_withdrawn_and_not_declared_done(self, world: World) -> None:
+        order = world.order(100_000)
+        world.simulator.fault("rate_limited", path="order_cancellation", merchant_order_id=order)
+        refund_id = world.refund(order, 60_000).body["refundId"]
+
+        assert world.resolve(order, refund_id, "SUCCEEDED").status == 409
+        assert world.resolve(order, refund_id, "FAILED", "the customer kept it").body["status"] == "FAILED"
+
+        assert world.sums(order) == (0, 0, 100_000)
+        world.clock.pass_seconds(3600)
+        world.reconcile()
+        world.work_queue()
+        assert world.moved(order) == 0
+
+    def test_evidence_from_before_nobody_knew_is_refused(self, world: World) -> None:
+        order = world.order(100_000)
+        world.die_during("cancel")
+        with pytest.raises(Killed):
+            world.refund(order, 60_000, key="k")
+        world.reassemble()
+        refund_id = world.list(order).body["refunds"][0]["refundId"]
+        world.clock.pass_seconds(60)
+
+        first = world.resolve(order, refund_id, "FAILED")
+
+        assert (first.status, first.body["code"]) == (409, "REFUND_NOT_UNKNOWN")
+        assert world.get(order, refund_id).body["status"] == "UNKNOWN"
+        assert world.resolve(order, refund_id, "FAILED").status == 200
+
     def test_two_operators_at_once_settle_it_once(self, world: World, unknown: tuple[str, str]) -> None:
         order, refund_id = unknown
         with ThreadPoolExecutor(2) as pool:
@@ -397,7 +502,7 @@ def test_the_timeline_tells_who_did_what_and_why(world: World) -> None:
 
 
 def test_a_bug_is_a_500_that_says_nothing_and_leaves_a_trace(
-    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    world: World, monkeypatch: pytest.MonkeyPatch, logs: io.StringIO
 ) -> None:
     def broken(*_: object) -> None:
         raise ZeroDivisionError("inside")
@@ -407,4 +512,5 @@ def test_a_bug_is_a_500_that_says_nothing_and_leaves_a_trace(
 
     assert (answer.status, answer.body["code"]) == (500, "INTERNAL_ERROR")
     assert "inside" not in answer.text
-    assert answer.body["requestId"]
+    assert answer.body["requestId"] in logs.getvalue()
+    assert "ZeroDivisionError: inside" in logs.getvalue()

@@ -225,6 +225,23 @@ def test_a_message_whose_time_is_up_is_not_begun_and_comes_again(world: World) -
     assert world.moved(order) == 1000
 
 
+def test_a_message_that_never_had_its_turn_is_taken_on_at_its_last_delivery(world: World) -> None:
+    order = world.order()
+    world.send(order, "bo-1", amount=1000)
+    for _ in range(world.settings.max_receive_count):
+        for message in world.receive():
+            if world.work([message], seconds=10):
+                world.show(message)
+
+    assert world.receive() == []
+    assert world.dead_letters() == []
+    assert refund_of(world, order)["status"] == "QUEUED"
+    world.clock.pass_seconds(60)
+    world.reconcile()
+    world.work_queue()
+    assert world.moved(order) == 1000
+
+
 def test_a_message_whose_refund_another_has_in_hand_waits_for_it(world: World) -> None:
     order = world.order()
     world.send(order, "bo-1", amount=1000)

@@ -14,6 +14,9 @@ from tests.simulation.indodana_double import LEGAL_NAME, USER_ID, Movement
 NEVER_KEPT = (LEGAL_NAME, USER_ID, "ApiKey-", "TopSecret-", "Bearer ")
 
 
+NOT_MADE = ("ORDER_NOT_FOUND", "TRANSACTION_NOT_PAID", "AMOUNT_EXCEEDS_REFUNDABLE", "UPSTREAM_REFUSED")
+
+
 class Violation(AssertionError):
     """An invariant does not hold."""
 
@@ -139,13 +142,13 @@ class Invariants:
                 hold("no secret and no name is kept", secret not in text, f"{secret!r} in {kind}")
 
 
-def told_the_truth(watch: Invariants, status: int, body: dict[str, Any]) -> None:
-    """What a caller is told agrees with what happened, at the moment of telling."""
-    refund_id = body.get("refundId")
+def told_the_truth(watch: Invariants, status: int, body: dict[str, Any], asked: str | None) -> None:
+    """What a caller is told agrees with what happened, at the moment of telling. `asked`: the refund it asked for."""
+    refund_id, said = body.get("refundId"), json.dumps(body, default=str)
     if status == 201:
-        hold(
-            "a caller is told the truth", watch.times_moved.get(refund_id or "", 0) == 1, json.dumps(body, default=str)
-        )
+        hold("a caller is told the truth", watch.times_moved.get(refund_id or "", 0) == 1, said)
+    if body.get("code") in NOT_MADE:
+        hold("a caller is told the truth", watch.times_moved.get(asked or "", 0) == 0, said)
     if status in (201, 202):
-        hold("every accepted refund can be found", refund_id in watch.refunds, json.dumps(body, default=str))
-    hold("no caller gets a 500", status != 500, json.dumps(body, default=str))
+        hold("every accepted refund can be found", refund_id in watch.refunds, said)
+    hold("no caller gets a 500", status != 500, said)

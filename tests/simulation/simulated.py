@@ -22,6 +22,7 @@ import audit_query.handler
 import reconciler.handler
 import refund_api.handler
 import refund_worker.handler
+import refunds.ledger
 import status_check.handler
 import telemetry
 from assembly import AwsClients, Gateway, assemble
@@ -293,6 +294,7 @@ class SimulatedWorld:
         on_answer: Callable[[int, Any], None] = lambda status, body: None,
     ) -> Invocation:
         number = self.started + 1
+        key = (headers or {}).get("idempotency-key")
         path = {"merchantOrderId": order_id, "refundId": refund_id}
         event = {
             "routeKey": route,
@@ -309,7 +311,8 @@ class SimulatedWorld:
 
         def answered(result: Any) -> None:
             told = json.loads(result["body"], parse_float=Decimal)
-            told_the_truth(self.watch, result["statusCode"], told)
+            asked = refund_id or (refund_id_of(order_id, key, merchant) if order_id and key else None)
+            told_the_truth(self.watch, result["statusCode"], told, asked)
             on_answer(result["statusCode"], told)
 
         return self._invoke(f"api {route.split('/')[-1]} {order_id}", HANDLERS[route], event, API_SECONDS, answered)
@@ -476,6 +479,8 @@ def installed(*, logs: bool = False) -> Iterator[None]:
     replaced: list[Any] = [
         patch.object(assembly, "gateway", lambda: current_fiber().invocation.gateway),
         patch.object(telemetry, "_emit", lambda *_: None),
+        # Two, so that two faults can exhaust them.
+        patch.object(refunds.ledger, "CONFLICT_TRIES", 2),
         patch("uuid.uuid4", _own_id),
         patch("random.uniform", lambda low, high: (low + high) / 2),
     ]

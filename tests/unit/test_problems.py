@@ -189,11 +189,11 @@ def test_broken_rules_are_listed_field_by_field() -> None:
     assert body["detail"] == "amount: is wrong; reason: is missing"
 
 
-def test_only_a_busy_ledger_says_that_nothing_was_done() -> None:
+def test_a_ledger_that_did_not_answer_claims_nothing_and_says_how_to_learn_it() -> None:
     busy = problems.from_error(errors.LedgerBusy("too many"), "request-1")
     lost = problems.from_error(errors.LedgerUnavailable("no answer"), "request-1")
 
-    assert "nothing was done" in body_of(busy, 503, "LEDGER_BUSY")["detail"]
+    assert "same Idempotency-Key" in body_of(busy, 503, "LEDGER_BUSY")["detail"]
     assert "same Idempotency-Key" in body_of(lost, 503, "LEDGER_UNAVAILABLE")["detail"]
 
 

@@ -1,0 +1,449 @@
+"""python -m devstack.chaos: the stack is killed again and again under load while Indodana fails. Was money ever wrong?
+
+The AWS emulator and the simulator are processes of their own and live on, as AWS and Indodana would; the stack is a
+process on them that gets SIGKILL every few seconds. Callers come over HTTP and by the queue, several at one order, and
+repeat what got no answer. When all has settled, the simulator's books and the ledger are compared, refund by refund.
+
+What the seed chooses is the same in every run: who asks for what, how long each life of the stack is, how the faults
+fall on the requests in their order. What meets what is a matter of timing, and is not.
+"""
+
+import argparse
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from boto3.dynamodb.types import TypeDeserializer
+
+from devstack.aftermath import AUDIT_ATTRIBUTES, LEDGER_ATTRIBUTES, OPEN, Aftermath, Check
+from devstack.aws import client, prepare_environment
+from devstack.callers import CALLERS, Callers, Item, Plan, Wanted, call, refunds_path
+from devstack.cloudformation import ROOT
+from devstack.errors import DevstackError
+from devstack.faults import FAULTS, REFUSE_CONNECTIONS
+from devstack.simulator_control import SimulatorControl
+
+MERCHANT = "m1"
+DEFAULT_ORDERS = 200
+DEFAULT_SECONDS = 60.0
+
+# ---- what the storm is made of
+FAULT_SHARE = 0.2
+# A slow answer is no fault, but gives a kill something to cut off.
+SLOW_SHARE = 0.3
+SLOW_SECONDS = 0.2
+# How long the stack lives once it is ready.
+LIFE_SECONDS = (1.5, 4.5)
+# In some lives nobody can connect to Indodana for a while.
+OUTAGE_SHARE = 0.3
+OUTAGE_SECONDS = (0.3, 1.0)
+
+# ---- patience
+START_SECONDS = 60.0
+# After the storm: what is left to do, the leases (45 s), then a queued refund's own time with what the reconciler adds
+# (30 s). Less than the queue's visibility timeout (240 s), so that it is not time alone that brings messages back.
+SETTLE_SECONDS = 230.0
+STALE_SECONDS = 30
+POLL_SECONDS = 1.0
+# So long the queue must show no message before what a killed worker took away is sent again.
+QUIET_POLLS = 3
+
+# What would take the processes elsewhere than they are sent.
+FOREIGN = ("PORT", "HOST", "UPSTREAM_URL", "AWS_ENDPOINT_URL", "LOCAL_DIR", "PYTHONPATH")
+
+
+class ChaosError(DevstackError):
+    """The run itself went wrong, so it says nothing about the gateway."""
+
+
+# ---------------------------------------------------------------------------------------------- processes
+
+
+class Program:
+    """`python -m …` with its output in a file. It ends with the `with`, or is killed."""
+
+    def __init__(self, directory: Path, name: str, *arguments: str, environment: Mapping[str, str] | None = None):
+        self.name = name
+        self._output = directory / f"{name}.out"
+        kept = {variable: value for variable, value in os.environ.items() if variable not in FOREIGN}
+        with self._output.open("wb") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", *arguments],
+                cwd=ROOT,
+                env=kept | dict(environment or {}),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # a Ctrl-C is for this program, which ends them in its own order
+            )
+
+    def says(self, pattern: str) -> str:
+        """Waits for a line; its group."""
+        deadline = time.monotonic() + START_SECONDS
+        while not (found := re.search(pattern, text := self._output.read_text(errors="replace"), re.MULTILINE)):
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise ChaosError(f"{self.name} did not start:\n{text}")
+            time.sleep(0.02)
+        return found[1]
+
+    def is_running(self) -> bool:
+        return self._process.poll() is None
+
+    def stop(self) -> None:
+        self._process.terminate()
+        self._process.wait(START_SECONDS)
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        if self.is_running():
+            self.kill()
+
+
+class Stack:
+    """`python -m devstack`, life after life, on what lives on outside."""
+
+    def __init__(self, directory: Path, environment: Mapping[str, str]) -> None:
+        self._directory = directory
+        self._environment = {"PORT": "0", "LOCAL_DIR": str(directory)} | dict(environment)
+        self._program: Program | None = None
+        self.starts: list[float] = []
+        """Seconds that each took."""
+        self.kills = 0
+        self.info: Item = {}
+        """Where it is, or was until it was killed."""
+
+    def start(self) -> None:
+        started = time.monotonic()
+        log = self._directory / "functions.log"
+        if log.exists():  # the next life would begin its own in its place
+            log.rename(self._directory / f"functions-{len(self.starts)}.log")
+        arguments = (self._directory, f"stack-{len(self.starts) + 1}", "devstack")
+        self._program = Program(*arguments, environment=self._environment)
+        self._program.says("^(Ctrl-C stops it)")
+        self.info = json.loads((self._directory / "stack.json").read_text(encoding="utf-8"))
+        self.starts.append(time.monotonic() - started)
+
+    def kill(self) -> None:
+        assert self._program
+        if not self._program.is_running():
+            raise ChaosError("the stack ended by itself")
+        self._program.kill()
+        self.kills += 1
+
+    def stop(self) -> None:
+        if self._program and self._program.is_running():
+            self._program.stop()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        if self._program and self._program.is_running():
+            self._program.kill()
+
+
+# ---------------------------------------------------------------------------------------------- the run
+
+
+class Chaos:
+    def __init__(self, directory: Path, seed: int, seconds: float, orders: int) -> None:
+        self._directory = directory
+        self._seed = seed
+        self._seconds = seconds
+        self._plan = Plan.of_seed(seed, orders)
+        self._chance = random.Random(f"storm {seed}")
+        self._outages = 0
+        self._restarts = 0
+        self._sent_again = 0
+
+    def run(self) -> bool:
+        asks = sum(map(len, self._plan.asks))
+        say(
+            f"Seed {self._seed}: {len(self._plan.orders)} orders, {asks} requests by {CALLERS} callers in "
+            f"{self._seconds:g} s; {FAULT_SHARE:.0%} faults at Indodana, SIGKILL every few seconds"
+        )
+        with ExitStack() as processes:
+            aws = processes.enter_context(Program(self._directory, "aws", "devstack.aws", "--port", "0"))
+            ports = ("--port", "0", "--upstream-port", "0")
+            simulator = processes.enter_context(Program(self._directory, "simulator", "devstack.simulator", *ports))
+            self._simulator = SimulatorControl(simulator.says(r"^control +(\S+)"))
+            self._endpoint = aws.says(r"listens on (\S+)")
+            environment = {"AWS_ENDPOINT_URL": self._endpoint, "UPSTREAM_URL": simulator.says(r"^upstream +(\S+)")}
+            for order_id, amount in self._plan.orders.items():
+                self._simulator.add_order(order_id, amount, "PAID", MERCHANT)
+            prepare_environment()
+            self._sqs = client("sqs", self._endpoint)
+            self._dynamodb = client("dynamodb", self._endpoint)
+            self._stack = processes.enter_context(Stack(self._directory, environment))
+            self._callers = Callers(self._plan, self._seed, self._seconds, lambda: self._stack.info, self._sqs)
+            processes.callback(self._callers.stop)
+
+            started = time.monotonic()
+            self._storm()
+            stormy = self._simulator.books()["requests"]
+            calm = time.monotonic()
+            has_settled = self._settle()
+            settled = time.monotonic()
+            aftermath = self._look()
+            checks = [has_settled, *aftermath.checks()]
+            seconds = (calm - started, settled - calm, time.monotonic() - settled)
+            self._report(aftermath, checks, stormy, seconds)
+        return not any(check.broken for check in checks)
+
+    def _storm(self) -> None:
+        """Ends with a kill, and with Indodana as good as new."""
+        self._set_faults()
+        end = time.monotonic() + self._seconds
+        while True:
+            life = self._chance.uniform(*LIFE_SECONDS)
+            outage = self._chance.uniform(0, life) if self._chance.random() < OUTAGE_SHARE else None
+            outage_seconds = self._chance.uniform(*OUTAGE_SECONDS)
+            if outage is not None:
+                time.sleep(outage)
+                self._simulator.fault(REFUSE_CONNECTIONS, seconds=outage_seconds)
+                self._outages += 1
+            time.sleep(life - (outage or 0))
+            self._stack.kill()
+            if time.monotonic() >= end:
+                break
+            self._stack.start()
+        self._simulator.clear_faults()
+        self._stack.start()
+
+    def _set_faults(self) -> None:
+        """Of every kind the same share. The first that fits a request is its fault, so the later ones see fewer."""
+        self._simulator.settings(seed=self._seed)
+        kinds = [name for name in FAULTS if name not in (REFUSE_CONNECTIONS, "slow")]
+        share = FAULT_SHARE / len(kinds)
+        for before, kind in enumerate(kinds):
+            self._simulator.fault(kind, probability=share / (1 - share * before))
+        self._simulator.fault("slow", probability=SLOW_SHARE, seconds=SLOW_SECONDS)
+
+    def _settle(self) -> Check:
+        """Until every caller has an answer and no refund is open; what a killed worker took away is asked for again.
+
+        The reconciler runs every minute and when the stack starts, so the stack is started anew once all is due.
+        A message that a killed worker held comes back after minutes. Where the ledger knows its refund, the reconciler
+        sends another; where the worker was killed before that, its sender does, as one who hears nothing would.
+        """
+        settled = Check(f"all has settled within {SETTLE_SECONDS:g} s")
+        deadline = time.monotonic() + SETTLE_SECONDS
+        started, quiet = datetime.now(UTC), 0
+        while time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
+            visible, held = self._messages()
+            quiet = 0 if visible or self._callers.left() else quiet + 1
+            waiting = self._open_refunds()
+            if quiet >= QUIET_POLLS:
+                missing = self._not_on_record()
+                if not missing and not waiting:
+                    settled.that(True, "")
+                    return settled
+                # Counted before the ledger was read: what was not on record then must be in the queue.
+                copies = sum(self._callers.sent[one] for one in missing)
+                if held < copies:
+                    raise ChaosError(f"{copies} messages are not on record, and the queue holds only {held}: {missing}")
+                for one in missing:
+                    self._callers.send(one)
+                self._sent_again += len(missing)
+                quiet = 0
+            due = max(map(_due, waiting), default=None)
+            if due and started < due <= datetime.now(UTC):
+                self._stack.stop()
+                self._stack.start()
+                self._restarts += 1
+                started = datetime.now(UTC)
+        left = f"{self._callers.left()} callers without an answer, {len(self._open_refunds())} open refunds"
+        settled.that(False, f"{left}; what follows was compared while it went on")
+        return settled
+
+    def _open_refunds(self) -> list[Item]:
+        return [
+            refund
+            for status in OPEN
+            for refund in self._read(
+                "query",
+                "ledgerTable",
+                ("leaseUntil", "nextAttemptAt"),
+                IndexName="open-refunds",
+                KeyConditionExpression="openKey = :key",
+                ExpressionAttributeValues={":key": {"S": f"{MERCHANT}#{status}"}},
+            )
+        ]
+
+    def _not_on_record(self) -> list[Wanted]:
+        """What was sent to the queue, and the ledger knows nothing of."""
+        refunds = self._read("scan", "ledgerTable", ("merchantOrderId", "idempotencyKey"))
+        known = {(refund.get("merchantOrderId"), refund.get("idempotencyKey")) for refund in refunds}
+        return [one for one in self._callers.sent if (one.order_id, one.key) not in known]
+
+    def _messages(self) -> tuple[int, int]:
+        """What the queue would give now, and what it holds back."""
+        names = [f"ApproximateNumberOfMessages{kind}" for kind in ("", "NotVisible", "Delayed")]
+        url = self._stack.info["queueUrl"]
+        found = self._sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
+        visible, held, delayed = (int(found[name]) for name in names)
+        return visible, held + delayed
+
+    def _read(self, operation: str, table: str, attributes: Sequence[str], **arguments: Any) -> list[Item]:
+        """Only what is needed: the emulator takes its time over each attribute, and serves nobody else meanwhile."""
+        names = {f"#{index}": name for index, name in enumerate(attributes)}
+        pages = self._dynamodb.get_paginator(operation).paginate(
+            TableName=self._stack.info[table],
+            ProjectionExpression=", ".join(names),
+            ExpressionAttributeNames=names,
+            **arguments,
+        )
+        plain = TypeDeserializer()
+        return [
+            {name: plain.deserialize(value) for name, value in item.items()} for page in pages for item in page["Items"]
+        ]
+
+    def _look(self) -> Aftermath:
+        promised = {
+            (ask.wanted.order_id, str(answer.body["refundId"]))
+            for ask, answer in self._callers.told
+            if answer.status in (201, 202)
+        }
+
+        def status(order_id: str, refund_id: str) -> Any:
+            found: str | None = call(self._stack.info, "GET", f"{refunds_path(order_id)}/{refund_id}").body.get(
+                "status"
+            )
+            return found
+
+        with ThreadPoolExecutor(CALLERS) as pool:
+            found = dict(zip(promised, pool.map(lambda place: status(*place), promised), strict=True))
+        letters: list[Item] = []
+        while messages := self._sqs.receive_message(
+            QueueUrl=self._stack.info["deadLetterQueueUrl"], MaxNumberOfMessages=10
+        ).get("Messages"):
+            letters += [json.loads(message["Body"]) for message in messages]
+        return Aftermath(
+            orders=self._plan.orders,
+            movements=self._simulator.books()["movements"],
+            ledger=self._read("scan", "ledgerTable", LEDGER_ATTRIBUTES),
+            audit=self._read("scan", "auditTable", AUDIT_ATTRIBUTES),
+            dead_letters=letters,
+            told=self._callers.told,
+            wanted=self._callers.sent,
+            found=found,
+        )
+
+    def _report(
+        self, aftermath: Aftermath, checks: Sequence[Check], stormy: Sequence[Item], seconds: tuple[float, float, float]
+    ) -> None:
+        moved = aftermath.moved
+        counts = Counter((refund["status"], bool(moved[name])) for name, refund in aftermath.refunds.items())
+        states = ["SUCCEEDED", "FAILED", "UNKNOWN", *(state for state in OPEN if _of(counts, state))]
+        say(f"\n  {'refunds':<12} {'moved':>9} {'not moved':>11} {'in all':>9}")
+        for state in states:
+            say(f"  {state:<12} {counts[state, True]:>9} {counts[state, False]:>11} {_of(counts, state):>9}")
+        say(f"  {'all':<12} {_of(counts, True):>9} {_of(counts, False):>11} {len(aftermath.refunds):>9}")
+
+        callers, stack = self._callers, self._stack
+        faults = Counter(request["fault"] for request in stormy if "fault" in request)
+        slow = faults.pop("slow", 0)
+        share = faults.total() / max(1, len(stormy))
+        rows = [
+            ("kills", f"{stack.kills}; ready again after {statistics.median(stack.starts):.1f} s (median)"),
+            ("cut off", f"{aftermath.cut_off()} refunds, while they were being submitted"),
+            ("requests", f"{callers.answers.total()}: {_listed(callers.answers)}"),
+            ("messages", f"{callers.sent.total()}, {self._sent_again} of them sent again after the storm"),
+            ("audit", f"{len(aftermath.audit)} records"),
+            ("Indodana", f"{len(stormy)} requests in the storm, {slow} of them slow, {self._outages} outages"),
+            ("faults", f"{faults.total()} ({share:.1%}): {_listed(faults)}"),
+            (
+                "seconds",
+                f"{seconds[0]:.0f} of storm, {seconds[1]:.0f} until all had settled "
+                f"({self._restarts} restarts), {seconds[2]:.0f} to compare",
+            ),
+        ]
+        say()
+        for name, text in rows:
+            say(f"  {name:<12} {text}")
+        say()
+        for check in checks:
+            say(f"  {'✗' if check.broken else '✓'} {check.promise} ({check.looked_at})")
+            for story in check.broken:
+                say(f"      {story}")
+
+
+def _due(refund: Item) -> datetime:
+    """When the reconciler does something about an open refund."""
+    if "leaseUntil" in refund:
+        return datetime.fromisoformat(refund["leaseUntil"])
+    return datetime.fromisoformat(refund["nextAttemptAt"]) + timedelta(seconds=STALE_SECONDS)
+
+
+def _of(counts: Counter[tuple[str, bool]], what: str | bool) -> int:
+    return sum(count for key, count in counts.items() if what in key)
+
+
+def _listed(counts: Counter[str]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
+
+
+def say(text: str = "") -> None:
+    print(text, flush=True)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m devstack.chaos", description="Kills the stack under load, then compares ledger and books."
+    )
+    parser.add_argument("--seconds", type=float, default=DEFAULT_SECONDS, help="of storm (default: %(default)g)")
+    parser.add_argument("--orders", type=int, default=DEFAULT_ORDERS, help="(default: %(default)s)")
+    parser.add_argument(
+        "--seed", type=int, help="of all choices, though not of the timing (default: another each time)"
+    )
+    options = parser.parse_args(arguments)
+    seed = random.SystemRandom().randrange(2**32) if options.seed is None else options.seed
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    directory = Path(tempfile.mkdtemp(prefix="qris-gateway-chaos-"))
+    status = 1
+    try:
+        if Chaos(directory, seed, options.seconds, options.orders).run():
+            status = 0
+    except DevstackError as error:
+        print(f"The run broke off: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        status = 130
+    except SystemExit as broken_off:
+        status = int(broken_off.code or 0)
+    except Exception:
+        traceback.print_exc()
+    finally:
+        if status == 1:
+            print(f"\nSeed {seed} did not come out right. What was logged: {directory}", file=sys.stderr)
+        else:
+            shutil.rmtree(directory, ignore_errors=True)
+    return status
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

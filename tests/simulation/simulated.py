@@ -309,10 +309,12 @@ class SimulatedWorld:
             "isBase64Encoded": False,
         }
 
+        asked = refund_id or (refund_id_of(order_id, key, merchant) if order_id and key else "")
+        moved_already = self.watch.times_moved.get(asked, 0) > 0
+
         def answered(result: Any) -> None:
             told = json.loads(result["body"], parse_float=Decimal)
-            asked = refund_id or (refund_id_of(order_id, key, merchant) if order_id and key else None)
-            told_the_truth(self.watch, result["statusCode"], told, asked)
+            told_the_truth(self.watch, result["statusCode"], told, moved_already=moved_already)
             on_answer(result["statusCode"], told)
 
         return self._invoke(f"api {route.split('/')[-1]} {order_id}", HANDLERS[route], event, API_SECONDS, answered)

@@ -114,6 +114,18 @@ class Indodana:
                         leaves_doubt=True,
                         twin=True,
                     ),
+                    Fault(
+                        "HTTP 500, and not done",
+                        lambda: Response(500, "<html>Error</html>"),
+                        leaves_doubt=True,
+                        twin=True,
+                    ),
+                    Fault(
+                        "HTTP 200 with an error, and not done",
+                        lambda: _error(200, "ServerError", "not now"),
+                        leaves_doubt=True,
+                        twin=True,
+                    ),
                 ],
                 refund_id=wanted["refundId"],
             )

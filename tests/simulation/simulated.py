@@ -257,7 +257,11 @@ class SimulatedWorld:
         return from_item(found[0]) if found else None
 
     def _money_moved(self, movement: Movement) -> None:
-        self.watch.money_moved(movement, self.indodana.orders[movement.merchant_id, movement.merchant_order_id][0])
+        amount, status = self.indodana.orders[movement.merchant_id, movement.merchant_order_id]
+        self.watch.money_moved(movement, amount if status == "PAID" else Decimal(0))
+
+    def refund_ids(self) -> set[str]:
+        return {item["refundId"]["S"] for item in self.dynamo.items(LEDGER) if "refundId" in item}
 
     def audit_items(self) -> list[Any]:
         return list(self.dynamo.items(AUDIT))

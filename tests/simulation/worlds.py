@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from decimal import Decimal
+from typing import Any
 
 from refunds.model import AmbiguousRefunds
-from tests.simulation.engine import Fault
+from tests.simulation.engine import Fault, Fiber, Invocation
 from tests.simulation.explore import Small
+from tests.simulation.invariants import hold
 from tests.simulation.simulated import SimulatedWorld, refund_id_of
 
 ORDER = "ORDER-1"
@@ -159,6 +161,81 @@ def an_unknown_refund_submitted_again() -> Small:
     )
 
 
+def one_key_for_two_payloads() -> Small:
+    world = _world()
+
+    def asked(amount: int) -> None:
+        def answered(status: int, body: Any) -> None:
+            told = status not in (201, 202) or body["amount"] == amount
+            hold("a caller is told of what it asked for", told, f"{body.get('amount')} and not {amount}")
+
+        world.refund(ORDER, amount, "k", on_answer=answered)
+
+    asked(60_000)
+    asked(10_000)
+    return Small(world)
+
+
+def more_than_was_paid() -> Small:
+    world = _world()
+    world.refund(ORDER, 150_000, "k")
+    return Small(world)
+
+
+def an_order_that_is_not_paid() -> Small:
+    world = _world()
+    world.indodana.add_order("m1", ORDER, Decimal(100_000), "INITIATED")
+    world.refund(ORDER, 60_000, "k")
+
+    def nothing_moved(world: SimulatedWorld) -> None:
+        hold("only a paid order is refunded", not world.indodana.movements, world.indodana.movements)
+
+    return Small(world, at_the_end=nothing_moved)
+
+
+def a_refund_and_all_that_remains() -> Small:
+    """The one may be refused, and give back while the other takes all that remains."""
+    world = _world()
+    run_to(world, world.refund(ORDER, 60_000, "a"), "cancel")
+    world.refund(ORDER, None, "b")
+    return Small(world)
+
+
+def a_caller_who_never_comes_back() -> Small:
+    world = _world()
+    world.refund(ORDER, 60_000, "k")
+    return Small(world)
+
+
+def one_message() -> Small:
+    """Nobody repeats it."""
+    world = _world()
+    world.send(ORDER, 60_000, "k")
+    world.deliver()
+
+    def found(world: SimulatedWorld) -> None:
+        hold("no refund is lost", refund_id_of(ORDER, "k") in world.watch.refunds, "k")
+
+    return Small(world, at_the_end=found)
+
+
+def one_key_for_two_messages() -> Small:
+    world = _world()
+    world.send(ORDER, 60_000, "k")
+    world.send(ORDER, 10_000, "k")
+    world.deliver()
+    return Small(world)
+
+
+def run_to(world: SimulatedWorld, invocation: Invocation, name: str) -> Fiber:
+    """Its one fiber, before its next call of this name."""
+    while True:
+        [fiber] = invocation.pending()
+        if fiber.call and fiber.call.name == name:
+            return fiber
+        world.run(fiber)
+
+
 def _become_unknown(world: SimulatedWorld, amount: int, key: str) -> None:
     """Done at Indodana, and the answer lost."""
     invocation = world.refund(ORDER, amount, key)
@@ -188,5 +265,12 @@ WORLDS: dict[str, Callable[[], Small]] = {
         two_operators_resolve,
         a_rotation_in_the_middle,
         an_unknown_refund_submitted_again,
+        one_key_for_two_payloads,
+        more_than_was_paid,
+        an_order_that_is_not_paid,
+        a_refund_and_all_that_remains,
+        a_caller_who_never_comes_back,
+        one_message,
+        one_key_for_two_messages,
     )
 }

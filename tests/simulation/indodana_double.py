@@ -99,7 +99,8 @@ class Indodana:
                 [
                     *self._not_done(),
                     Fault("HTTP 422", lambda: _error(422, "ValidationError", {"legalName": LEGAL_NAME})),
-                    Fault("HTTP 409", lambda: _error(409, "ConflictError", "conflict"), twin=True),
+                    # Where repeats are recognised a 409 says that, and nothing else: it is what `resubmit` relies on.
+                    *([] if self.recognises_repeats else [Fault("HTTP 409", _conflict, twin=True)]),
                     Fault("lost before it was done", lambda: _lost(), leaves_doubt=True),
                     Fault(
                         "done, and the answer lost",
@@ -189,6 +190,10 @@ def _lost() -> Response:
 
 def _no_connection() -> Response:
     raise NotConnected(HTTPConnection("indodana.test"), ConnectionRefusedError(111, "Connection refused"))
+
+
+def _conflict() -> Response:
+    return _error(409, "ConflictError", "conflict")
 
 
 def _error(status: int, kind: str, message: object) -> Response:

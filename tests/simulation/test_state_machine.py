@@ -195,6 +195,8 @@ class Model:
         before, after = step.before, step.after
         if (before.status if before else None, after.status) not in LEGAL:
             return IllegalTransition()
+        if step.order and not step.order.stored and (after.reserved_amount or 0) > step.order.amount:
+            return IllegalTransition()
         current = self.current(_key(after))
         if current and current.version != (before.version if before else 0):
             return RefundChanged(current)
@@ -466,7 +468,7 @@ class LedgerMachine(RuleBasedStateMachine):
         refundable = order.refundable if order else self.model.paid[key]
         if portion is Portion.HALF:
             return max(CENT, (refundable / 2).quantize(CENT))
-        if portion is Portion.TOO_MUCH and order:  # whoever opens an order has seen that it is enough
+        if portion is Portion.TOO_MUCH:
             return refundable + CENT
         return CENT if portion is Portion.CENT else max(CENT, refundable)
 

@@ -1,4 +1,4 @@
-# Needs Python 3.13 and make; every target installs what it needs first, into .venv and .venv-sam.
+# Needs Python 3.13 and make; every target installs what it needs first, into .venv, .venv-sam and .venv-checkov.
 # Another interpreter: make PYTHON=/path/to/python3.13 …
 
 PYTHON ?= $(shell for p in python3.13 python3 python; do \
@@ -6,6 +6,7 @@ PYTHON ?= $(shell for p in python3.13 python3 python; do \
 
 VENV := .venv
 VENV_SAM := .venv-sam
+VENV_CHECKOV := .venv-checkov
 PY := $(VENV)/bin/python
 # `sam build` looks for python3.13 on the PATH: the venv has one.
 SAM := PATH="$(CURDIR)/$(VENV_SAM)/bin:$$PATH" SAM_CLI_TELEMETRY=0 sam
@@ -17,9 +18,10 @@ LAMBDA_IMAGE := public.ecr.aws/lambda/python:3.13-x86_64
 MERCHANT ?= m1
 FUNCTION ?= StatusCheckFunction
 EVENT ?= events/status_check/paid.json
+ENVIRONMENT ?= staging
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo token aws simulator test simulate test-docker lint format validate build invoke clean
+.PHONY: help run demo chaos token aws simulator test simulate test-docker lint format validate build deploy invoke clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +31,10 @@ run: $(VENV)/.installed ## start the local stack; PORT, HOST, UPSTREAM_URL, AWS_
 
 demo: $(VENV)/.installed ## tell the story of a refund in one minute
 	@$(PY) -m devstack.demo
+
+chaos: $(VENV)/.installed ## kill the stack under load, then compare ledger and books; SECONDS=60, ORDERS=200, SEED=n change it
+	@$(PY) -m devstack.chaos $(if $(SECONDS),--seconds "$(SECONDS)") $(if $(ORDERS),--orders "$(ORDERS)") \
+		$(if $(SEED),--seed "$(SEED)")
 
 token: $(VENV)/.installed ## print a token for the local stack; SCOPES="refunds:read" (else all), MERCHANT=m1
 	@$(PY) -m devstack.tokens $(if $(SCOPES),--scopes "$(SCOPES)") --merchant "$(MERCHANT)"
@@ -57,11 +63,19 @@ format: $(VENV)/.installed ## format, and mend what ruff can
 	$(VENV)/bin/ruff check --quiet --fix
 	$(VENV)/bin/ruff format --quiet
 
-validate: $(VENV_SAM)/.installed ## check template.yaml
+validate: $(VENV_SAM)/.installed $(VENV_CHECKOV)/.installed ## check template.yaml
 	@$(SAM) validate --lint
+	@found=$$($(VENV_CHECKOV)/bin/checkov --file template.yaml --framework cloudformation --skip-download --quiet --compact 2>&1) \
+		|| { echo "$$found"; exit 1; }
 
 build: $(VENV_SAM)/.installed ## build what is deployed, into .aws-sam/build
 	@$(SAM) build
+
+deploy: build ## build, and deploy ENVIRONMENT=staging or production with samconfig.toml's parameters
+	@stamp=samconfig-$$(cksum < samconfig.toml | cut -d ' ' -f 1); built=.aws-sam/build/template.yaml; \
+		sed "s/Configuration: unstamped/Configuration: $$stamp/" $$built > $$built.stamped && mv $$built.stamped $$built \
+		&& grep -q "Configuration: $$stamp" $$built
+	@$(SAM) deploy --config-env "$(ENVIRONMENT)"
 
 invoke: $(VENV)/.installed $(VENV_SAM)/.installed ## run FUNCTION with EVENT in the Lambda runtime (Docker), against HOST=0.0.0.0 make run
 	@$(PY) -m devstack.sam_environment
@@ -70,13 +84,14 @@ invoke: $(VENV)/.installed $(VENV_SAM)/.installed ## run FUNCTION with EVENT in 
 		$$(docker image inspect $(LAMBDA_IMAGE) >/dev/null 2>&1 && echo --skip-pull-image)
 
 clean: ## remove all that was installed, built or kept
-	rm -rf $(VENV) $(VENV_SAM) .aws-sam .local .hypothesis .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VENV_SAM) $(VENV_CHECKOV) .aws-sam .local .hypothesis .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamps: a venv is brought up to date when a requirements file has changed since.
 $(VENV)/.installed: requirements-dev.txt layers/indodana/requirements.txt
 $(VENV_SAM)/.installed: requirements-sam.txt
-$(VENV)/.installed $(VENV_SAM)/.installed:
+$(VENV_CHECKOV)/.installed: requirements-checkov.txt
+$(VENV)/.installed $(VENV_SAM)/.installed $(VENV_CHECKOV)/.installed:
 	@test -n "$(PYTHON)" && "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 13))' 2>/dev/null \
 		|| { echo "Python 3.13 is needed and was not found$(if $(PYTHON), at '$(PYTHON)'): install it, or make PYTHON=/path/to/python3.13" >&2; exit 1; }
 	@echo "Installing $< into $(@D) (once) …" >&2

@@ -15,12 +15,14 @@ import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from email.errors import FirstHeaderLineIsContinuationDefect, MissingHeaderBodySeparatorDefect
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socketserver import TCPServer
 from typing import Any
 from urllib.parse import unquote_to_bytes, urlsplit
 
+from devstack import pages
 from devstack.aws import advertised_host
 from devstack.cloudformation import ACCOUNT_ID
 from devstack.errors import DevstackError
@@ -36,6 +38,9 @@ SOCKET_TIMEOUT_SECONDS = 30
 # What is left of a body that is refused unread is taken in for so long, so that the refusal is not lost in a reset.
 LINGER_SECONDS = 2.0
 SERVE_POLL_SECONDS = 0.05
+# A line that is no header ends the head for Python's parser, and what follows would pass for a body. The other defects
+# are of multipart bodies, which are the functions' to judge.
+HEAD_DEFECTS = (FirstHeaderLineIsContinuationDefect, MissingHeaderBodySeparatorDefect)
 # Set by the connection itself, so not a handler's to decide.
 CONNECTION_HEADERS = frozenset({"connection", "content-length", "keep-alive", "transfer-encoding", "upgrade"})
 
@@ -91,8 +96,11 @@ class HttpApi:
     def handle(self, request: Request) -> Response:
         try:
             path, query = _split_target(request.target)
-            if request.method in ("GET", "HEAD") and (document := self._document(path)) is not None:
-                return Response(200, json.dumps(document).encode(), (("content-type", "application/json"),))
+            if request.method in ("GET", "HEAD"):
+                if (document := self._document(path)) is not None:
+                    return Response(200, json.dumps(document).encode(), (("content-type", "application/json"),))
+                if (page := pages.serve(path, self._issuer.url)) is not None:
+                    return Response(200, *page)
             segments = [_decoded(segment) for segment in path[1:].split("/")]
             parameters = query_parameters(query)
         except BadRequestError as error:
@@ -451,8 +459,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _read_body(self) -> bytes:
         if sum(len(name) + len(value) for name, value in self.headers.items()) + len(self.path) > MAX_HEADER_BYTES:
             raise BadRequestError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
-        # A line that is no header ends the head for Python's parser, and what follows would pass for a body.
-        if self.headers.defects:
+        if any(isinstance(defect, HEAD_DEFECTS) for defect in self.headers.defects):
             raise BadRequestError
         encodings = self.headers.get_all("transfer-encoding", [])
         lengths = {text.strip() for text in self.headers.get_all("content-length", [])}

@@ -238,6 +238,7 @@ def banner(stack: Stack, started_seconds: float) -> str:
         f"  AWS               {info['awsEndpointUrl']} (DynamoDB, SQS, Secrets Manager)",
         f"  functions' logs   {shown[stack.functions_log]}",
         f"  all of it, token  {shown[stack.stack_file]}",
+        f"  the API to read   {info['baseUrl']}/docs",
         "",
         "Try in another terminal, in this folder: an order's status, a partial refund, the refunds, the audit timeline",
         "",

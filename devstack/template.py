@@ -27,6 +27,7 @@ IGNORED_RESOURCE_TYPES = (
     "AWS::Backup::",
     "AWS::CloudWatch::",
     "AWS::CodeDeploy::",
+    "AWS::Cognito::",
     "AWS::IAM::",
     "AWS::KMS::",
     "AWS::Logs::",

@@ -95,12 +95,13 @@ def assemble(
         cancellation_version=settings.indodana_cancellation_version,
         pool_size=CONCURRENT_CALLS,
     )
+    timed = telemetry.TimedIndodana(indodana)
     ledger = Ledger(aws.dynamodb, settings.ledger_table, settings.audit_table, sleep=sleep)
     audit_log = AuditLog(aws.dynamodb, settings.audit_table)
     workflow = RefundWorkflow(
         ledger,
         audit_log,
-        indodana,
+        timed,
         queue,
         ambiguous_refunds=settings.ambiguous_refunds,
         clock=clock,
@@ -114,7 +115,7 @@ def assemble(
         audit_log=audit_log,
         workflow=workflow,
         status_checks=StatusChecks(
-            indodana,
+            timed,
             audit_log,
             clock=clock,
             on_upstream_error=telemetry.upstream_error,

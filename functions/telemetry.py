@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from aws_lambda_powertools.logging import Logger
 from aws_lambda_powertools.logging.utils import copy_config_to_registered_loggers
@@ -11,6 +15,10 @@ from aws_lambda_powertools.metrics import MetricUnit, single_metric
 from indodana import CredentialsRejected, CredentialsUnavailable, IndodanaError
 from refunds.model import Refund
 from refunds.reconcile import Counts
+
+if TYPE_CHECKING:
+    from indodana import Cancellation, CancellationAccepted, TransactionStatus
+    from refunds.upstream import Indodana
 
 logger = Logger()
 
@@ -31,8 +39,12 @@ def seconds(metric: str, value: float, **dimensions: str) -> None:
 
 
 def upstream_error(error: IndodanaError) -> None:
-    """Counts a failure by its class; one of credentials also under the name that has an alarm of its own."""
+    """Counts a failure by its class, and in all for the alarm: CloudWatch does not add up over a dimension.
+
+    One of credentials counts also under the name that has an alarm of its own.
+    """
     count("UpstreamErrors", error=type(error).__name__)
+    count("UpstreamErrors")
     if isinstance(error, CredentialsRejected | CredentialsUnavailable):
         count("CredentialFailures")
 
@@ -64,6 +76,31 @@ def open_refunds(counts: Counts) -> None:
     count("ReconcileErrors", counts.errors)
     seconds("OldestQueuedRefundAge", counts.oldest_queued_seconds)
     seconds("OldestUnknownRefundAge", counts.oldest_unknown_seconds)
+
+
+class TimedIndodana:
+    """Indodana, with the time of each call as a metric, whatever the call came to."""
+
+    def __init__(self, indodana: Indodana) -> None:
+        self._indodana = indodana
+
+    def check_status(self, merchant_id: str, merchant_order_id: str) -> TransactionStatus:
+        with _timed("check_status"):
+            return self._indodana.check_status(merchant_id, merchant_order_id)
+
+    def cancel(self, merchant_id: str, cancellation: Cancellation) -> CancellationAccepted:
+        with _timed("order_cancellation"):
+            return self._indodana.cancel(merchant_id, cancellation)
+
+
+@contextmanager
+def _timed(operation: str) -> Iterator[None]:
+    started = time.perf_counter()
+    try:
+        yield
+    finally:
+        milliseconds = (time.perf_counter() - started) * 1000
+        _emit("UpstreamLatency", MetricUnit.Milliseconds, milliseconds, {"operation": operation})
 
 
 def _emit(metric: str, unit: MetricUnit, value: float, dimensions: dict[str, str]) -> None:

@@ -155,7 +155,7 @@ class Worker:
             log.exception("message %s could not be dead-lettered, and will be again", message.message_id)
             self._queue.hide(message.receipt_handle, backoff_seconds(message.receive_count))
             return False
-        log.error("message %s can never work and is a dead letter now: %s", message.message_id, cause)
+        log.warning("message %s can never work and is a dead letter now: %s", message.message_id, cause)
         self._on_dead_letter()
         return True
 

@@ -87,7 +87,13 @@ def test_make_token_prints_a_token_with_the_scopes_and_the_merchant_asked_for(st
 # ---- who may call
 
 
-@pytest.mark.parametrize("route", MODEL.routes, ids=lambda route: route.key)
+def test_the_health_route_is_open_and_says_nothing(stack: Stack) -> None:
+    assert [route.key for route in MODEL.routes if not route.authorizer] == ["GET /v1/health"]
+    answer = stack.call("GET", "/v1/health", token=None)
+    assert (answer.status, answer.text) == (204, "")
+
+
+@pytest.mark.parametrize("route", [route for route in MODEL.routes if route.authorizer], ids=lambda route: route.key)
 def test_a_route_wants_a_good_token_with_its_scope(stack: Stack, route: Route, tmp_path: Path) -> None:
     others = [scope for scope in MODEL.scopes if scope not in route.scopes]
     stranger = Issuer(stack.info["issuer"], tmp_path)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import audit_query.handler
+import health.handler
 import reconciler.handler
 import refund_api.handler
 import refund_worker.handler
@@ -24,6 +25,7 @@ HANDLERS: dict[str, Any] = {
     "refund_worker": refund_worker.handler.lambda_handler,
     "reconciler": reconciler.handler.lambda_handler,
     "audit_query": audit_query.handler.lambda_handler,
+    "health": health.handler.lambda_handler,
 }
 PARTIAL = "refund_api/partial"  # 25000 of m1's ORDER-PAID
 
@@ -98,6 +100,7 @@ QUEUE = {
     "refund_worker/with-poison": Batch(12_000, dead_letters=3),
 }
 SCHEDULE = {"reconciler/schedule"}
+HEALTH = {"health/anybody"}
 
 
 def load(name: str) -> Any:
@@ -116,7 +119,7 @@ def call(name: str) -> Answer:
 
 def test_every_file_is_in_the_tables() -> None:
     files = {str(path.relative_to(EVENTS).with_suffix("")) for path in EVENTS.rglob("*") if path.is_file()}
-    assert files == {*HTTP, *QUEUE, *SCHEDULE}
+    assert files == {*HTTP, *QUEUE, *SCHEDULE, *HEALTH}
 
 
 def test_every_http_event_is_of_a_route_of_its_function() -> None:
@@ -228,3 +231,7 @@ def test_the_schedules_event_is_worked(world: World) -> None:
         "errors": 0,
     }
     assert 0 < counts["oldest_unknown_seconds"] < 60
+
+
+def test_the_health_events_answer_is_empty() -> None:
+    assert invoke("health/anybody") == {"statusCode": 204, "headers": {"cache-control": "no-store"}}

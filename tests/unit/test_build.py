@@ -15,6 +15,7 @@ FUNCTIONS = (
     "RefundWorkerFunction",
     "ReconcilerFunction",
     "AuditQueryFunction",
+    "HealthFunction",
 )
 
 pytestmark = pytest.mark.skipif(not LAYER.exists(), reason="nothing is built; make build")

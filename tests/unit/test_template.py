@@ -14,6 +14,7 @@ from urllib.parse import unquote
 
 import pytest
 
+from devstack.cloudformation import Resolver
 from devstack.template import Template
 
 ROOT = Path(__file__).parents[2]
@@ -28,6 +29,8 @@ SCOPES = {
     "GET /v1/refunds": "refunds:read",
     "GET /v1/transactions/{merchantOrderId}/audit": "audit:read",
 }
+# Open to everybody; no other route may be.
+HEALTH = "GET /v1/health"
 ENVIRONMENT = {
     "INDODANA_URL",
     "INDODANA_BASE_PATH",
@@ -49,6 +52,7 @@ ENVIRONMENT = {
     "AWS_ENDPOINT_URL",
 }
 HTTP_API_TIMEOUT_SECONDS = 30
+OWN_KEY = {"Fn::If": ["HasKmsKey", {"Ref": "KmsKeyArn"}, {"Ref": "AWS::NoValue"}]}
 
 
 TEMPLATE = Template.load_local().document
@@ -80,13 +84,12 @@ def routes(function: str) -> dict[str, dict[str, Any]]:
 
 
 def statements(function: str) -> list[dict[str, Any]]:
-    """What the function's role may do, whether the role is its own or made by SAM."""
+    """What the function's role may do, where there is a key of one's own too."""
     properties = FUNCTIONS[function]
-    if "Role" not in properties:
-        return [statement for policy in properties["Policies"] for statement in policy["Statement"]]
     role = RESOURCES[properties["Role"]["Fn::GetAtt"].removesuffix(".Arn")]["Properties"]
     assert "ManagedPolicyArns" not in role, "a managed policy reaches further than one function needs"
-    return [statement for policy in role["Policies"] for statement in policy["PolicyDocument"]["Statement"]]
+    found = [statement for policy in role["Policies"] for statement in policy["PolicyDocument"]["Statement"]]
+    return [statement["Fn::If"][1] if "Fn::If" in statement else statement for statement in found]
 
 
 def as_list(value: Any) -> list[Any]:
@@ -125,22 +128,82 @@ def test_every_route_of_the_design_is_there_with_its_scope_and_no_other() -> Non
         route: properties["Auth"]["AuthorizationScopes"]
         for function in FUNCTIONS
         for route, properties in routes(function).items()
+        if route != HEALTH
     }
-    assert found == {route: [scope] for route, scope in SCOPES.items()}
+    # Cognito puts the resource server's name before a scope.
+    assert found == {
+        route: [{"Fn::If": ["CreatesUserPool", f"qris-gateway/{scope}", scope]}] for route, scope in SCOPES.items()
+    }
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_every_route_checks_the_callers_token(function: str) -> None:
     authorizers = RESOURCES["Api"]["Properties"]["Auth"]["Authorizers"]
     assert RESOURCES["Api"]["Properties"]["Auth"]["DefaultAuthorizer"] in authorizers
-    for properties in routes(function).values():
-        assert properties["Auth"]["Authorizer"] in authorizers
+    for route, properties in routes(function).items():
         assert properties["ApiId"] == {"Ref": "Api"}
+        if route != HEALTH:
+            assert properties["Auth"]["Authorizer"] in authorizers
+
+
+def test_the_open_route_is_throttled_harder_than_the_others_and_says_nothing() -> None:
+    properties = RESOURCES["Api"]["Properties"]
+    limits = properties["RouteSettings"][HEALTH]
+    assert 0 < limits["ThrottlingRateLimit"] < properties["DefaultRouteSettings"]["ThrottlingRateLimit"]
+    assert 0 < limits["ThrottlingBurstLimit"] < properties["DefaultRouteSettings"]["ThrottlingBurstLimit"]
+    assert set(routes("HealthFunction")) == {HEALTH}
+    event = json.loads((ROOT / "events/health/anybody.json").read_text())
+    answer = importlib.import_module("health.handler").lambda_handler(event, None)
+    assert answer == {"statusCode": 204, "headers": {"cache-control": "no-store"}}
 
 
 @pytest.mark.parametrize("function", [function for function in FUNCTIONS if routes(function)])
 def test_a_function_behind_the_api_ends_before_the_api_gives_up(function: str) -> None:
     assert FUNCTIONS[function]["Timeout"] < HTTP_API_TIMEOUT_SECONDS
+
+
+def test_the_user_pool_knows_the_routes_scopes_and_only_machines_get_tokens_there() -> None:
+    assert {name for name, resource in RESOURCES.items() if resource["Type"].startswith("AWS::Cognito::")} == {
+        name for name, resource in RESOURCES.items() if resource.get("Condition") == "CreatesUserPool"
+    }
+    scopes = RESOURCES["ResourceServer"]["Properties"]["Scopes"]
+    assert {scope["ScopeName"] for scope in scopes} == set(SCOPES.values())
+    client = RESOURCES["UserPoolClient"]["Properties"]
+    assert client["AllowedOAuthFlows"] == ["client_credentials"]
+    assert {each["Fn::Sub"] for each in client["AllowedOAuthScopes"]} == {
+        f"${{ResourceServer}}/{scope}" for scope in SCOPES.values()
+    }
+    assert RESOURCES["ResourceServer"]["Properties"]["Identifier"] == "qris-gateway"
+    assert RESOURCES["UserPool"]["Properties"]["AdminCreateUserConfig"] == {"AllowAdminCreateUserOnly": True}
+
+
+@pytest.mark.parametrize(
+    ("given", "is_right"),
+    [
+        ({"JwtIssuer": "https://issuer.example", "JwtAudience": "gateway"}, True),
+        ({"JwtIssuer": "https://issuer.example"}, False),
+        ({"JwtAudience": "gateway"}, False),
+        ({"CreateUserPool": "yes"}, True),
+        ({"CreateUserPool": "yes", "MerchantClaim": "merchant_id"}, False),
+        ({"CreateUserPool": "yes", "JwtIssuer": "https://issuer.example", "JwtAudience": "gateway"}, False),
+    ],
+)
+def test_a_stack_has_one_issuer_and_a_claim_only_if_its_tokens_have_it(given: dict[str, str], is_right: bool) -> None:
+    resolver = Resolver(Template(TEMPLATE, overrides={"MerchantId": "m1"} | given), {})
+    failed = [
+        assertion["AssertDescription"]
+        for name, rule in TEMPLATE["Rules"].items()
+        if resolver.truth(rule["RuleCondition"], name)
+        for assertion in rule["Assertions"]
+        if not resolver.truth(assertion["Assert"], name)
+    ]
+    assert (failed == []) is is_right
+
+
+@pytest.mark.parametrize("environment", ["staging", "production"])
+def test_an_environment_has_an_issuer_or_a_user_pool(environment: str) -> None:
+    given = overrides(environment)
+    assert ({"JwtIssuer", "JwtAudience"} <= set(given)) != (given.get("CreateUserPool") == "yes")
 
 
 # ------------------------------------------------------------------------------------------- functions
@@ -176,10 +239,10 @@ def test_every_function_has_a_log_group_with_a_retention_of_its_own(function: st
     assert RESOURCES[group]["Properties"]["RetentionInDays"] == {"Ref": "LogRetentionDays"}
 
 
-def test_every_log_group_has_a_retention() -> None:
-    assert [
-        name for name, group in of_type("AWS::Logs::LogGroup").items() if not group["Properties"].get("RetentionInDays")
-    ] == []
+def test_every_log_group_has_a_retention_and_the_key() -> None:
+    for name, group in of_type("AWS::Logs::LogGroup").items():
+        assert group["Properties"]["RetentionInDays"] == {"Ref": "LogRetentionDays"}, name
+        assert group["Properties"]["KmsKeyId"] == OWN_KEY, name
 
 
 # ----------------------------------------------------------------------------------------------- roles
@@ -190,19 +253,23 @@ def test_no_role_has_a_wildcard_action_or_reaches_every_resource(function: str) 
     for statement in statements(function):
         assert statement["Effect"] == "Allow"
         assert [action for action in as_list(statement["Action"]) if "*" in action] == []
-        assert "*" not in as_list(statement["Resource"])
+        if statement["Sid"] != "SendTraces":  # X-Ray knows no resource to name
+            assert "*" not in as_list(statement["Resource"])
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_no_role_may_change_or_delete_what_the_audit_table_holds(function: str) -> None:
-    allowed = {"dynamodb:Query"} if function == "AuditQueryFunction" else {"dynamodb:PutItem"}
-    assert actions_on(function, "AuditTable") == allowed
+    allowed = {"AuditQueryFunction": {"dynamodb:Query"}, "HealthFunction": set()}
+    assert actions_on(function, "AuditTable") == allowed.get(function, {"dynamodb:PutItem"})
 
 
 def test_the_audit_query_may_only_read_the_audit_table() -> None:
-    assert [statement["Resource"] for statement in statements("AuditQueryFunction")] == [
-        {"Fn::GetAtt": "AuditTable.Arn"}
-    ]
+    assert {statement["Sid"]: statement["Action"] for statement in statements("AuditQueryFunction")} == {
+        "WriteLogs": ["logs:CreateLogStream", "logs:PutLogEvents"],
+        "SendTraces": ["xray:PutTelemetryRecords", "xray:PutTraceSegments"],
+        "UseKey": ["kms:Decrypt", "kms:DescribeKey"],
+        "ReadAudit": "dynamodb:Query",
+    }
 
 
 def test_no_role_may_delete_from_the_ledger_and_the_status_check_cannot_reach_it() -> None:
@@ -227,7 +294,7 @@ def test_every_table_is_encrypted_recoverable_and_kept(table: str) -> None:
     assert resource["DeletionPolicy"] == resource["UpdateReplacePolicy"] == "Retain"
     assert properties["DeletionProtectionEnabled"] is True
     assert properties["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
-    assert properties["SSESpecification"] == {"SSEEnabled": True}
+    assert properties["SSESpecification"] == {"SSEEnabled": True, "SSEType": "KMS", "KMSMasterKeyId": OWN_KEY}
     assert properties["BillingMode"] == "PAY_PER_REQUEST"
 
 
@@ -236,6 +303,7 @@ def test_every_secret_is_kept_and_none_stands_in_the_template(secret: str) -> No
     resource = RESOURCES[secret]
     assert resource["DeletionPolicy"] == resource["UpdateReplacePolicy"] == "Retain"
     assert "SecretString" not in resource["Properties"]
+    assert resource["Properties"]["KmsKeyId"] == OWN_KEY
 
 
 # ----------------------------------------------------------------------------------------------- queue
@@ -272,7 +340,8 @@ def test_the_functions_know_the_queues_own_receive_limit() -> None:
 
 @pytest.mark.parametrize("queue", QUEUES)
 def test_every_queue_is_encrypted_takes_only_tls_and_keeps_messages_for_14_days(queue: str) -> None:
-    assert QUEUES[queue]["SqsManagedSseEnabled"] is True
+    assert QUEUES[queue]["SqsManagedSseEnabled"] == {"Fn::If": ["HasKmsKey", False, True]}
+    assert QUEUES[queue]["KmsMasterKeyId"] == OWN_KEY
     assert QUEUES[queue]["MessageRetentionPeriod"] == 14 * 24 * 3600
     [policy] = [p["Properties"] for p in of_type("AWS::SQS::QueuePolicy").values()]
     assert {"Ref": queue} in policy["Queues"]
@@ -293,6 +362,26 @@ def test_every_parameter_says_what_it_is_and_refuses_what_it_is_not(parameter: s
     assert {"AllowedPattern", "AllowedValues", "MinValue"} & set(rules)
     if "Default" in rules:
         assert is_allowed(parameter, str(rules["Default"]))
+
+
+def test_every_parameter_stands_in_one_group_and_in_the_guide() -> None:
+    groups = TEMPLATE["Metadata"]["AWS::CloudFormation::Interface"]["ParameterGroups"]
+    assert sorted(name for group in groups for name in group["Parameters"]) == sorted(PARAMETERS)
+    section = (ROOT / "README.md").read_text().partition("\n### Parameters\n")[2].partition("\n## ")[0]
+    documented = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
+    assert sorted(documented) == sorted(PARAMETERS)
+
+
+def test_a_deployment_stamps_its_configuration_where_the_template_expects_it() -> None:
+    """Else a change of parameters alone would publish no version, and reach nobody."""
+    assert TEMPLATE["Globals"]["Function"]["Tags"] == {"Configuration": "unstamped"}
+    assert "s/Configuration: unstamped/Configuration: $$stamp/" in (ROOT / "Makefile").read_text()
+
+
+def test_production_shifts_traffic_gradually_and_its_alarms_reach_somebody() -> None:
+    given = overrides("production")
+    assert given["DeploymentPreference"] == "Canary10Percent5Minutes"
+    assert "AlarmTopicArn" in given
 
 
 @pytest.mark.parametrize("environment", ["local", "staging", "production"])
@@ -377,6 +466,9 @@ def check_http_event(event: dict[str, Any]) -> None:
     query = event.get("queryStringParameters", {})
     assert event["rawQueryString"] == "&".join(f"{name}={value}" for name, value in query.items())
     assert [name for name in event["headers"] if name != name.lower()] == []
+    if event["routeKey"] == HEALTH:
+        assert "authorizer" not in context
+        return
     jwt = context["authorizer"]["jwt"]
     assert jwt["scopes"] == [SCOPES[event["routeKey"]]]
     assert SCOPES[event["routeKey"]] in jwt["claims"]["scope"].split()

@@ -1,0 +1,427 @@
+"""docs/openapi.yaml says what the template routes, what the code takes and what it answers; no less and no more."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from copy import deepcopy
+from datetime import UTC, datetime
+from decimal import Decimal
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import example, given
+from hypothesis import strategies as st
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+import indodana
+from devstack import pages
+from devstack.pages import operations
+from devstack.template import Route, Template
+from http_api import problems
+from http_api.requests import Forbidden
+from http_api.responses import Response, json_response, location, refund_view, refunds_view
+from refunds import audit, validation
+from refunds.dynamodb import from_item
+from refunds.errors import InvalidRequest
+from refunds.ledger import OrderRefunds
+from refunds.model import (
+    OPEN_STATUSES,
+    Failure,
+    FailureCode,
+    Order,
+    OrderKey,
+    Origin,
+    Reason,
+    Refund,
+    RefundRequest,
+    RefundStatus,
+    first_record,
+)
+from refunds.upstream import UpstreamSaid
+from tests.openapi import DOCUMENT, complaints, inlined, schema
+from tests.unit.test_problems import DOMAIN, FAILURES, UPSTREAM
+
+ROOT = Path(__file__).parents[2]
+ROUTES = Template.load_local().model().routes
+OPERATIONS = {f"{method} {path}": inlined(operation) for method, path, operation in operations(DOCUMENT)}
+PROBLEM = "application/problem+json"
+ORDER = OrderKey("m1", "A&B")
+ORIGIN = Origin("back-office", "api", "request-1")
+AT = datetime(2026, 11, 22, 7, 5, tzinfo=UTC)
+FAILURE = Failure(FailureCode.UPSTREAM_REFUSED, "because", 422, "ValidationError", "too late")
+
+
+def request(**changes: Any) -> RefundRequest:
+    given: dict[str, Any] = {
+        "amount": Decimal("1000.5"),
+        "reason": Reason.OTHERS,
+        "note": "a note",
+        "requested_by": "rina",
+    }
+    return RefundRequest(ORDER, "key", **given | changes)
+
+
+def refund(status: RefundStatus, **changes: Any) -> Refund:
+    return first_record(request(), status, AT, "back-office", **changes)
+
+
+# ---- the document itself
+
+
+def test_it_is_openapi_3_1() -> None:
+    text = (ROOT / "docs" / "openapi.yaml").read_text(encoding="utf-8")
+    assert DOCUMENT["openapi"].startswith("3.1.")
+    OpenAPIV31SpecValidator(yaml.safe_load(text)).validate()
+
+
+def test_every_component_is_used() -> None:
+    used = set(re.findall(r"#/components/(\w+/[\w-]+)", json.dumps(DOCUMENT, default=str)))
+    used |= {
+        f"securitySchemes/{name}" for operation in OPERATIONS.values() for use in operation["security"] for name in use
+    }
+    assert used == {f"{kind}/{name}" for kind, named in DOCUMENT["components"].items() for name in named}
+
+
+def examples(node: Any, where: str) -> Iterator[tuple[str, Any, Any]]:
+    """Where it stands, its schema, the example; of media types, parameters, headers and schemas alike."""
+    if isinstance(node, list):
+        for index, item in enumerate(node):
+            yield from examples(item, f"{where}/{index}")
+    if not isinstance(node, dict):
+        return
+    if isinstance(node.get("schema"), dict):
+        if "example" in node:
+            yield where, node["schema"], node["example"]
+        for name, found in node.get("examples", {}).items():
+            yield f"{where} {name}", node["schema"], found["value"]
+    elif isinstance(node.get("examples"), list):
+        for found in node["examples"]:
+            yield where, node, found
+    for name, value in node.items():
+        if name not in ("example", "examples", "value"):
+            yield from examples(value, f"{where}/{name}")
+
+
+EXAMPLES = [
+    *examples(OPERATIONS, ""),
+    *examples(inlined(DOCUMENT["components"]["schemas"]), "schemas"),
+]
+
+
+@pytest.mark.parametrize(("where", "rules", "value"), EXAMPLES, ids=[where for where, _, _ in EXAMPLES])
+def test_an_example_is_what_it_is_an_example_of(where: str, rules: Any, value: Any) -> None:
+    assert complaints(rules, value) == []
+
+
+@pytest.mark.parametrize("key", OPERATIONS)
+def test_an_operation_shows_how_it_is_used_and_what_it_answers(key: str) -> None:
+    operation = OPERATIONS[key]
+    bodies = [operation["requestBody"]] if "requestBody" in operation else []
+    for content in [body["content"]["application/json"] for body in bodies]:
+        assert content["examples"]
+    for parameter in operation["parameters"]:
+        assert not parameter.get("required") or "example" in parameter, parameter["name"]
+    for status, answer in operation["responses"].items():
+        assert status == "204" or any("examples" in content for content in answer["content"].values()), status
+
+
+# By the first field of the object.
+README_SHOWS = {"amount": "RefundRequest", "refundId": "Refund", "outcome": "Resolution"}
+
+
+def test_the_readmes_examples_are_right() -> None:
+    blocks = "\n".join(re.findall(r"^ {4}(.*)$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE))
+    decoder = json.JSONDecoder(parse_float=Decimal)
+    values = [decoder.raw_decode(blocks, start.start())[0] for start in re.finditer(r"^\{", blocks, re.MULTILINE)]
+    shown = {README_SHOWS[first]: value for value in values if (first := next(iter(value))) in README_SHOWS}
+
+    assert set(shown) == set(README_SHOWS.values())
+    assert [complaint for name, value in shown.items() for complaint in complaints(schema(name), value)] == []
+
+
+# ---- the template
+
+
+def test_its_operations_are_the_templates_routes() -> None:
+    assert set(OPERATIONS) == {route.key for route in ROUTES}
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.key)
+def test_an_operation_wants_the_scopes_of_its_route(route: Route) -> None:
+    wanted = [{"jwt": list(route.scopes)}] if route.authorizer else []
+    operation = OPERATIONS[route.key]
+
+    assert operation["security"] == wanted
+    assert bool(wanted) == {"401", "403"}.issubset(operation["responses"])
+    scheme = DOCUMENT["components"]["securitySchemes"]["jwt"]
+    assert all(f"`{scope}`" in scheme["description"] for scope in route.scopes)
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.key)
+def test_an_operation_has_the_parameters_of_its_path(route: Route) -> None:
+    named = {parameter["name"] for parameter in OPERATIONS[route.key]["parameters"] if parameter["in"] == "path"}
+    assert named == set(re.findall(r"\{(\w+)\}", route.path))
+
+
+# ---- what the code takes
+
+
+def test_the_patterns_are_the_codes() -> None:
+    patterns = {
+        "MerchantOrderId": validation.MERCHANT_ORDER_ID,
+        "RefundId": validation.REFUND_ID,
+        "IdempotencyKey": validation.IDEMPOTENCY_KEY,
+    }
+    assert {name: schema(name)["pattern"] for name in patterns} == {
+        name: f"^{pattern.pattern}$" for name, pattern in patterns.items()
+    }
+
+
+def test_the_limits_are_the_codes() -> None:
+    body, resolution = schema("RefundRequest"), schema("Resolution")
+    limit = DOCUMENT["components"]["parameters"]["Limit"]["schema"]
+    assert schema("RequestAmount")["maximum"] == validation.MAX_AMOUNT
+    assert body["properties"]["note"]["maxLength"] == validation.MAX_NOTE
+    assert body["properties"]["requestedBy"]["maxLength"] == validation.MAX_REQUESTED_BY
+    assert resolution["properties"]["evidence"]["maxLength"] == validation.MAX_EVIDENCE
+    assert (limit["minimum"], limit["maximum"], limit["default"]) == (1, validation.MAX_PAGE, validation.DEFAULT_PAGE)
+    assert {schema(name)["properties"][items]["maxItems"] for name, items in PAGES} == {validation.MAX_PAGE}
+    for operation in OPERATIONS.values():
+        if "requestBody" in operation:
+            assert f"{validation.MAX_BODY_BYTES // 1024} KiB" in operation["requestBody"]["description"]
+
+
+PAGES = [("RefundPage", "refunds"), ("AuditPage", "records")]
+
+
+def test_the_fields_are_the_codes() -> None:
+    assert tuple(schema("RefundRequest")["properties"]) == validation.REFUND_FIELDS
+    assert tuple(schema("Resolution")["properties"]) == validation.RESOLUTION_FIELDS
+
+
+def test_the_enums_are_the_codes() -> None:
+    steps = [f"REFUND_{status}" for status in RefundStatus]
+    others = {value for name, value in vars(audit).items() if name.isupper() and isinstance(value, str)}
+    assert schema("Reason")["enum"] == list(Reason)
+    assert schema("RefundStatus")["enum"] == list(RefundStatus)
+    assert schema("OpenStatus")["enum"] == list(OPEN_STATUSES)
+    assert schema("FailureCode")["enum"] == list(FailureCode)
+    assert schema("Resolution")["properties"]["outcome"]["enum"] == list(validation.RESOLUTION_OUTCOMES)
+    assert set(schema("AuditRecord")["properties"]["action"]["enum"]) == {*steps, *others}
+
+
+def is_taken(body: dict[str, Any]) -> bool:
+    try:
+        validation.refund_request(ORDER, "key", body)
+    except InvalidRequest:
+        return False
+    return True
+
+
+@given(st.decimals(allow_nan=False, allow_infinity=False) | st.decimals(-1, 10**16, places=2) | st.integers(-1, 10**17))
+@example(Decimal("0.01"))
+@example(Decimal("0.001"))
+@example(validation.MAX_AMOUNT)
+@example(validation.MAX_AMOUNT + Decimal("0.01"))
+@example(Decimal("1E+3"))
+@example(Decimal("-1"))
+@example(Decimal("0"))
+def test_an_amount_is_taken_where_the_document_says_so(amount: Decimal | int) -> None:
+    amount = Decimal(amount)
+    if abs(amount.adjusted()) > 20:  # beyond what a schema's own arithmetic can tell
+        assert not validation.is_money(amount)
+    elif validation.is_money(amount):
+        assert complaints(schema("RequestAmount"), amount) == []
+    elif complaints(schema("RequestAmount"), amount) == []:
+        # A schema sees the number, the code its spelling, too: 1.000 has three decimals.
+        assert amount.normalize().as_tuple() != amount.as_tuple()
+
+
+@given(st.text(max_size=120) | st.text(st.characters(max_codepoint=0x2100), max_size=12), st.booleans())
+@example("\u200d", False)
+@example("two\nlines", True)
+@example("\x85", False)
+def test_no_text_is_taken_that_the_document_forbids(text: str, as_note: bool) -> None:
+    body = {"reason": "OTHERS", "requestedBy": "rina"} | {"note" if as_note else "requestedBy": text}
+    if is_taken(body):
+        assert complaints(schema("RefundRequest"), body) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"amount": 0},
+        {"amount": "1000"},
+        {"amount": None},
+        {"amount": True},
+        {"amount": Decimal("0.005")},
+        {"reason": "BECAUSE"},
+        {"reason": None},
+        {"note": ""},
+        {"note": "a bell \a"},
+        {"note": None},
+        {"note": "x" * 501},
+        {"requestedBy": ""},
+        {"requestedBy": "two\nlines"},
+        {"requestedBy": 7},
+        {"currency": "IDR"},
+    ],
+    ids=str,
+)
+def test_what_the_code_refuses_the_document_forbids(change: dict[str, Any]) -> None:
+    body = {"amount": Decimal(1000), "reason": "OTHERS", "requestedBy": "rina"} | change
+    assert not is_taken({name: Decimal(value) if type(value) is int else value for name, value in body.items()})
+    assert complaints(schema("RefundRequest"), body)
+
+
+# ---- what the code answers
+
+
+def answers() -> list[Response]:
+    """One of each that http_api.problems can give."""
+    return [
+        *(found for kind in UPSTREAM if (found := problems.from_error(kind("it went wrong", http_status=500), "r"))),
+        *(found for error, *_ in DOMAIN.values() if (found := problems.from_error(error, "r"))),
+        problems.from_error(indodana.Refused("it went wrong", http_status=404), "r") or {},
+        problems.from_error(Forbidden("no merchant"), "r") or {},
+        *(problems.from_failure(Failure(code, "because"), "r") for code in FAILURES),
+        problems.from_failure(FAILURE, "r", refund(RefundStatus.FAILED, failure=FAILURE), replayed=True),
+        problems.in_progress(refund(RefundStatus.SUBMITTING), "r"),
+        problems.internal_error("r"),
+    ]
+
+
+ANSWERS = answers()
+
+
+def documented_problems() -> dict[tuple[int, str], list[Any]]:
+    """Status and code: the responses that have them."""
+    found: dict[tuple[int, str], list[Any]] = {}
+    for operation in OPERATIONS.values():
+        for response in operation["responses"].values():
+            for part in response.get("content", {}).get(PROBLEM, {"schema": {"allOf": []}})["schema"]["allOf"][1:]:
+                for code in part["properties"]["code"]["enum"]:
+                    found.setdefault((part["properties"]["status"]["const"], code), []).append(response)
+    return found
+
+
+def test_every_problem_of_the_code_is_in_the_document_and_no_other() -> None:
+    given = {(answer["statusCode"], json.loads(answer["body"])["code"]) for answer in ANSWERS}
+    source = Path(problems.__file__).read_text(encoding="utf-8")
+    codes = {*re.findall(r'"([A-Z]+_?[A-Z_]+)"', source), *FailureCode}
+
+    assert set(documented_problems()) == given
+    assert {code for _, code in given} == codes == set(schema("ProblemCode")["enum"])
+
+
+@pytest.mark.parametrize("answer", ANSWERS, ids=lambda answer: json.loads(answer["body"])["code"])
+def test_a_problem_is_as_the_document_has_it(answer: Response) -> None:
+    body = json.loads(answer["body"], parse_float=Decimal)
+    responses = documented_problems()[answer["statusCode"], body["code"]]
+    documented = {name.lower() for response in responses for name in response.get("headers", {})}
+
+    assert answer["headers"].keys() - {"content-type", "cache-control"} <= documented
+    for response in responses:
+        assert complaints(response["content"][PROBLEM]["schema"], body) == []
+
+
+@pytest.mark.parametrize("key", OPERATIONS)
+def test_a_problems_examples_are_one_of_each_of_its_codes(key: str) -> None:
+    for status, response in OPERATIONS[key]["responses"].items():
+        content = response.get("content", {}).get(PROBLEM)
+        if content:
+            assert set(content["examples"]) == set(content["schema"]["allOf"][1]["properties"]["code"]["enum"])
+            for code, shown in content["examples"].items():
+                value = shown["value"]
+                assert (value["code"], value["status"]) == (code, int(status))
+                assert value["title"] == HTTPStatus(int(status)).phrase
+                assert value["type"] == f"urn:qris-gateway:problem:{code.lower().replace('_', '-')}"
+
+
+def body_of(value: Any) -> Any:
+    return json.loads(json_response(200, value)["body"], parse_float=Decimal)
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        *(refund(status, reserved_amount=Decimal("1000.5")) for status in RefundStatus),
+        refund(RefundStatus.FAILED, failure=FAILURE, transaction_amount=Decimal(2000)),
+        first_record(request(amount=None, note=None), RefundStatus.QUEUED, AT, "back-office"),
+    ],
+    ids=lambda found: found.status,
+)
+def test_a_refund_is_as_the_document_has_it(found: Refund) -> None:
+    order = Order(Decimal(2000), Decimal("999.5"), reserved=Decimal("1000.5"))
+    assert complaints(schema("Refund"), body_of(refund_view(found))) == []
+    assert complaints(schema("OrderRefunds"), body_of(refunds_view("A&B", OrderRefunds(order, [found])))) == []
+    assert complaints(schema("OrderRefunds"), body_of(refunds_view("A&B", OrderRefunds(None, [found])))) == []
+    assert complaints(schema("RefundPath"), location(found)) == []
+
+
+def test_an_audit_record_is_as_the_document_has_it() -> None:
+    said = UpstreamSaid(200, "{}")
+    before, after = refund(RefundStatus.UNKNOWN), refund(RefundStatus.FAILED, failure=FAILURE)
+    records = [
+        audit.transition_record(before, after, ORIGIN, cause="x", upstream=said, evidence="y"),
+        audit.transition_record(None, refund(RefundStatus.QUEUED), ORIGIN),
+        audit.refusal_record(request(amount=None, note=None), FAILURE, AT, ORIGIN, said),
+        audit.status_record(ORDER, AT, ORIGIN, "PAID", said, Decimal(5)),
+        audit.late_evidence_record(after, AT, ORIGIN, "SUCCEEDED", said),
+        audit.dead_letter_record(ORDER, "message-1", AT, ORIGIN, "no JSON", "0" * 64),
+    ]
+    shown: set[str] = set()
+    for record in records:
+        value = body_of({k: v for k, v in from_item(record).items() if k not in audit.KEY_ATTRIBUTES})
+        assert complaints(schema("AuditRecord"), value) == []
+        shown |= value.keys()
+    assert shown == schema("AuditRecord")["properties"].keys()
+
+
+def test_a_status_has_the_fields_that_indodana_documents() -> None:
+    documented = set(indodana.client._DOCUMENTED_FIELDS)
+    assert set(schema("Transaction")["properties"]) == documented
+
+
+# ---- the page
+
+
+def test_the_page_names_every_operation_code_and_schema() -> None:
+    page = pages.html(DOCUMENT)
+    for operation in OPERATIONS.values():
+        assert f"<article id='{operation['operationId']}'>" in page
+    for code in schema("ProblemCode")["enum"]:
+        assert f"<td><code>{code}</code></td>" in page
+    for name in DOCUMENT["components"]["schemas"]:
+        assert f"id='schema-{name}'" in page
+
+
+def test_the_page_needs_nothing_from_elsewhere_and_its_links_lead_somewhere() -> None:
+    body, headers = pages.serve("/docs", "http://127.0.0.1:9999") or (b"", ())
+    page = body.decode()
+    anchors = set(re.findall(r"\bid='?([\w-]+)", page))
+
+    assert not re.search(r"<(script|link|img|iframe)|@import|url\(", page)
+    assert set(re.findall(r"href='([^'#][^']*)'", page)) == {"/openapi.json"}
+    assert set(re.findall(r"href='#([^']*)'", page)) <= anchors
+    assert "default-src 'none'" in dict(headers)["content-security-policy"]
+    assert "curl -sS 'http://127.0.0.1:9999/v1/transactions/ORDER-PAID'" in page.replace("&#x27;", "'")
+
+
+def test_the_page_shows_markup_as_text() -> None:
+    document = deepcopy(DOCUMENT)
+    evil = "<script>alert('`1`')</script>"
+    document["info"]["description"] = document["info"]["title"] = document["info"]["summary"] = evil
+    document["components"]["schemas"]["Problem"]["properties"]["detail"]["description"] = evil
+
+    assert "<script" not in pages.html(document)
+
+
+def test_only_its_own_paths_are_served() -> None:
+    assert pages.serve("/v1/refunds", "http://127.0.0.1:9999") is None
+    assert pages.serve("/docs/x", "http://127.0.0.1:9999") is None

@@ -355,6 +355,8 @@ class RefundWorkflow:
                 return self._write_outcome(late, verdict, origin, seconds_left)
             except RefundChanged as changed:
                 late = changed.current
+        if verdict.status is RefundStatus.UNKNOWN:  # which contradicts nothing
+            return late
         log.error(
             "refund %s of order %s is on record as %s, but its submission came to %s: %s",
             *(late.refund_id, _order(late), late.status, verdict.status, verdict.cause),

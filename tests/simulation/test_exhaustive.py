@@ -49,7 +49,7 @@ def test_every_schedule_with_two_kills_and_two_faults_keeps_every_promise(
     assert isinstance(result, Explored), result
     with capsys.disabled():
         print(f"\n  {name}: {result.schedules:,} schedules, {result.states:,} states, {result.steps:,} steps", end="")
-    assert result.schedules > 100
+    assert result.schedules > 40  # a world in which nothing can go wrong would have one
 
 
 def test_hundreds_of_storms_keep_every_promise(

@@ -66,7 +66,6 @@ TOLD_TRUTH = "a caller is told the truth"
 TOLD_OF_ITS_OWN = "a caller is told of what it asked for"
 AS_ASKED = "what moves is what was asked for"
 TOOK_ALL = "all that remains leaves nothing"
-ONLY_PAID = "only a paid order is refunded"
 EXPLAINED = "every dead letter is explained by a record"
 NOT_KEPT = "no secret and no name is kept"
 
@@ -215,7 +214,7 @@ MUTANTS = (
     _mutant(
         "any-status-is-paid",
         "Only what is known to be fraud is not refunded, instead of only what is PAID being refunded.",
-        ONLY_PAID,
+        NOT_MORE_THAN_PAID,
         "an_order_that_is_not_paid",
         (WORKFLOW, 'if state != "PAID":', 'if state == "REJECTED":'),
     ),
@@ -388,7 +387,7 @@ MUTANTS = (
     _mutant(
         "lease-ignored",
         "A refund that somebody is submitting is submitted by another.",
-        AT_MOST_ONCE,
+        LEGAL,
         "one_message_delivered_twice",
         (
             MODEL,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
-from refunds.model import AmbiguousRefunds, RefundStatus
+from refunds.model import AmbiguousRefunds
 from tests.simulation import worlds
 from tests.simulation.engine import Fault, Invocation
 from tests.simulation.explore import Small
@@ -17,7 +17,6 @@ from tests.simulation.worlds import LEASE_AND_MORE, ORDER, run_to
 
 OTHER_ORDER = "ORDER-2"
 AMOUNT = Decimal(100_000)
-OPEN = (RefundStatus.QUEUED, RefundStatus.SUBMITTING, RefundStatus.UNKNOWN)
 
 
 def widened(build: Callable[[], Small], kills: int, faults: int) -> Callable[[], Small]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -42,6 +43,7 @@ QUEUE, DEAD_LETTERS = "https://sqs/refunds", "https://sqs/dead-letters"
 API_SECONDS, WORKER_SECONDS, RECONCILER_SECONDS = 29.0, 40.0, 60.0  # template.yaml's timeouts
 VISIBILITY_SECONDS = 240
 MAX_RECEIVE_COUNT = 10
+CONFLICT = "transaction conflict"
 CREATE = "POST /v1/transactions/{merchantOrderId}/refunds"
 RESOLVE = "POST /v1/transactions/{merchantOrderId}/refunds/{refundId}/resolution"
 
@@ -148,7 +150,7 @@ def dynamodb_faults(name: str, client: Any, effect: Callable[[], Any]) -> list[F
     if writes:
         faults.append(Fault("done, and its answer lost", lost, leaves_doubt=True))
     if name == "transact_write_items":
-        faults += [Fault("done, its answer lost, and repeated", repeated), Fault("transaction conflict", conflict)]
+        faults += [Fault("done, its answer lost, and repeated", repeated), Fault(CONFLICT, conflict)]
     return faults
 
 
@@ -200,6 +202,7 @@ class SimulatedWorld:
         )
         self._sandboxes: list[Gateway] = []
         self._caches: dict[int, list[tuple[float, str]]] = {}
+        self._conflicts: Counter[tuple[str, str | None]] = Counter()  # a fiber's trace, and so the state, has them too
 
     # ---- time
 
@@ -218,9 +221,17 @@ class SimulatedWorld:
     def run(self, fiber: Fiber, fault: Fault | None = None) -> None:
         self.acting = fiber.invocation
         call = fiber.call
-        if fault and fault.leaves_doubt and call and call.refund_id:
+        if fault and call and call.refund_id and (fault.leaves_doubt or self._conflicts_for_good(fiber, call, fault)):
             self.watch.excused.add(call.refund_id)
         perform(fiber, fault)
+
+    def _conflicts_for_good(self, fiber: Fiber, call: Call, fault: Fault) -> bool:
+        """One conflict is to be tried again and excuses nothing; as many as the ledger has tries do."""
+        if fault.name != CONFLICT:
+            return False
+        where = (fiber.invocation.name, call.refund_id)
+        self._conflicts[where] += 1
+        return self._conflicts[where] >= refunds.ledger.CONFLICT_TRIES
 
     def kill_after_effect(self, fiber: Fiber) -> None:
         """The call takes effect, and the process dies before it learns of it."""

@@ -399,7 +399,9 @@ def test_a_refund_is_refused_or_taken_whatever_is_sent(
             "note": st.text(PRINTABLE | LINES, min_size=1),
         },
     ).filter(lambda fields: fields.get("note", "-").strip()),
-    st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), min_size=1, max_size=255),
+    st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), min_size=1, max_size=255).filter(
+        lambda key: key == key.strip()
+    ),
     st.sampled_from(["now", "later", "queue"]),
     st.booleans(),
 )

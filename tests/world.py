@@ -20,7 +20,7 @@ import reconciler.handler
 import refund_api.handler
 import refund_worker.handler
 import status_check.handler
-from assembly import AwsClients
+from aws import AwsClients
 from devstack.simulator_control import SimulatorControl
 from refunds.model import OrderKey
 from settings import Settings
@@ -89,8 +89,8 @@ class World:
     def reassemble(self, **settings: Any) -> None:
         """As if every function had been started anew, perhaps with other settings."""
         self.settings = replace(self.settings, **settings)
-        self.gateway_clients = AwsClients.create()
-        self.gateway = assembly.assemble(self.settings, self.gateway_clients, clock=self.clock)
+        self.gateway_clients = AwsClients()
+        self.gateway = assembly.Gateway(self.settings, self.gateway_clients, clock=self.clock)
 
     # ---- Indodana's side
 

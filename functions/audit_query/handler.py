@@ -30,3 +30,6 @@ ROUTES = {"GET /v1/transactions/{merchantOrderId}/audit": get_timeline}
 
 def lambda_handler(event: Event, context: LambdaContext) -> Response:
     return serve(event, context, ROUTES)
+
+
+assembly.start(lambda gateway: gateway.audit_log)

@@ -19,3 +19,6 @@ def lambda_handler(_event: Mapping[str, Any], context: LambdaContext) -> dict[st
     telemetry.open_refunds(counts)
     telemetry.logger.info("reconciled", extra=dataclasses.asdict(counts))
     return dataclasses.asdict(counts)
+
+
+assembly.start(lambda gateway: gateway.reconciler)

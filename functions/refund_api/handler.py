@@ -90,3 +90,6 @@ ROUTES = {
 
 def lambda_handler(event: Event, context: LambdaContext) -> Response:
     return serve(event, context, ROUTES)
+
+
+assembly.start(lambda gateway: gateway.workflow)

@@ -31,3 +31,6 @@ def _message(record: Mapping[str, Any]) -> Message:
         sender=attributes["SenderId"],
         sent_at=datetime.fromtimestamp(int(attributes["SentTimestamp"]) / 1000, UTC),
     )
+
+
+assembly.start(lambda gateway: gateway.worker)

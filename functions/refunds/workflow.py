@@ -63,7 +63,7 @@ log = logging.getLogger("refunds")
 # for clocks that differ: when it has run out, nobody can be about to submit any more. It is not much longer, for a
 # refund whose process died shows as SUBMITTING until then.
 LEASE_SECONDS = 45
-# One try of a write at its longest: connect and read, as the AWS clients are configured (assembly.py).
+# One try of a write at its longest: connect and read, as the AWS clients are configured (aws.py).
 SETTLE_SECONDS = 6
 # Waits between attempts while Indodana cannot take a refund: 2, 4, 8 s … up to a quarter of an hour.
 BACKOFF_BASE_SECONDS = 2

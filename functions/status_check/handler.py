@@ -23,3 +23,6 @@ ROUTES = {"GET /v1/transactions/{merchantOrderId}": get_transaction}
 
 def lambda_handler(event: Event, context: LambdaContext) -> Response:
     return serve(event, context, ROUTES)
+
+
+assembly.start(lambda gateway: gateway.status_checks)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -26,7 +27,7 @@ import refund_worker.handler
 import refunds.ledger
 import status_check.handler
 import telemetry
-from assembly import AwsClients, Gateway, assemble
+from assembly import Gateway
 from indodana import CredentialStore, IndodanaClient
 from refunds.dynamodb import from_item
 from refunds.errors import LedgerUnavailable
@@ -195,10 +196,10 @@ class SimulatedWorld:
         self.indodana = Indodana(credentials, recognises_repeats=resubmits)
         self.watch = Invariants(self.ambiguous_refunds)
         self.indodana.on_movement = self._money_moved
-        self._aws = AwsClients(
-            dynamodb=Stepped(Watched(self.dynamo, self), dynamodb_faults),  # type: ignore[arg-type]
-            sqs=Stepped(self.sqs, sqs_faults),  # type: ignore[arg-type]
-            secretsmanager=Stepped(self.secrets, secrets_faults),  # type: ignore[arg-type]
+        self._aws: Any = SimpleNamespace(
+            dynamodb=Stepped(Watched(self.dynamo, self), dynamodb_faults),
+            sqs=Stepped(self.sqs, sqs_faults),
+            secretsmanager=Stepped(self.secrets, secrets_faults),
         )
         self._sandboxes: list[Gateway] = []
         self._caches: dict[int, list[tuple[float, str]]] = {}
@@ -425,7 +426,7 @@ class SimulatedWorld:
             clock=lambda: self.clock().timestamp(),
             session=self.indodana,  # type: ignore[arg-type]
         )
-        gateway = assemble(
+        gateway = Gateway(
             Settings(**{**vars(SETTINGS), "ambiguous_refunds": self.ambiguous_refunds}),
             self._aws,
             indodana=client,

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
+import marshal
 import re
+import runpy
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from botocore import xform_name
+from botocore.loaders import Loader
 
-BUILD = Path(__file__).parents[2] / ".aws-sam" / "build"
+ROOT = Path(__file__).parents[2]
+BUILD = ROOT / ".aws-sam" / "build"
 LAYER = BUILD / "IndodanaLayer" / "python"
 FUNCTIONS = (
     "StatusCheckFunction",
@@ -33,12 +42,87 @@ def test_the_layer_holds_the_signing_package_and_every_third_party_package() -> 
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_no_distribution_or_module_stands_in_both_a_function_and_the_layer(function: str) -> None:
     assert distributions(BUILD / function) & distributions(LAYER) == set()
-    assert {path.name for path in (BUILD / function).iterdir()} & {path.name for path in LAYER.iterdir()} <= {
-        "requirements.txt"
+    assert {path.name for path in (BUILD / function).iterdir()} & {path.name for path in LAYER.iterdir()} == {
+        "__pycache__"
     }
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_a_built_function_holds_its_handler_and_nothing_compiled(function: str) -> None:
+def test_a_built_function_holds_its_handler(function: str) -> None:
     assert len(list((BUILD / function).glob("*/handler.py"))) == len(FUNCTIONS)
-    assert list((BUILD / function).rglob("*.so")) == []
+    assert not (BUILD / function / "Makefile").exists()
+
+
+def test_the_build_is_the_same_for_every_architecture() -> None:
+    assert list(BUILD.rglob("*.so")) == []
+
+
+@pytest.mark.parametrize(("folder", "where"), [("IndodanaLayer", "/opt"), ("RefundApiFunction", "/var/task")])
+def test_every_module_is_compiled_and_never_checked_against_its_source(folder: str, where: str) -> None:
+    sources = list((BUILD / folder).rglob("*.py"))
+    assert len(sources) > 20
+    for source in sources:
+        compiled = Path(importlib.util.cache_from_source(str(source))).read_bytes()
+        assert compiled[:4] == importlib.util.MAGIC_NUMBER
+        assert int.from_bytes(compiled[4:8], "little") == 0b01, "hash-based, and unchecked"
+        code = marshal.loads(compiled[16:])
+        assert code.co_filename == f"{where}/{source.relative_to(BUILD / folder)}"
+
+
+# ---- botocore's data, trimmed
+
+TRIM = runpy.run_path(str(ROOT / "layers" / "indodana" / "trim.py"))
+CALLED = re.compile(r"self\._client\.([a-z_]+)\b(?!\.)")
+
+
+def test_the_operations_that_are_left_are_those_that_the_code_calls() -> None:
+    called = {
+        name
+        for folder in ("functions", "layers/indodana/indodana")
+        for path in (ROOT / folder).rglob("*.py")
+        for name in CALLED.findall(path.read_text())
+    }
+    left = {xform_name(operation) for operations in TRIM["OPERATIONS"].values() for operation in operations}
+    assert called == left
+
+
+def without_documentation(value: Any) -> Any:
+    if isinstance(value, dict):
+        kept = {name: inner for name, inner in value.items() if name != "documentation" or not isinstance(inner, str)}
+        return {name: without_documentation(inner) for name, inner in kept.items()}
+    return [without_documentation(inner) for inner in value] if isinstance(value, list) else value
+
+
+def shapes_of(description: dict[str, Any], name: str, seen: set[str]) -> Iterator[str]:
+    if name in seen:
+        return
+    seen.add(name)
+    yield name
+    for inner in re.findall(r'"shape": "(\w+)"', json.dumps(description["shapes"][name])):
+        yield from shapes_of(description, inner, seen)
+
+
+@pytest.mark.parametrize("service", TRIM["OPERATIONS"])
+def test_a_trimmed_service_describes_its_operations_and_endpoints_as_botocore_does(service: str) -> None:
+    whole = Loader()
+    trimmed = Loader(extra_search_paths=[str(LAYER / "botocore" / "data")], include_default_search_paths=False)
+    before = without_documentation(whole.load_service_model(service, "service-2"))
+    after = trimmed.load_service_model(service, "service-2")
+    assert after["metadata"] == before["metadata"]
+    assert sorted(after["operations"]) == sorted(TRIM["OPERATIONS"][service])
+    seen: set[str] = set()
+    for name, operation in after["operations"].items():
+        assert operation == before["operations"][name]
+        for inner in re.findall(r'"shape": "(\w+)"', json.dumps(operation)):
+            for shape in shapes_of(before, inner, seen):
+                assert after["shapes"][shape] == before["shapes"][shape]
+    rules = whole.load_service_model(service, "endpoint-rule-set-1")
+    assert trimmed.load_service_model(service, "endpoint-rule-set-1") == without_documentation(rules)
+
+
+def test_every_region_of_every_partition_is_left() -> None:
+    whole = Loader().load_data("endpoints")
+    trimmed = json.loads((LAYER / "botocore" / "data" / "endpoints.json").read_text())
+    for before, after in zip(whole["partitions"], trimmed["partitions"], strict=True):
+        kept = {name: at for name, at in before["services"].items() if name in TRIM["OPERATIONS"]}
+        assert after == before | {"services": kept}

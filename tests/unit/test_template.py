@@ -408,20 +408,11 @@ def test_every_environment_calls_its_own_upstream(environment: str, url: str) ->
 # --------------------------------------------------------------------------------------------- packages
 
 
-@pytest.mark.parametrize(
-    "path", [*ROOT.glob("requirements*.txt"), *ROOT.glob("functions/*.txt"), *ROOT.glob("layers/*/*.txt")], ids=str
-)
+@pytest.mark.parametrize("path", [*ROOT.glob("requirements*.txt"), *ROOT.glob("layers/*/*.txt")], ids=str)
 def test_every_requirement_is_an_exact_version(path: Path) -> None:
     for line in path.read_text().splitlines():
         requirement = line.partition("#")[0].strip()
         assert not requirement or re.fullmatch(r"-r \S+|[A-Za-z0-9._-]+(\[[a-z,]+\])?==[0-9][^\s,;]*", requirement)
-
-
-def test_no_package_is_asked_for_by_both_the_functions_and_the_layer() -> None:
-    def names(path: str) -> set[str]:
-        return {line.partition("==")[0].lower() for line in (ROOT / path).read_text().splitlines() if "==" in line}
-
-    assert names("functions/requirements.txt") & names("layers/indodana/requirements.txt") == set()
 
 
 # ----------------------------------------------------------------------------------------------- events

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-import assembly
+import aws
 from devstack.template import Template
 from indodana import CANCEL_BUDGET_SECONDS, SECRETS_SECONDS, STATUS_BUDGET_SECONDS
 from refunds.workflow import LEASE_SECONDS, SETTLE_SECONDS, SUBMIT_SECONDS
@@ -30,7 +30,7 @@ def test_a_status_check_at_its_slowest_still_answers() -> None:
 
 def test_what_is_set_aside_for_a_call_is_what_its_client_may_take() -> None:
     assert SUBMIT_SECONDS == CANCEL_BUDGET_SECONDS + SETTLE_SECONDS
-    assert assembly.AWS_CONFIG.connect_timeout + assembly.AWS_CONFIG.read_timeout <= SETTLE_SECONDS
-    secrets = assembly.SECRETS_CONFIG
+    assert aws.AWS_CONFIG.connect_timeout + aws.AWS_CONFIG.read_timeout <= SETTLE_SECONDS
+    secrets = aws.SECRETS_CONFIG
     tries = secrets.retries["total_max_attempts"]
     assert tries * (secrets.connect_timeout + secrets.read_timeout) <= SECRETS_SECONDS

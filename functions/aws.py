@@ -1,0 +1,42 @@
+"""The AWS clients, each made when it is first asked for: no function needs all of them."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import boto3
+from botocore.config import Config
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_secretsmanager import SecretsManagerClient
+    from mypy_boto3_sqs import SQSClient
+
+# As wide as a batch of the queue, whose messages are worked at the same time.
+CONCURRENT_CALLS = 10
+
+# The tables and the queue answer in milliseconds or not at all. One try takes at most the workflow's SETTLE_SECONDS.
+AWS_CONFIG = Config(
+    connect_timeout=1,
+    read_timeout=5,
+    retries={"mode": "standard", "total_max_attempts": 3},
+    max_pool_connections=CONCURRENT_CALLS,
+)
+# At most the layer's SECRETS_SECONDS, which stand in the time of every call to Indodana: hence a single try. Where it
+# fails, the credentials in the cache go on being used.
+SECRETS_CONFIG = Config(connect_timeout=1, read_timeout=2, retries={"mode": "standard", "total_max_attempts": 1})
+
+
+class AwsClients:
+    @cached_property
+    def dynamodb(self) -> DynamoDBClient:
+        return boto3.client("dynamodb", config=AWS_CONFIG)
+
+    @cached_property
+    def sqs(self) -> SQSClient:
+        return boto3.client("sqs", config=AWS_CONFIG)
+
+    @cached_property
+    def secretsmanager(self) -> SecretsManagerClient:
+        return boto3.client("secretsmanager", config=SECRETS_CONFIG)

@@ -1,0 +1,123 @@
+"""Takes out of the built layer what the gateway never uses; `sam build` runs it (Makefile).
+
+    python3.13 trim.py <the layer's python/ folder>
+
+boto3 brings the descriptions of 400 services, and reading those of three takes most of the time that a client needs to
+start. What is left here: three services with the operations that the functions call (tests/unit/test_build.py holds the
+list to the code), the logging and metrics of Powertools, and no S3 transfer, which boto3 imports for its S3 resource.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+OPERATIONS = {
+    "dynamodb": ["BatchGetItem", "PutItem", "Query", "Scan", "TransactWriteItems", "UpdateItem"],
+    "secretsmanager": ["GetSecretValue"],
+    "sqs": ["ChangeMessageVisibility", "SendMessage"],
+}
+DESCRIPTION, ENDPOINTS = "service-2.json", "endpoint-rule-set-1.json"
+NOT_DEPLOYED = (
+    "bin",
+    "boto3/data",
+    "boto3/examples",
+    "dateutil/zoneinfo",
+    "aws_lambda_powertools/event_handler",
+    "aws_lambda_powertools/metrics/provider/datadog",
+    *(f"aws_lambda_powertools/utilities/{name}" for name in (
+        "auth_alpha", "batch", "circuit_breaker", "data_classes", "data_masking", "feature_flags", "idempotency",
+        "kafka", "parameters", "parser", "streaming", "validation",
+    )),
+    "simplejson/tests",
+)  # fmt: skip
+# boto3.compat asks for this one name; all the rest of s3transfer would be loaded with it, and with it multiprocessing.
+S3TRANSFER = '''"""Stands in for s3transfer, which only boto3's S3 resource uses."""
+
+
+class TransferConfig:
+    UNSET_DEFAULT = object()
+'''
+
+
+def trim(layer: Path) -> None:
+    for name in NOT_DEPLOYED:
+        shutil.rmtree(layer / name)
+    _trim_services(layer / "botocore" / "data")
+    shutil.rmtree(layer / "s3transfer")
+    (layer / "s3transfer").mkdir()
+    (layer / "s3transfer" / "__init__.py").touch()
+    (layer / "s3transfer" / "manager.py").write_text(S3TRANSFER)
+
+
+def _trim_services(data: Path) -> None:
+    for folder in data.iterdir():
+        if folder.is_dir() and folder.name not in OPERATIONS:
+            shutil.rmtree(folder)
+    for service, operations in OPERATIONS.items():
+        *older, latest = sorted((data / service).iterdir())
+        for version in older:
+            shutil.rmtree(version)
+        description = _undocumented(_with_only(operations, _read(latest / f"{DESCRIPTION}.gz")))
+        endpoints = _undocumented(_read(latest / f"{ENDPOINTS}.gz"))
+        for path in latest.iterdir():
+            if not path.name.endswith(".sdk-extras.json"):
+                path.unlink()
+        _write(latest / DESCRIPTION, description)
+        _write(latest / ENDPOINTS, endpoints)
+    regions = _read(data / "endpoints.json")
+    for partition in regions["partitions"]:
+        partition["services"] = {name: at for name, at in partition["services"].items() if name in OPERATIONS}
+    _write(data / "endpoints.json", regions)
+
+
+def _with_only(operations: list[str], description: dict[str, Any]) -> dict[str, Any]:
+    """A service's description with these operations and the shapes that they reach."""
+    kept = {name: description["operations"][name] for name in operations}
+    shapes: dict[str, Any] = {}
+    unread = list(_shapes_named_in(kept))
+    while unread:
+        name = unread.pop()
+        if name not in shapes:
+            shapes[name] = description["shapes"][name]
+            unread.extend(_shapes_named_in(shapes[name]))
+    return description | {"operations": kept, "shapes": shapes}
+
+
+def _shapes_named_in(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        if isinstance(value.get("shape"), str):
+            yield value["shape"]
+        value = list(value.values())
+    if isinstance(value, list):
+        for inner in value:
+            yield from _shapes_named_in(inner)
+
+
+def _undocumented(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {
+            name: _undocumented(inner)
+            for name, inner in value.items()
+            if not (name == "documentation" and isinstance(inner, str))
+        }
+    if isinstance(value, list):
+        return [_undocumented(inner) for inner in value]
+    return value
+
+
+def _read(path: Path) -> Any:
+    return json.loads(gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes())
+
+
+def _write(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, separators=(",", ":")))
+
+
+if __name__ == "__main__":
+    trim(Path(sys.argv[1]))

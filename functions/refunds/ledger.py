@@ -52,7 +52,7 @@ OPEN_REFUNDS_INDEX = "open-refunds"
 INDEX_KEY_ATTRIBUTES = frozenset({"pk", "sk", "openKey", "openSince"})
 
 # Refunds of one order meet in its sums. DynamoDB refuses all but one of those that meet (TransactionConflict), and the
-# others try again: with full jitter up to 1.6 s in all, ten refunds that start together are through in four rounds.
+# others try again, after no less than a transaction takes, and up to 1.6 s in all.
 CONFLICT_TRIES = 8
 CONFLICT_BASE_SECONDS = 0.0125
 
@@ -187,6 +187,8 @@ class Ledger:
             items.append(sums)
 
         for attempt in range(CONFLICT_TRIES):
+            if attempt:
+                self._wait(attempt)
             try:
                 self._client.transact_write_items(TransactItems=items)
             except self._client.exceptions.TransactionCanceledException as canceled:
@@ -195,7 +197,6 @@ class Ledger:
                     return
                 if not any(reason.get("Code") in PASSING_REASONS for reason in reasons):
                     raise LedgerUnavailable(f"the ledger refused the write: {_codes(reasons)}") from canceled
-                self._wait(attempt)
             except (ClientError, BotoCoreError) as error:
                 raise LedgerUnavailable("whether the ledger was written is not known") from error
             else:
@@ -235,7 +236,8 @@ class Ledger:
     # ---- how
 
     def _wait(self, attempt: int) -> None:
-        self._sleep(random.uniform(0, CONFLICT_BASE_SECONDS * 2**attempt))  # noqa: S311 - jitter is no secret
+        most = CONFLICT_BASE_SECONDS * 2**attempt
+        self._sleep(random.uniform(most / 2, most))  # noqa: S311 - jitter is no secret
 
     def _refund_write(self, before: Refund | None, after: Refund) -> dict[str, Any]:
         put: dict[str, Any] = {

@@ -129,6 +129,40 @@ def test_more_than_is_refundable_is_refused_with_the_sums_and_sent_to_nobody(wor
     assert world.audit(order)[-1]["action"] == "REFUND_REFUSED"
 
 
+def test_a_further_refund_of_an_order_costs_two_calls_to_aws(world: World) -> None:
+    order, calls = world.order(100_000), []
+    world.refund(order, 10_000)
+    world.gateway_clients.dynamodb.meta.events.register("before-call", lambda model, **_: calls.append(model.name))
+
+    assert world.refund(order, 10_000).status == 201
+    assert world.refund(order, None).status == 201
+
+    assert calls == ["TransactWriteItems"] * 4
+    assert world.sums(order) == (100_000, 0, 0)
+
+
+def test_what_a_process_remembers_of_an_order_never_decides_a_refund(world: World) -> None:
+    order = world.order(100_000)
+    world.refund(order, 60_000, key="first")
+    remembering = world.gateway
+    world.reassemble()
+    world.refund(order, 30_000)
+    world.gateway = remembering
+
+    refused = world.refund(order, 20_000)
+    assert (refused.status, refused.body["code"]) == (422, "AMOUNT_EXCEEDS_REFUNDABLE")
+    assert "10000 rupiah can be refunded" in refused.body["detail"]
+    again = world.refund(order, 60_000, key="first")
+    assert (again.status, again.headers["idempotency-replayed"]) == (201, "true")
+    assert world.moved(order) == 90_000
+
+    world.simulator.fault("refused", path="order_cancellation", merchant_order_id=order, times=1)
+    assert world.refund(order, 10_000).body["code"] == "UPSTREAM_REFUSED"
+    given_back = world.refund(order, 10_000)
+    assert given_back.status == 201
+    assert world.sums(order) == (100_000, 0, 0)
+
+
 def test_an_order_that_indodana_does_not_know_is_404_and_makes_no_refund(world: World) -> None:
     answer = world.refund("NO-SUCH-ORDER", 1000)
 

@@ -447,11 +447,14 @@ class SimulatedWorld:
                 self.sqs.snapshot(),
                 self.secrets.snapshot(),
                 self.indodana.snapshot(),
-                tuple(tuple(self._caches[id(sandbox)]) for sandbox in self._sandboxes),
-                tuple((live.state(), tuple(self._caches[id(live.gateway)])) for live in self.live),
+                tuple(self._remembered(sandbox) for sandbox in self._sandboxes),
+                tuple((live.state(), self._remembered(live.gateway)) for live in self.live),
                 self.started,
             )
         )
+
+    def _remembered(self, sandbox: Gateway) -> tuple[Any, ...]:
+        return tuple(self._caches[id(sandbox)]), frozenset(sandbox.workflow.known_orders.items())
 
 
 HANDLERS = {

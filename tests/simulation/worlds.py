@@ -227,6 +227,15 @@ def one_key_for_two_messages() -> Small:
     return Small(world)
 
 
+def two_messages_of_one_order() -> Small:
+    """In one batch, so in two threads of one process."""
+    world = _world()
+    world.send(ORDER, 60_000, "a")
+    world.send(ORDER, 60_000, "b")
+    world.deliver()
+    return Small(world)
+
+
 def run_to(world: SimulatedWorld, invocation: Invocation, name: str) -> Fiber:
     """Its one fiber, before its next call of this name."""
     while True:
@@ -272,5 +281,6 @@ WORLDS: dict[str, Callable[[], Small]] = {
         a_caller_who_never_comes_back,
         one_message,
         one_key_for_two_messages,
+        two_messages_of_one_order,
     )
 }

@@ -54,6 +54,7 @@ class Gateway:
 
     @cached_property
     def indodana(self) -> IndodanaClient:
+        import tls
         from aws import CONCURRENT_CALLS
         from indodana import CredentialStore, IndodanaClient
 
@@ -64,6 +65,7 @@ class Gateway:
             status_version=settings.indodana_status_version,
             cancellation_version=settings.indodana_cancellation_version,
             pool_size=CONCURRENT_CALLS,
+            ssl_context=tls.context(),
         )
 
     @cached_property

@@ -6,7 +6,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import boto3
+import botocore.httpsession
 from botocore.config import Config
+
+import tls
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -26,6 +29,9 @@ AWS_CONFIG = Config(
 # At most the layer's SECRETS_SECONDS, which stand in the time of every call to Indodana: hence a single try. Where it
 # fails, the credentials in the cache go on being used.
 SECRETS_CONFIG = Config(connect_timeout=1, read_timeout=2, retries={"mode": "standard", "total_max_attempts": 1})
+
+# There is no other way to give botocore a context; tls.py says what it is for.
+botocore.httpsession.create_urllib3_context = tls.context
 
 
 class AwsClients:

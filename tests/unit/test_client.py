@@ -13,16 +13,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from email.utils import format_datetime
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import simplejson
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from indodana import (
     AnswerTimedOut,
@@ -46,6 +42,7 @@ from indodana import (
     authorization,
 )
 from indodana.transport import IDLE_SECONDS
+from tests.unit.certificates import self_signed
 
 NOW = datetime(2019, 9, 26, 6, 24, 26, tzinfo=UTC).timestamp()
 KEY, SECRET = "the-api-key", "the-secret-key"
@@ -629,29 +626,10 @@ def test_a_host_without_address_is_surely_not_sent(world: World, host: str) -> N
 
 def certificate(tmp_path: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
     """A server's TLS with a self-signed certificate for 127.0.0.1, and a client's that trusts it."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "upstream")])
-    now = datetime.now(UTC)
-    made = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    pem = made.public_bytes(serialization.Encoding.PEM)
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    path = tmp_path / "upstream.pem"
-    path.write_bytes(private + pem)
+    path = self_signed(tmp_path)
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(path)
-    client = ssl.create_default_context(cadata=pem.decode())
-    client.verify_flags &= ~ssl.VERIFY_X509_STRICT
-    return server, client
+    return server, ssl.create_default_context(cafile=path)
 
 
 @both_calls

@@ -21,7 +21,8 @@ EVENT ?= events/status_check/paid.json
 ENVIRONMENT ?= staging
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo chaos token aws simulator test simulate test-docker lint format validate build deploy invoke clean
+.PHONY: help run demo chaos token aws simulator test simulate test-docker lint format validate licences build \
+	deploy invoke clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,7 +58,7 @@ test-docker: $(VENV)/.installed $(VENV_SAM)/.installed ## run the built function
 lint: $(VENV)/.installed ## style and types
 	$(VENV)/bin/ruff check --quiet
 	$(VENV)/bin/ruff format --check --quiet
-	$(VENV)/bin/mypy --strict --no-error-summary functions layers devstack
+	$(VENV)/bin/mypy --strict --no-error-summary functions layers devstack checks
 
 format: $(VENV)/.installed ## format, and mend what ruff can
 	$(VENV)/bin/ruff check --quiet --fix
@@ -67,6 +68,9 @@ validate: $(VENV_SAM)/.installed $(VENV_CHECKOV)/.installed ## check template.ya
 	@$(SAM) validate --lint
 	@found=$$($(VENV_CHECKOV)/bin/checkov --file template.yaml --framework cloudformation --skip-download --quiet --compact 2>&1) \
 		|| { echo "$$found"; exit 1; }
+
+licences: $(VENV)/.installed $(VENV_SAM)/.installed $(VENV_CHECKOV)/.installed ## write docs/licences.md from what is pinned
+	@$(PY) -m checks.licences
 
 build: $(VENV_SAM)/.installed ## build what is deployed, into .aws-sam/build
 	@$(SAM) build

@@ -21,7 +21,7 @@ EVENT ?= events/status_check/paid.json
 ENVIRONMENT ?= staging
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo chaos token aws simulator test simulate test-docker lint format validate licences build \
+.PHONY: help run demo chaos token aws simulator test simulate test-docker lint format validate secrets licences build \
 	deploy invoke clean
 
 help: ## list the targets
@@ -46,7 +46,7 @@ aws: $(VENV)/.installed ## start the AWS emulator alone, to outlive the stack
 simulator: $(VENV)/.installed ## start the Indodana simulator alone
 	@$(PY) -m devstack.simulator
 
-test: lint validate build ## everything that needs no Docker
+test: lint validate secrets build ## everything that needs no Docker
 	$(PY) -m pytest -q -m "not docker"
 
 simulate: $(VENV)/.installed ## tell random stories of crashes and faults: SEEDS=10000 of them, or SEED=17 step by step
@@ -68,6 +68,9 @@ validate: $(VENV_SAM)/.installed $(VENV_CHECKOV)/.installed ## check template.ya
 	@$(SAM) validate --lint
 	@found=$$($(VENV_CHECKOV)/bin/checkov --file template.yaml --framework cloudformation --skip-download --quiet --compact 2>&1) \
 		|| { echo "$$found"; exit 1; }
+
+secrets: $(VENV)/.installed $(VENV_CHECKOV)/.installed ## look for secrets in the files that git tracks
+	@$(PY) -m checks.secret_scan
 
 licences: $(VENV)/.installed $(VENV_SAM)/.installed $(VENV_CHECKOV)/.installed ## write docs/licences.md from what is pinned
 	@$(PY) -m checks.licences

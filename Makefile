@@ -21,7 +21,7 @@ EVENT ?= events/status_check/paid.json
 ENVIRONMENT ?= staging
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo chaos token aws simulator test simulate test-docker lint format validate secrets licences build \
+.PHONY: help run demo chaos token aws simulator test simulate test-docker lint format validate secrets audit licences build \
 	deploy invoke clean
 
 help: ## list the targets
@@ -46,8 +46,10 @@ aws: $(VENV)/.installed ## start the AWS emulator alone, to outlive the stack
 simulator: $(VENV)/.installed ## start the Indodana simulator alone
 	@$(PY) -m devstack.simulator
 
+# The audit stands last, so that it is seen where it could not be made.
 test: lint validate secrets build ## everything that needs no Docker
 	$(PY) -m pytest -q -m "not docker"
+	@$(MAKE) --no-print-directory audit
 
 simulate: $(VENV)/.installed ## tell random stories of crashes and faults: SEEDS=10000 of them, or SEED=17 step by step
 	@PYTHONPATH=functions:layers/indodana:. $(PY) -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),1000))
@@ -71,6 +73,9 @@ validate: $(VENV_SAM)/.installed $(VENV_CHECKOV)/.installed ## check template.ya
 
 secrets: $(VENV)/.installed $(VENV_CHECKOV)/.installed ## look for secrets in the files that git tracks
 	@$(PY) -m checks.secret_scan
+
+audit: $(VENV)/.installed $(VENV_CHECKOV)/.installed ## ask OSV for known vulnerabilities of what is pinned; needs a network
+	@$(PY) -m checks.vulnerabilities
 
 licences: $(VENV)/.installed $(VENV_SAM)/.installed $(VENV_CHECKOV)/.installed ## write docs/licences.md from what is pinned
 	@$(PY) -m checks.licences

@@ -21,7 +21,8 @@ EVENT ?= events/status_check/paid.json
 ENVIRONMENT ?= staging
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo chaos token aws simulator test simulate test-docker lint format validate build deploy invoke clean
+.PHONY: help run demo chaos token aws simulator test simulate test-docker lint format validate secrets audit licences build \
+	deploy invoke clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,8 +46,10 @@ aws: $(VENV)/.installed ## start the AWS emulator alone, to outlive the stack
 simulator: $(VENV)/.installed ## start the Indodana simulator alone
 	@$(PY) -m devstack.simulator
 
-test: lint validate build ## everything that needs no Docker
+# The audit stands last, so that it is seen where it could not be made.
+test: lint validate secrets build ## everything that needs no Docker
 	$(PY) -m pytest -q -m "not docker"
+	@$(MAKE) --no-print-directory audit
 
 simulate: $(VENV)/.installed ## tell random stories of crashes and faults: SEEDS=10000 of them, or SEED=17 step by step
 	@PYTHONPATH=functions:layers/indodana:. $(PY) -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),1000))
@@ -57,7 +60,7 @@ test-docker: $(VENV)/.installed $(VENV_SAM)/.installed ## run the built function
 lint: $(VENV)/.installed ## style and types
 	$(VENV)/bin/ruff check --quiet
 	$(VENV)/bin/ruff format --check --quiet
-	$(VENV)/bin/mypy --strict --no-error-summary functions layers devstack
+	$(VENV)/bin/mypy --strict --no-error-summary functions layers devstack checks
 
 format: $(VENV)/.installed ## format, and mend what ruff can
 	$(VENV)/bin/ruff check --quiet --fix
@@ -67,6 +70,15 @@ validate: $(VENV_SAM)/.installed $(VENV_CHECKOV)/.installed ## check template.ya
 	@$(SAM) validate --lint
 	@found=$$($(VENV_CHECKOV)/bin/checkov --file template.yaml --framework cloudformation --skip-download --quiet --compact 2>&1) \
 		|| { echo "$$found"; exit 1; }
+
+secrets: $(VENV)/.installed $(VENV_CHECKOV)/.installed ## look for secrets in the files that git tracks
+	@$(PY) -m checks.secret_scan
+
+audit: $(VENV)/.installed $(VENV_CHECKOV)/.installed ## ask OSV for known vulnerabilities of what is pinned; needs a network
+	@$(PY) -m checks.vulnerabilities
+
+licences: $(VENV)/.installed $(VENV_SAM)/.installed $(VENV_CHECKOV)/.installed ## write docs/licences.md from what is pinned
+	@$(PY) -m checks.licences
 
 build: $(VENV_SAM)/.installed ## build what is deployed, into .aws-sam/build
 	@$(SAM) build

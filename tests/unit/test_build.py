@@ -15,7 +15,8 @@ import pytest
 from botocore import xform_name
 from botocore.loaders import Loader
 
-ROOT = Path(__file__).parents[2]
+from checks.pins import DEPLOYED, ROOT, normalized, pins
+
 BUILD = ROOT / ".aws-sam" / "build"
 LAYER = BUILD / "IndodanaLayer" / "python"
 FUNCTIONS = (
@@ -31,12 +32,12 @@ pytestmark = pytest.mark.skipif(not LAYER.exists(), reason="nothing is built; ma
 
 
 def distributions(folder: Path) -> set[str]:
-    return {re.sub(r"[-_.]+", "-", path.name.split("-")[0]).lower() for path in folder.glob("*.dist-info")}
+    return {normalized(path.name.split("-")[0]) for path in folder.glob("*.dist-info")}
 
 
-def test_the_layer_holds_the_signing_package_and_every_third_party_package() -> None:
+def test_the_layer_holds_the_signing_package_and_the_pinned_packages_and_no_other() -> None:
     assert (LAYER / "indodana" / "__init__.py").exists()
-    assert {"boto3", "requests", "aws-lambda-powertools"} <= distributions(LAYER)
+    assert distributions(LAYER) == {normalized(name) for name in pins(ROOT / DEPLOYED)}
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)

@@ -1,0 +1,123 @@
+"""Looks for secrets in the files that git tracks: `make secrets`.
+
+    python -m checks.secret_scan
+
+detect-secrets finds; not_secrets.toml names what is none. That list is the only way past it: a comment in the code is
+none, as it says neither for which value nor why.
+"""
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from checks.pins import ROOT
+
+DETECT_SECRETS = ROOT / ".venv-checkov" / "bin" / "detect-secrets"
+NOT_SECRETS = Path("checks/not_secrets.toml")
+TIMEOUT_SECONDS = 300
+
+# What detect-secrets would pass over unasked: lines with a pragma, files that are named like a lock or an API's
+# description, and UUIDs, which Indodana's API keys may be.
+DISABLED_FILTERS = (
+    "detect_secrets.filters.allowlist.is_line_allowlisted",
+    "detect_secrets.filters.heuristic.is_lock_file",
+    "detect_secrets.filters.heuristic.is_potential_uuid",
+    "detect_secrets.filters.heuristic.is_swagger_file",
+)
+
+# detect-secrets reads a YAML file's values only, so each is scanned once more as text, for its comments.
+AS_TEXT = ".as-text.txt"
+
+
+class SecretScanError(Exception):
+    """The list of what is no secret cannot be relied on."""
+
+
+@dataclass(frozen=True, order=True)
+class Finding:
+    path: str
+    line: int
+    kind: str
+    digest: str
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}: {self.kind}"
+
+
+def digest(value: str) -> str:
+    """As detect-secrets reports a value, which it never shows."""
+    return hashlib.sha1(value.encode(), usedforsecurity=False).hexdigest()
+
+
+def tracked_files(root: Path) -> list[str]:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=root, stdout=subprocess.PIPE, text=True, check=True)
+    return [name for name in listed.stdout.split("\0") if name and (root / name).is_file()]
+
+
+def scan(root: Path) -> list[Finding]:
+    with tempfile.TemporaryDirectory() as directory:
+        for name in tracked_files(root):
+            copy = Path(directory, name)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(root / name, copy)
+            if copy.suffix in (".yaml", ".yml"):
+                shutil.copyfile(copy, f"{copy}{AS_TEXT}")
+        filters = [argument for name in DISABLED_FILTERS for argument in ("--disable-filter", name)]
+        scanned = subprocess.run(
+            # Without verification, which would send what it found to whom it seems to belong to.
+            [DETECT_SECRETS, "scan", "--all-files", "--no-verify", *filters, "."],
+            cwd=directory,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+            timeout=TIMEOUT_SECONDS,
+        )
+    return sorted(
+        {
+            Finding(path.removesuffix(AS_TEXT), found["line_number"], found["type"], found["hashed_secret"])
+            for path, all_found in json.loads(scanned.stdout)["results"].items()
+            for found in all_found
+        }
+    )
+
+
+def named_values(root: Path) -> list[str]:
+    document = tomllib.loads((root / NOT_SECRETS).read_text(encoding="utf-8"))
+    if not all(entry.get("why") for entry in document["not_secret"]):
+        raise SecretScanError(f"{NOT_SECRETS}: an entry does not say why")
+    return [value for entry in document["not_secret"] for value in entry["values"]]
+
+
+def complaints(findings: Iterable[Finding], named: Collection[str]) -> list[str]:
+    """What was found and not named, and what is named and no longer found."""
+    findings = list(findings)
+    by_digest = {digest(value): value for value in named}
+    in_use = {finding.digest for finding in findings if finding.path != str(NOT_SECRETS)}
+    return [str(finding) for finding in findings if finding.digest not in by_digest] + [
+        f"{NOT_SECRETS}: nothing looks like {value!r} any more; take it out"
+        for value_digest, value in by_digest.items()
+        if value_digest not in in_use
+    ]
+
+
+def main(root: Path = ROOT) -> int:
+    found = complaints(scan(root), named_values(root))
+    if found:
+        print(*found, sep="\n", file=sys.stderr)
+        print(
+            "\nThese look like secrets. Revoke one that is real, even if it is taken out again: whoever has the"
+            f" repository\nhas it. Name one that is none in {NOT_SECRETS}, with the reason.",
+            file=sys.stderr,
+        )
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

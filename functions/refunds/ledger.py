@@ -55,6 +55,8 @@ INDEX_KEY_ATTRIBUTES = frozenset({"pk", "sk", "openKey", "openSince"})
 # others try again, after no less than a transaction takes, and up to 1.6 s in all.
 CONFLICT_TRIES = 8
 CONFLICT_BASE_SECONDS = 0.0125
+# The system's: with SnapStart, every instance would begin with the same state of Python's own.
+JITTER = random.SystemRandom()
 
 ORDER = "ORDER"
 PASSING_REASONS = frozenset({"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"})
@@ -237,7 +239,7 @@ class Ledger:
 
     def _wait(self, attempt: int) -> None:
         most = CONFLICT_BASE_SECONDS * 2**attempt
-        self._sleep(random.uniform(most / 2, most))  # noqa: S311 - jitter is no secret
+        self._sleep(JITTER.uniform(most / 2, most))
 
     def _refund_write(self, before: Refund | None, after: Refund) -> dict[str, Any]:
         put: dict[str, Any] = {

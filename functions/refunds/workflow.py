@@ -15,7 +15,6 @@ call and the outcome after it, and between them the truth is "unknown":
 from __future__ import annotations
 
 import logging
-import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -39,7 +38,7 @@ from refunds.errors import (
     OrderChanged,
     RefundChanged,
 )
-from refunds.ledger import Ledger
+from refunds.ledger import JITTER, Ledger
 from refunds.model import (
     AmbiguousRefunds,
     Failure,
@@ -523,7 +522,7 @@ class RefundWorkflow:
 def backoff_seconds(attempts: int, retry_after_seconds: float | None = None) -> float:
     """How long to wait after so many attempts: doubling, with some jitter, and never less than Indodana asked for."""
     doubling: float = min(BACKOFF_MAX_SECONDS, BACKOFF_BASE_SECONDS * 2 ** min(max(attempts - 1, 0), 16))
-    jitter = random.uniform(1, 1.2)  # noqa: S311 - no secret
+    jitter = JITTER.uniform(1, 1.2)
     return max(doubling * jitter, retry_after_seconds or 0)
 
 

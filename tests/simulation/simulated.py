@@ -503,7 +503,7 @@ def installed(*, logs: bool = False) -> Iterator[None]:
         # Two, so that two faults can exhaust them.
         patch.object(refunds.ledger, "CONFLICT_TRIES", 2),
         patch("uuid.uuid4", _own_id),
-        patch("random.uniform", lambda low, high: (low + high) / 2),
+        patch("random.SystemRandom.uniform", lambda _, low, high: (low + high) / 2),
     ]
     loggers = [logging.getLogger(name) for name in ("refunds", "indodana", telemetry.logger.name)]
     replaced += [patch.object(logger, "handlers", [_IntoWorld()]) for logger in loggers]

@@ -113,6 +113,21 @@ def test_every_function_is_deployed_gradually_and_turned_back_by_its_alarms() ->
         assert "DEPLOYMENT_STOP_ON_ALARM" in group["AutoRollbackConfiguration"]["Events"]
 
 
+def test_what_callers_wait_for_may_be_started_ahead_and_is_not_by_default() -> None:
+    waited_for = {"StatusCheckFunction", "RefundApiFunction"}
+    snapshots = {name for name, function in functions().items() if "SnapStart" in function}
+    aliases = of_type("AWS::Lambda::Alias").items()
+    provisioned = {name.removesuffix("Aliaslive") for name, alias in aliases if "ProvisionedConcurrencyConfig" in alias}
+    assert snapshots == provisioned == waited_for
+    for name in waited_for:
+        snapshot = functions()[name]["SnapStart"]["ApplyOn"]["Fn::If"]
+        assert snapshot == ["StartsFromSnapshot", "PublishedVersions", "None"]
+        kept = of_type("AWS::Lambda::Alias")[f"{name}Aliaslive"]["ProvisionedConcurrencyConfig"]["Fn::If"]
+        assert kept[0] == "HasProvisionedConcurrency"
+    parameters = transformed()[0]["Parameters"]
+    assert (parameters["SnapStart"]["Default"], parameters["ProvisionedConcurrency"]["Default"]) == ("no", 0)
+
+
 def test_whatever_calls_a_function_calls_its_alias() -> None:
     aliases = {name for name, alias in of_type("AWS::Lambda::Alias").items() if alias["Name"] == "live"}
     called = [permission["FunctionName"]["Ref"] for permission in of_type("AWS::Lambda::Permission").values()]

@@ -10,6 +10,7 @@ means, and adds the audit record, in one TransactWriteItems, on condition that n
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -47,6 +48,8 @@ from refunds.model import (
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
+
+log = logging.getLogger("refunds")
 
 OPEN_REFUNDS_INDEX = "open-refunds"
 INDEX_KEY_ATTRIBUTES = frozenset({"pk", "sk", "openKey", "openSince"})
@@ -155,10 +158,19 @@ class Ledger:
         refunds = [_to_refund(item) for item in answer["Items"]]
         return WorkList(refunds, paging.to_token(answer.get("LastEvaluatedKey")))
 
-    def open_refunds(self) -> Iterator[Refund]:
-        """Every open refund of every merchant, perhaps a moment old. Raises LedgerUnavailable."""
+    def open_refunds(self) -> Iterator[Refund | None]:
+        """Every open refund of every merchant, perhaps a moment old. None: an item that is no refund, which is logged.
+
+        Raises LedgerUnavailable.
+        """
         for item in self._items(self._client.scan, IndexName=OPEN_REFUNDS_INDEX):
-            yield _to_refund(item)
+            try:
+                refund = _to_refund(item)
+            except (ArithmeticError, LookupError, TypeError, ValueError):
+                log.exception("the ledger's item %s / %s can't be read", item["pk"]["S"], item["sk"]["S"])
+                yield None
+            else:
+                yield refund
 
     # ---- writing
 

@@ -56,6 +56,9 @@ class Reconciler:
         """
         counts = Counts()
         for refund in self._ledger.open_refunds():
+            if refund is None:
+                counts.errors += 1
+                continue
             try:
                 self._look_at(refund, counts, origin)
             except LedgerUnavailable:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from concurrent.futures import ThreadPoolExecutor
 
@@ -73,6 +74,25 @@ def test_a_queue_that_takes_no_message_loses_no_refund(world: World) -> None:
     world.work_queue()
 
     assert world.moved(order) == 1000
+
+
+def test_an_item_that_cannot_be_read_stops_no_refund(world: World, logs: io.StringIO) -> None:
+    broken, order = world.order(), world.order()
+    world.refund(broken, 1000, later=True)
+    [refund] = world.list(broken).body["refunds"]
+    world.dynamodb.update_item(
+        TableName=world.settings.ledger_table,
+        Key={"pk": {"S": f"m1#{broken}"}, "sk": {"S": f"REFUND#{refund['refundId']}"}},
+        UpdateExpression="SET attempts = :none",
+        ExpressionAttributeValues={":none": {"S": "many"}},
+    )
+    killed_in(world, "cancel", order)
+    world.clock.pass_seconds(50)
+
+    counts = world.reconcile()
+
+    assert (counts["errors"], counts["leases_expired"], counts["unknown"]) == (1, 1, 1)
+    assert f"m1#{broken} / REFUND#{refund['refundId']} can't be read" in logs.getvalue()
 
 
 def test_ages_and_counts_are_metrics(world: World, capsys: pytest.CaptureFixture[str]) -> None:

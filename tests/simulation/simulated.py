@@ -346,10 +346,13 @@ class SimulatedWorld:
         body = {"outcome": outcome, "evidence": "Indodana's settlement file"}
         return self.api(RESOLVE, order_id, refund_id=refund_id, body=body, merchant=merchant)
 
-    def send(self, order_id: str, amount: int | None, key: str, merchant: str = "m1") -> None:
+    def send(self, order_id: str, amount: int | None, key: str, merchant: str = "m1") -> str:
+        """Returns the message's body."""
         body = {"merchantId": merchant, "merchantOrderId": order_id, "idempotencyKey": key, "reason": "OTHERS",
                 "requestedBy": "agent"} | ({} if amount is None else {"amount": amount})  # fmt: skip
-        self.send_body(json.dumps(body))
+        message = json.dumps(body)
+        self.send_body(message)
+        return message
 
     def send_body(self, body: str) -> None:
         self.sqs.send_message(QueueUrl=QUEUE, MessageBody=body)

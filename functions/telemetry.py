@@ -13,11 +13,11 @@ from aws_lambda_powertools.logging.utils import copy_config_to_registered_logger
 from aws_lambda_powertools.metrics import MetricUnit, single_metric
 
 from indodana import CredentialsRejected, CredentialsUnavailable, IndodanaError
-from refunds.model import Refund
-from refunds.reconcile import Counts
 
 if TYPE_CHECKING:
     from indodana import Cancellation, CancellationAccepted, TransactionStatus
+    from refunds.model import Refund
+    from refunds.reconcile import Counts
     from refunds.upstream import Indodana
 
 logger = Logger()

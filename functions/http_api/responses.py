@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import simplejson
 
-from refunds.ledger import OrderRefunds
 from refunds.model import Failure, Refund, iso
+
+if TYPE_CHECKING:
+    from refunds.ledger import OrderRefunds  # not every function has a ledger
 
 MAX_EXPONENT = 100  # what is beyond is no amount; written out in digits, 1E+999999999 would fill the memory
 

@@ -572,7 +572,7 @@ MUTANTS = (
     _mutant(
         "record-deleted-on-error",
         "The idempotency record is deleted when its request ends in an error, as idempotency decorators do.",
-        LEGAL,
+        NOT_OVERWRITTEN,
         "an_answer_that_comes_late",
         *_AS_IF_DELETABLE,
         (

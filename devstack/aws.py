@@ -13,7 +13,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -50,12 +50,16 @@ class Serialized:
     moto has no atomic writes: under concurrency, conditions let too much through, a failing transaction restores
     an old copy of the table, and deleting an SQS message loses those that are sent meanwhile. A long poll would
     keep the queue's lock while it waits, so it is done here: many short polls, the lock free in between.
+
+    `seen` is told of every request's X-Amz-Target: "DynamoDB_20120810.Query".
     """
 
-    def __init__(self, application: WSGIApplication) -> None:
+    def __init__(self, application: WSGIApplication, seen: Callable[[str], None] = lambda _: None) -> None:
         self._application = application
+        self._seen = seen
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        self._seen(environ.get("HTTP_X_AMZ_TARGET", ""))
         lock = _LOCKS.get(_service(environ))
         if lock is None:
             return self._application(environ, start_response)
@@ -126,8 +130,8 @@ class _RequestHandler(MotoRequestHandler):
 class AwsServer:
     """moto's server in a thread of this process; several servers in one process share their data."""
 
-    def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
-        self._server: BaseWSGIServer = _bound(host, port)
+    def __init__(self, host: str = "127.0.0.1", port: int = 0, seen: Callable[[str], None] = lambda _: None) -> None:
+        self._server: BaseWSGIServer = _bound(host, port, seen)
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(STOP_POLL_SECONDS,), name="aws", daemon=True
         )
@@ -150,7 +154,7 @@ class AwsServer:
         self.stop()
 
 
-def _bound(host: str, port: int) -> BaseWSGIServer:
+def _bound(host: str, port: int, seen: Callable[[str], None]) -> BaseWSGIServer:
     # Bound here, since werkzeug would answer a taken port with advice of its own and sys.exit.
     listener = socket.socket()
     try:
@@ -160,7 +164,7 @@ def _bound(host: str, port: int) -> BaseWSGIServer:
     except OSError as error:
         listener.close()
         raise DevstackError(f"the AWS emulator cannot listen on {host}:{port}: {error.strerror or error}") from error
-    application = Serialized(DomainDispatcherApplication(create_backend_app))
+    application = Serialized(DomainDispatcherApplication(create_backend_app), seen)
     with listener:
         return make_server(
             host, port, application, threaded=True, request_handler=_RequestHandler, fd=listener.fileno()

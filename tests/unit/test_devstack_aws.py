@@ -204,6 +204,16 @@ def test_a_long_poll_holds_up_nobody_and_answers_when_a_message_comes(account: A
 # Provisioning
 
 
+def test_who_wants_to_know_is_told_of_every_operation_that_comes_by_this_door(account: Account) -> None:
+    seen: list[str] = []
+    with AwsServer(seen=seen.append) as other_door:
+        client("dynamodb", other_door.url).list_tables()
+        client("sqs", other_door.url).list_queues()
+        client("secretsmanager", account.endpoint_url).list_secrets()
+
+    assert seen == ["DynamoDB_20120810.ListTables", "AmazonSQS.ListQueues"]
+
+
 def test_provisioning_again_keeps_tables_queues_and_secrets_with_their_data(account: Account) -> None:
     name = account.model.secrets["Secret"].name
     account.dynamodb.put_item(TableName=account.table, Item={"pk": {"S": "kept"}})

@@ -102,20 +102,13 @@ class Answer:
         return json.loads(self.text, parse_float=Decimal)
 
 
-class Stack(Program):
-    """`python -m devstack`, ready once it is made."""
+class Caller:
+    """Who knows of a stack what its stack.json says, and has the key that signs its tokens in `directory`."""
 
-    def __init__(self, directory: Path, environment: Mapping[str, str] | None = None, *, root: Path = ROOT) -> None:
+    def __init__(self, info: dict[str, Any], directory: Path) -> None:
+        self.info = info
         self.directory = directory
-        own = {"PORT": "0", "LOCAL_DIR": str(directory)}
-        super().__init__(directory, "devstack", root=root, environment=own | dict(environment or {}))
-        try:
-            self.says("^Ctrl-C stops it")
-        except BaseException:
-            self.kill()
-            raise
-        self.info: dict[str, Any] = json.loads((directory / "stack.json").read_text())
-        address = urlsplit(self.info["baseUrl"])
+        address = urlsplit(info["baseUrl"])
         self._host, self._port = address.hostname or "", address.port
         self._sqs: Any = None
 
@@ -236,6 +229,20 @@ class Stack(Program):
         for page in dynamodb.get_paginator("scan").paginate(TableName=self.info[table]):
             items += page["Items"]
         return items
+
+
+class Stack(Program, Caller):
+    """`python -m devstack`, ready once it is made."""
+
+    def __init__(self, directory: Path, environment: Mapping[str, str] | None = None, *, root: Path = ROOT) -> None:
+        own = {"PORT": "0", "LOCAL_DIR": str(directory)}
+        Program.__init__(self, directory, "devstack", root=root, environment=own | dict(environment or {}))
+        try:
+            self.says("^Ctrl-C stops it")
+        except BaseException:
+            self.kill()
+            raise
+        Caller.__init__(self, json.loads((directory / "stack.json").read_text()), directory)
 
 
 def path(order_id: str) -> str:

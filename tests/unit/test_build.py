@@ -7,6 +7,8 @@ import json
 import marshal
 import re
 import runpy
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -127,3 +129,52 @@ def test_every_region_of_every_partition_is_left() -> None:
     for before, after in zip(whole["partitions"], trimmed["partitions"], strict=True):
         kept = {name: at for name, at in before["services"].items() if name in TRIM["OPERATIONS"]}
         assert after == before | {"services": kept}
+
+
+# The clients as the functions make them, but nothing is sent: where it would have gone is said instead.
+SAY_WHERE = """
+import json
+from aws import AwsClients
+
+class Sent(Exception): ...
+
+def stop(request, **_):
+    raise Sent(request.url)
+
+def where(client, call, **arguments):
+    client.meta.events.register("before-send", stop)
+    try:
+        call(**arguments)
+    except Sent as sent:
+        return str(sent)
+
+clients = AwsClients()
+print(json.dumps([
+    where(clients.dynamodb, clients.dynamodb.scan, TableName="Table"),
+    where(clients.sqs, clients.sqs.send_message, QueueUrl="https://queue.example", MessageBody="{}"),
+    where(clients.secretsmanager, clients.secretsmanager.get_secret_value, SecretId="secret"),
+]))
+"""
+
+
+@pytest.mark.parametrize("region", ["ap-southeast-3", "us-gov-west-1"])
+def test_what_is_built_finds_aws_in_its_region(region: str) -> None:
+    """The Docker tests give the functions an endpoint, so they cannot tell."""
+    done = subprocess.run(
+        [sys.executable, "-S", "-B", "-c", SAY_WHERE],  # with nothing of this venv, and leaving no trace in the build
+        env={
+            "PYTHONPATH": f"{BUILD / 'RefundApiFunction'}:{LAYER}",
+            "AWS_REGION": region,
+            "AWS_DEFAULT_REGION": region,
+            "AWS_ACCESS_KEY_ID": "local",
+            "AWS_SECRET_ACCESS_KEY": "local",
+        },
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    services = ("dynamodb", "sqs", "secretsmanager")
+    assert json.loads(done.stdout) == [f"https://{service}.{region}.amazonaws.com/" for service in services]

@@ -1,153 +1,306 @@
-"""The built functions in the Lambda runtime, by `sam local invoke`, against the AWS emulator and the simulator.
+"""The artifact that `sam build` makes, in the Lambda runtime: by `sam local invoke`, `start-api` and `start-lambda`.
 
 `make test-docker` runs it. Where no Docker engine answers it fails and says so: it never passes without having run.
+
+What `start-api` can prove is little: it runs no JWT authorizer and invokes the functions without a caller's claims
+(samcli/commands/local/lib/swagger/parser.py: "only add authorizer if it is Lambda token or request based (not jwt)"),
+and so they refuse everything but the health check, as they must. What callers with tokens get, the same containers
+answer through the local gateway, which does what API Gateway's authorizer does, and `sam local start-lambda`.
 """
 
 from __future__ import annotations
 
+import http.client
 import json
-import os
-import subprocess
-import sys
-import urllib.request
-from collections.abc import Iterator
-from dataclasses import dataclass
+import runpy
+from collections.abc import Callable, Iterator
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
-from devstack import aws, sam_environment
-from devstack.simulator import LOCAL_MERCHANTS, Simulator
-from devstack.simulator_control import SimulatorControl
-from devstack.template import Template
+from devstack.template import Route, Template
+from tests.e2e import sam
+from tests.e2e.sam import SamStack, Service
+from tests.e2e.stack import ROOT, path, until
 
 pytestmark = pytest.mark.docker
 
-ROOT = Path(__file__).parents[2]
-LAMBDA_IMAGE = "public.ecr.aws/lambda/python:3.13-x86_64"
-BUILD_SECONDS = 300
-INVOKE_SECONDS = 300  # the first may pull the image
-
-
-def run(*command: str, seconds: float) -> subprocess.CompletedProcess[str]:
-    # The SAM CLI has a venv of its own, which also holds the python3.13 that `sam build` looks for.
-    environment = {"PATH": f"{ROOT}/.venv-sam/bin:{os.environ['PATH']}", "SAM_CLI_TELEMETRY": "0"}
-    return subprocess.run(
-        command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, timeout=seconds, check=False
-    )
+MODEL = Template.load_local().model()
+HEALTH = "GET /v1/health"
+SYMBOLS = "%41+b&c@d:e^f!$=._-"  # with what Indodana allows in an order's id, and URLs don't
+# A refund that waits comes back within some seconds; a message that nobody hid, after the queue's visibility timeout.
+WAIT_SECONDS = 60.0
+TRIM = runpy.run_path(str(ROOT / "layers" / "indodana" / "trim.py"))
 
 
 @pytest.fixture(scope="session")
-def build() -> None:
-    try:
-        engine = run("docker", "info", seconds=30)
-    except FileNotFoundError:
-        pytest.fail("no Docker engine: there is no `docker` command. These tests need one.", pytrace=False)
-    if engine.returncode:
-        pytest.fail(f"no Docker engine answers: {engine.stderr.strip()}", pytrace=False)
-    built = run("sam", "build", "--config-env", "local", seconds=BUILD_SECONDS)
-    assert built.returncode == 0, built.stderr
+def built() -> None:
+    sam.build()
 
 
-@dataclass
-class Stack:
-    """What the functions work on, and the functions themselves, each invoked in a container of its own."""
-
-    simulator: SimulatorControl
-    sqs: Any
-    environment: dict[str, str]
-    environment_file: Path
-
-    def invoke(self, function: str, event: str) -> Any:
-        """The function's answer to events/<event>.json."""
-        environment = ("--env-vars", str(self.environment_file))
-        # An image that is here needs no registry; else sam pulls it.
-        here = run("docker", "image", "inspect", LAMBDA_IMAGE, seconds=30).returncode == 0
-        skip_pull = ("--skip-pull-image",) if here else ()
-        command = ("sam", "local", "invoke", function, "--config-env", "local", "--event", f"events/{event}.json")
-        done = run(*command, *environment, *skip_pull, seconds=INVOKE_SECONDS)
-        assert done.returncode == 0, done.stderr
-        answer = json.loads(done.stdout.strip().splitlines()[-1])
-        # pytest shows it where a test fails: the functions' own logs are in it.
-        sys.stderr.write(done.stderr)
-        assert "errorType" not in answer, f"{answer}\n{done.stderr}"
-        return answer
-
-    def dead_letters(self) -> list[str]:
-        answer = self.sqs.receive_message(
-            QueueUrl=self.environment["REFUND_DEAD_LETTER_QUEUE_URL"], MaxNumberOfMessages=10
-        )
-        return [message["Body"] for message in answer.get("Messages", [])]
+@pytest.fixture(scope="session")
+def stack(built: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SamStack]:
+    with sam.stack(tmp_path_factory.mktemp("sam")) as stack:
+        # The emulator counts a container's start as the function's time (Lambda gives the init phase its own), and a
+        # refund is not sent where too little of it is left. So what moves money is awake before it is asked to.
+        stack.functions.invoke("RefundWorkerFunction", {"Records": []})
+        assert stack.call("GET", "/v1/refunds?status=UNKNOWN").status == 200
+        yield stack
 
 
-@pytest.fixture
-def stack(build: None, tmp_path: Path) -> Iterator[Stack]:
-    aws.prepare_environment()
-    # Every address of this machine, since a container comes in by another one than the tests do.
-    with Simulator(host="0.0.0.0") as simulator, aws.AwsServer(host="0.0.0.0") as server:
-        urllib.request.urlopen(urllib.request.Request(f"{server.url}/moto-api/reset", method="POST")).close()
-        simulator_url = simulator.control_url.replace("0.0.0.0", "127.0.0.1")
-        template = Template.load_local(upstream_url=simulator_url, endpoint_url=server.url)
-        keys = {
-            f"{template.parameters['SecretPrefix']}{merchant}": json.dumps({"apiKey": api_key, "secretKey": secret_key})
-            for merchant, (api_key, secret_key) in LOCAL_MERCHANTS.items()
-        }
-        environment = template.model(aws.provision(template.model(), server.url, keys)).environment()
-        environment_file = tmp_path / sam_environment.FILE_NAME
-        environment_file.write_text(json.dumps(sam_environment.for_containers(environment)))
-        yield Stack(SimulatorControl(simulator_url), aws.client("sqs", server.url), environment, environment_file)
+@pytest.fixture(scope="session")
+def start_api(stack: SamStack) -> Iterator[Service]:
+    # What is called at AWS from here on, start-api's containers call.
+    assert until(stack.messages, lambda left: left == 0, WAIT_SECONDS) == 0
+    with Service("start-api", stack.directory, stack.environment_file) as service:
+        yield service
 
 
-def body(answer: dict[str, Any]) -> dict[str, Any]:
-    parsed: dict[str, Any] = json.loads(answer["body"], parse_float=Decimal)
-    return parsed
+@pytest.fixture(autouse=True)
+def no_faults(stack: SamStack) -> Iterator[None]:
+    yield
+    stack.simulator.clear_faults()
 
 
-def test_a_status_is_answered_as_indodana_has_it(stack: Stack) -> None:
-    paid = stack.invoke("StatusCheckFunction", "status_check/paid")
-    assert (paid["statusCode"], body(paid)["transactionStatus"]) == (200, "PAID")
-
-    unknown = stack.invoke("StatusCheckFunction", "status_check/unknown-order")
-    assert unknown["statusCode"] == 404
-    assert unknown["headers"]["content-type"].startswith("application/problem+json")
+# ---- sam local invoke: every function, each in a cold container of its own
 
 
-def test_a_refund_repeated_with_the_same_key_moves_money_once_and_stands_in_the_audit_timeline(stack: Stack) -> None:
-    first = stack.invoke("RefundApiFunction", "refund_api/partial")
-    assert (first["statusCode"], body(first)["status"]) == (201, "SUCCEEDED")
-    again = stack.invoke("RefundApiFunction", "refund_api/partial")
-    assert body(again)["refundId"] == body(first)["refundId"]
-    assert again["headers"]["idempotency-replayed"] == "true"
-    assert stack.simulator.moved("m1", "ORDER-PAID") == 25000
-
-    over = stack.invoke("RefundApiFunction", "refund_api/over-refund")
-    assert over["statusCode"] == 422
-    listed = body(stack.invoke("RefundApiFunction", "refund_api/list"))
-    assert (listed["transactionAmount"], listed["refunded"], listed["refundable"]) == (100000, 25000, 75000)
-    assert stack.simulator.moved("m1", "ORDER-PAID") == 25000
-
-    timeline = stack.invoke("AuditQueryFunction", "audit_query/timeline")
-    assert timeline["statusCode"] == 200
-    assert body(first)["refundId"] in timeline["body"]
+def health_answers(stack: SamStack, answer: Any) -> None:
+    assert answer == {"statusCode": 204, "headers": {"cache-control": "no-store"}}
 
 
-def test_a_poisoned_batch_refunds_what_is_good_and_dead_letters_the_rest(stack: Stack) -> None:
-    answer = stack.invoke("RefundWorkerFunction", "refund_worker/with-poison")
+def a_status_is_as_indodana_has_it(stack: SamStack, answer: Any) -> None:
+    assert (answer["statusCode"], body(answer)["transactionStatus"]) == (200, "PAID")
+
+
+def a_refund_is_taken_on(stack: SamStack, answer: Any) -> None:
+    # Not one that is sent at once: after a cold start on a busy machine, too little of the function's time is left.
+    assert (answer["statusCode"], body(answer)["status"]) == (202, "QUEUED")
+    location = answer["headers"]["location"]
+    done = until(lambda: stack.call("GET", location).body["status"], lambda status: status != "QUEUED", WAIT_SECONDS)
+    assert done == "SUCCEEDED"
+
+
+def what_is_good_of_a_poisoned_batch_is_refunded_and_the_rest_dead_lettered(stack: SamStack, answer: Any) -> None:
     assert answer == {"batchItemFailures": []}
-    assert stack.simulator.moved("m1", "ORDER-PAID") == 12000
+    moved = [movement["amount"] for movement in stack.simulator.books("ORDER-PAID")["movements"]]
+    assert moved.count(Decimal(12_000)) == 1
     records = json.loads((ROOT / "events/refund_worker/with-poison.json").read_text())["Records"]
-    assert sorted(stack.dead_letters()) == sorted(record["body"] for record in records[1:])
+    assert {letter["Body"] for letter in stack.dead_letters()} == {record["body"] for record in records[1:]}
 
 
-def test_the_reconciler_counts_a_refund_that_waits_for_an_operator(stack: Stack) -> None:
-    assert stack.invoke("ReconcilerFunction", "reconciler/schedule")["unknown"] == 0
-    stack.simulator.fault("error_after", path="order_cancellation", times=1)
-    unknown = stack.invoke("RefundApiFunction", "refund_api/partial")
-    assert (unknown["statusCode"], body(unknown)["status"]) == (202, "UNKNOWN")
-    assert stack.invoke("ReconcilerFunction", "reconciler/schedule")["unknown"] == 1
+def an_unknown_refund_is_counted(stack: SamStack, answer: Any) -> None:
+    assert (answer["unknown"], answer["errors"]) == (1, 0)
+    assert answer["oldest_unknown_seconds"] > 0
 
-    resolved = stack.invoke("RefundApiFunction", "refund_api/resolution")
-    assert (resolved["statusCode"], body(resolved)["status"]) == (200, "SUCCEEDED")
-    assert stack.simulator.moved("m1", "ORDER-PAID") == 25000
+
+def a_timeline_is_read(stack: SamStack, answer: Any) -> None:
+    assert answer["statusCode"] == 200
+    assert "STATUS_CHECKED" in {record["action"] for record in body(answer)["records"]}
+
+
+INVOCATIONS: dict[str, tuple[str, Callable[[SamStack, Any], None]]] = {
+    "HealthFunction": ("health/anybody", health_answers),
+    "StatusCheckFunction": ("status_check/paid", a_status_is_as_indodana_has_it),
+    "RefundApiFunction": ("refund_api/respond-async", a_refund_is_taken_on),
+    "RefundWorkerFunction": (
+        "refund_worker/with-poison",
+        what_is_good_of_a_poisoned_batch_is_refunded_and_the_rest_dead_lettered,
+    ),
+    "ReconcilerFunction": ("reconciler/schedule", an_unknown_refund_is_counted),
+    "AuditQueryFunction": ("audit_query/timeline", a_timeline_is_read),
+}
+
+
+@pytest.mark.parametrize("function", INVOCATIONS)
+def test_a_function_answers_sam_local_invoke(
+    stack: SamStack, unknown_refund: str, init_milliseconds: dict[str, float], function: str
+) -> None:
+    assert stack.status("ORDER-PAID").status == 200  # which is on record, for the timeline
+    event, holds = INVOCATIONS[function]
+
+    invocation = sam.invoke(function, event, stack.environment_file)
+
+    holds(stack, invocation.answer)
+    init_milliseconds[function] = invocation.init_milliseconds
+
+
+@pytest.fixture(scope="session")
+def unknown_refund(stack: SamStack) -> str:
+    order = stack.order()
+    stack.simulator.fault("error_after", path="order_cancellation", merchant_order_id=order, times=1)
+    stack.refund(order, 1000)
+    # UNKNOWN at once, or after the queue has sent it: where the machine was so slow that no time was left to.
+    assert states(stack, order, ["UNKNOWN"]) == ["UNKNOWN"]
+    return order
+
+
+@pytest.fixture(scope="session")
+def init_milliseconds(pytestconfig: pytest.Config) -> Iterator[dict[str, float]]:
+    """By function; said at the end, whether it went well or not."""
+    measured: dict[str, float] = {}
+    yield measured
+    capture = pytestconfig.pluginmanager.get_plugin("capturemanager")
+    assert capture
+    terminal = pytestconfig.get_terminal_writer()
+    with capture.global_and_fixture_disabled():
+        terminal.line("\nInit phase in the Lambda runtime, once each, with as much of a processor as was free here:")
+        for function, milliseconds in measured.items():
+            terminal.line(f"  {function:<22}{milliseconds:7.0f} ms")
+
+
+# ---- sam local start-lambda behind the local gateway: callers with tokens
+
+
+def test_every_route_is_answered_for_an_order_id_that_must_be_encoded(stack: SamStack) -> None:
+    order = stack.order(order_id=f"1{SYMBOLS}")
+    assert quote(order, safe="") != order
+
+    assert stack.status(order).body["transactionStatus"] == "PAID"
+    made = stack.refund(order, 25_000)
+    assert (made.status, made.body["status"], made.body["merchantOrderId"]) == (201, "SUCCEEDED", order)
+    assert stack.call("GET", made.headers["location"]).body == made.body
+    assert stack.refunds(order)["refunds"] == [made.body]
+
+    stack.simulator.fault("error_after", path="order_cancellation", merchant_order_id=order, times=1)
+    stack.refund(order, 10_000)
+    assert states(stack, order, ["SUCCEEDED", "UNKNOWN"]) == ["SUCCEEDED", "UNKNOWN"]
+    unknown = stack.refunds(order)["refunds"][1]
+    assert unknown in stack.call("GET", "/v1/refunds?status=UNKNOWN").body["refunds"]
+    resolution = {"outcome": "SUCCEEDED", "evidence": "in the settlement file"}
+    resolved = stack.call("POST", f"{path(order)}/refunds/{unknown['refundId']}/resolution", resolution)
+    assert (resolved.status, resolved.body["status"]) == (200, "SUCCEEDED")
+
+    assert stack.audit(order)[-1]["action"] == "REFUND_RESOLVED"
+    assert stack.simulator.moved("m1", order) == 35_000
+    assert stack.functions.routes | {HEALTH} == {route.key for route in MODEL.routes}
+    assert sam.runs_what_was_built(stack.functions.service.output)
+
+
+def test_no_function_hears_of_a_caller_without_a_good_token(stack: SamStack) -> None:
+    order = stack.order()
+    stack.functions.routes.clear()
+
+    assert stack.refund(order, 1000, token=None).status == 401
+    assert stack.refund(order, 1000, token=stack.token("refunds:write", audience="another")).status == 401
+    assert stack.refund(order, 1000, token=stack.token("refunds:write", ttl_seconds=-1)).status == 401
+    assert stack.refund(order, 1000, token=stack.token("refunds:read")).status == 403
+    assert stack.functions.routes == set()
+
+
+def test_a_token_without_a_merchant_is_refused_and_another_merchants_refund_is_not_found(stack: SamStack) -> None:
+    refund = stack.refund(stack.order(), 1000)
+    scopes = stack.model.scopes
+
+    assert stack.call("GET", refund.headers["location"], token=stack.token(*scopes, merchant=None)).status == 403
+    assert stack.call("GET", refund.headers["location"], token=stack.token(*scopes, merchant="m2")).status == 404
+
+
+def test_a_refund_repeated_with_the_same_key_moves_money_once(stack: SamStack) -> None:
+    order = stack.order(100_000)
+
+    first = stack.refund(order, 60_000, key="till-1")
+    again = stack.refund(order, 60_000, key="till-1")
+
+    assert (first.status, again.status, again.body) == (201, 201, first.body)
+    assert again.headers["idempotency-replayed"] == "true"
+    assert stack.refund(order, 60_000, key="till-2").status == 422
+    assert stack.simulator.moved("m1", order) == 60_000
+    sums = stack.refunds(order)
+    assert (sums["refunded"], sums["refundable"]) == (60_000, 40_000)
+
+
+def test_an_outage_only_delays_a_refund(stack: SamStack) -> None:
+    order = stack.order()
+    stack.simulator.fault("refuse_connections")
+
+    queued = stack.refund(order, 5000)
+    assert (queued.status, queued.body["status"]) == (202, "QUEUED")
+    # The worker has tried in vain, and noted when it is due again.
+    assert until(lambda: attempts(stack, order), lambda count: count > 0, WAIT_SECONDS) > 0
+    stack.simulator.clear_faults()
+
+    # Sooner than the queue's own visibility timeout: the worker hid the message for as long as the refund waits.
+    assert states(stack, order, ["SUCCEEDED"]) == ["SUCCEEDED"]
+    assert stack.simulator.moved("m1", order) == 5000
+
+
+def test_every_aws_operation_that_the_build_knows_is_called_from_a_container(stack: SamStack) -> None:
+    """tests/unit/test_build.py holds them to those that the code calls. That they work, the tests above would miss."""
+    order, later = stack.order(), stack.order()
+
+    stack.status(order)  # GetSecretValue, PutItem
+    stack.refund(order, 1000)  # BatchGetItem, TransactWriteItems
+    stack.refunds(order)  # Query
+    stack.simulator.fault("refuse_connections")
+    stack.refund(later, 1000, later=True)  # SendMessage; the worker: UpdateItem, ChangeMessageVisibility
+    schedule = json.loads((ROOT / "events/reconciler/schedule.json").read_text())
+    stack.functions.invoke("ReconcilerFunction", schedule)  # Scan
+
+    known = {name for operations in TRIM["OPERATIONS"].values() for name in operations}
+    assert until(lambda: known - called(stack), lambda missing: not missing, WAIT_SECONDS) == set()
+    assert called(stack) == known
+
+
+# ---- sam local start-api: no authorizer, so no caller
+
+
+@pytest.mark.parametrize("route", MODEL.routes, ids=lambda route: route.key)
+def test_start_api_brings_a_route_to_its_function_which_answers_nobody_unvouched_for(
+    start_api: Service, stack: SamStack, route: Route
+) -> None:
+    before = len(stack.operations)
+    heard = len(start_api.output)
+
+    status, media_type, text = ask(start_api, stack, route)
+
+    assert f"Invoking {MODEL.functions[route.function].handler}" in start_api.output[heard:]
+    assert sam.runs_what_was_built(start_api.output)
+    if route.key == HEALTH:
+        assert (status, text) == (204, "")
+        return
+    assert (status, media_type, json.loads(text)["code"]) == (500, "application/problem+json", "INTERNAL_ERROR")
+    assert route.key in logged(start_api.output[heard:], "route")
+    assert stack.operations[before:] == []
+
+
+def ask(start_api: Service, stack: SamStack, route: Route) -> tuple[int, str | None, str]:
+    target = route.path.replace("{merchantOrderId}", quote(f"2{SYMBOLS}", safe="")).replace("{refundId}", "0" * 32)
+    headers = {"Authorization": f"Bearer {stack.info['token']}", "Idempotency-Key": "start-api"}
+    refund = json.dumps({"reason": "OTHERS", "requestedBy": "till 3"}) if route.method == "POST" else None
+    connection = http.client.HTTPConnection("127.0.0.1", start_api.port, timeout=sam.INVOKE_SECONDS)
+    try:
+        connection.request(route.method, target, refund, headers)
+        answer = connection.getresponse()
+        return answer.status, answer.getheader("content-type"), answer.read().decode()
+    finally:
+        connection.close()
+
+
+# ---- reading
+
+
+def body(answer: dict[str, Any]) -> Any:
+    return json.loads(answer["body"], parse_float=Decimal)
+
+
+def states(stack: SamStack, order: str, expected: list[str]) -> list[str]:
+    """Of the order's refunds, once they are as expected, or what they were when the time was up."""
+    return until(lambda: stack.states(order), lambda seen: seen == expected, WAIT_SECONDS)
+
+
+def attempts(stack: SamStack, order: str) -> int:
+    items = [item for item in stack.items("ledgerTable") if item.get("merchantOrderId") == {"S": order}]
+    return sum(int(item["attempts"]["N"]) for item in items)
+
+
+def called(stack: SamStack) -> set[str]:
+    """Of AWS, by containers."""
+    return {target.rpartition(".")[2] for target in stack.operations}
+
+
+def logged(output: str, field: str) -> list[Any]:
+    """Of the functions' log lines, which are JSON, among what else is written there."""
+    return [json.loads(line).get(field) for line in output.splitlines() if line.startswith('{"level"')]

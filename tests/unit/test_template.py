@@ -16,6 +16,7 @@ import pytest
 
 from devstack.cloudformation import Resolver
 from devstack.template import Template
+from tests.e2e.test_sam_docker import INVOCATIONS
 
 ROOT = Path(__file__).parents[2]
 
@@ -421,6 +422,10 @@ def test_every_requirement_is_an_exact_version(path: Path) -> None:
 def test_every_function_has_events_and_every_event_a_function() -> None:
     folders = {path.relative_to(ROOT / "events").parts[0] for path in EVENT_FILES}
     assert folders == {package(function) for function in FUNCTIONS}
+
+
+def test_every_function_is_run_in_the_lambda_runtime_by_the_docker_tests() -> None:
+    assert set(INVOCATIONS) == set(FUNCTIONS)
 
 
 @pytest.mark.parametrize("function", [function for function in FUNCTIONS if routes(function)])

@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 
 # How long a rotation that Indodana does not answer with 401 (the old key still works) may go unnoticed.
 TTL_SECONDS = 300.0
-# The longest that one read may take: the given client is taken to connect in 1 s, read in 2 s, and try once.
+# The longest that one read may take: the given client is taken to connect in 1 s, read in 1.5 s, and try once. What
+# fails at once may be tried once more, and is still within it.
 SECRETS_SECONDS = 3.0
+AT_ONCE_SECONDS = 0.5
 # During an outage of Secrets Manager one call in so long waits for it; the others use the old credentials at once.
 FAILED_READ_PAUSE_SECONDS = 30.0
 # While 401s persist, Secrets Manager is asked this seldom per merchant: often enough for a secret stored just after
@@ -121,13 +123,25 @@ class CredentialStore:
         cached.reads += 1
 
     def _secret_string(self, name: str) -> object:
+        started = self._clock()
         try:
-            # Without the stage named, not every implementation answers the new value right after a rotation.
-            return self._client.get_secret_value(SecretId=name, VersionStage="AWSCURRENT").get("SecretString")
-        except Exception as error:  # botocore's own classes are not imported here, for the sake of the cold start
+            try:
+                return self._get_secret_value(name)
+            except Exception as error:  # botocore's own classes are not imported here, for the sake of the cold start
+                # The connection was idle since the last read and has died meanwhile, perhaps while the function was
+                # frozen. After a 401 this read decides whether a rotation is noticed, so it gets a new connection.
+                died = type(error).__name__ == "ConnectionClosedError"
+                if not died or self._clock() - started > AT_ONCE_SECONDS:
+                    raise
+                return self._get_secret_value(name)
+        except Exception as error:
             response = getattr(error, "response", None) or {}
             reason = response.get("Error", {}).get("Code") or type(error).__name__
             raise _SecretError(f"could not be read ({reason})") from error
+
+    def _get_secret_value(self, name: str) -> object:
+        # Without the stage named, not every implementation answers the new value right after a rotation.
+        return self._client.get_secret_value(SecretId=name, VersionStage="AWSCURRENT").get("SecretString")
 
     @staticmethod
     def _outcome(cached: _Cached) -> Credentials:

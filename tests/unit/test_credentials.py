@@ -182,6 +182,22 @@ def test_a_malformed_secret_is_named_and_its_value_stands_nowhere(secret: str) -
     assert "s3cret-value" not in "".join(traceback.format_exception(caught.value)) + repr(caught.value)
 
 
+def test_a_secret_stored_wrong_over_a_right_one_is_an_error_and_the_right_one_goes_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    secrets_manager, clock = SecretsManager(), Clock()
+    store = store_on(secrets_manager, clock)
+    store.get("m1")
+    secrets_manager.secret = '{"apikey": "s3cret-value", "secretKey": "s3cret-value"}'
+    clock.now += 301
+
+    assert store.get("m1") == OLD
+    [record] = caplog.records
+    assert (record.name, record.levelno) == ("indodana", logging.ERROR)
+    assert "gateway/m1 is malformed" in record.getMessage()
+    assert "s3cret-value" not in caplog.text
+
+
 def test_a_secret_without_a_string_is_malformed() -> None:
     secrets_manager = SecretsManager()
     secrets_manager.get_secret_value = lambda **_: {"SecretBinary": b"..."}  # type: ignore[method-assign]

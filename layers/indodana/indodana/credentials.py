@@ -48,6 +48,10 @@ class _SecretError(Exception):
     """A secret is of no use; says why, without its value."""
 
 
+class _MalformedError(_SecretError):
+    """A secret was stored in another form than ours."""
+
+
 class _Cached:
     """What is known of one merchant's secret; written under `lock` only."""
 
@@ -116,7 +120,9 @@ class CredentialStore:
             cached.failure = f"the secret {name} {error}"
             cached.fresh_until = self._clock() + FAILED_READ_PAUSE_SECONDS
             if cached.credentials is not None:
-                _log.warning("%s; the credentials read before it go on being used", cached.failure)
+                # What was stored wrong would show only when the old keys stop to count: somebody must hear of it now.
+                level = logging.ERROR if isinstance(error, _MalformedError) else logging.WARNING
+                _log.log(level, "%s; the credentials read before it go on being used", cached.failure)
         else:
             cached.credentials = credentials
             cached.fresh_until = self._clock() + self._ttl_seconds
@@ -160,7 +166,7 @@ def _parsed(secret_string: object) -> Credentials:
         if isinstance(secret, dict):
             api_key, secret_key = secret.get("apiKey"), secret.get("secretKey")
     if not isinstance(api_key, str) or not _HEADER_SAFE.fullmatch(api_key):
-        raise _SecretError("is malformed: it must be JSON with a non-empty apiKey of printable ASCII")
+        raise _MalformedError("is malformed: it must be JSON with a non-empty apiKey of printable ASCII")
     if not isinstance(secret_key, str) or not secret_key:
-        raise _SecretError("is malformed: it must be JSON with a non-empty secretKey")
+        raise _MalformedError("is malformed: it must be JSON with a non-empty secretKey")
     return Credentials(api_key, secret_key)

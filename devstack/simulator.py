@@ -54,6 +54,8 @@ ENDPOINTS = {
     ("POST", f"{BASE_PATH}/v3/order_cancellation"): "order_cancellation",
 }
 CONTROL_PREFIX = "/_simulator/"
+# The key pairs that a merchant may sign with: one, or several while a new one is handed over.
+type Pairs = tuple[tuple[str, str], ...]
 MERCHANT_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 # The documentation does not say how old a nonce may be; five minutes is the usual allowance for clocks that differ.
 NONCE_WINDOW_SECONDS = 300
@@ -94,7 +96,7 @@ class _State:
         seed: int,
         nonce_window_seconds: float | None,
     ) -> None:
-        self.credentials = dict(merchants)
+        self.credentials: Mapping[str, Pairs] = {merchant_id: (pair,) for merchant_id, pair in merchants.items()}
         self.nonce_window_seconds = nonce_window_seconds
         self.books = Books(clock)
         self.faults = Faults(seed)
@@ -261,19 +263,25 @@ class Simulator:
         self._timers.clear()
 
     def _put_credentials(self, state: _State, merchant_id: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        _refuse_unknown(body, "apiKey", "secretKey")
+        """`keepOld`: the pairs before stay valid beside the new one, until the next change without it."""
+        _refuse_unknown(body, "apiKey", "secretKey", "keepOld")
         if not MERCHANT_ID.fullmatch(merchant_id):
             raise InvalidFieldError("merchantId", "must be 1 to 64 letters, digits, _ or -")
         api_key, secret_key = parse_text(body, "apiKey"), parse_text(body, "secretKey")
         if not re.fullmatch(r"[!-~]+", api_key):
             raise InvalidFieldError("apiKey", "must be printable ASCII without spaces, as it travels in a header")
+        keep_old = body.get("keepOld", False)
+        if not isinstance(keep_old, bool):
+            raise InvalidFieldError("keepOld", "must be true or false")
         with self._lock:
-            if any(key == api_key for other, (key, _) in state.credentials.items() if other != merchant_id):
+            others = [pair for other, pairs in state.credentials.items() if other != merchant_id for pair in pairs]
+            if any(key == api_key for key, _ in others):
                 raise InvalidFieldError("apiKey", "belongs to another merchant")
             if merchant_id not in state.credentials:
                 state.books.add_default_orders(merchant_id)
+            old = state.credentials.get(merchant_id, ()) if keep_old else ()
             # Replaced as a whole: requests read it without the lock.
-            state.credentials = {**state.credentials, merchant_id: (api_key, secret_key)}
+            state.credentials = {**state.credentials, merchant_id: (*old, (api_key, secret_key))}
         return {"merchantId": merchant_id}
 
     def _change_settings(self, state: _State, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -328,7 +336,7 @@ class Simulator:
 
 def authenticate(
     authorization: str | None,
-    credentials: Mapping[str, tuple[str, str]],
+    credentials: Mapping[str, Pairs],
     now: float,
     nonce_window_seconds: float | None,
 ) -> str:
@@ -340,8 +348,8 @@ def authenticate(
         raise RefusalError(401, "FailedAuthError", "Authorization header is missing or malformed")
     given_key, nonce, signature = parts
     signer = None
-    # Every merchant is compared, whoever it is, so that time tells nothing about keys.
-    for merchant_id, (api_key, secret_key) in credentials.items():
+    # Every pair is compared, whoever it is, so that time tells nothing about keys.
+    for merchant_id, api_key, secret_key in [(name, *pair) for name, pairs in credentials.items() for pair in pairs]:
         key = api_key.encode()
         expected = hmac.new(secret_key.encode(), key + b":" + nonce, hashlib.sha256).hexdigest().encode()
         if hmac.compare_digest(given_key, key) & hmac.compare_digest(signature, expected):

@@ -81,9 +81,10 @@ class SimulatorControl:
         movements = self.books(merchant_order_id)["movements"]
         return sum((Decimal(m["amount"]) for m in movements if m["merchantId"] == merchant_id), Decimal(0))
 
-    def set_credentials(self, merchant_id: str, api_key: str, secret_key: str) -> None:
-        """Valid at once, and the ones before are not any more."""
-        self._call("PUT", f"merchants/{quote(merchant_id, safe='')}", {"apiKey": api_key, "secretKey": secret_key})
+    def set_credentials(self, merchant_id: str, api_key: str, secret_key: str, *, keep_old: bool = False) -> None:
+        """Valid at once. The ones before are not any more, unless `keep_old`."""
+        pair = {"apiKey": api_key, "secretKey": secret_key}
+        self._call("PUT", f"merchants/{quote(merchant_id, safe='')}", pair | ({"keepOld": True} if keep_old else {}))
 
     def settings(self, **settings: Any) -> dict[str, Any]:
         """Change `recognisesRepeats`, `seed` or `nonceWindowSeconds`."""

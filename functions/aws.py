@@ -26,9 +26,9 @@ AWS_CONFIG = Config(
     retries={"mode": "standard", "total_max_attempts": 3},
     max_pool_connections=CONCURRENT_CALLS,
 )
-# At most the layer's SECRETS_SECONDS, which stand in the time of every call to Indodana: hence a single try. Where it
-# fails, the credentials in the cache go on being used.
-SECRETS_CONFIG = Config(connect_timeout=1, read_timeout=2, retries={"mode": "standard", "total_max_attempts": 1})
+# Within the layer's SECRETS_SECONDS, which stand in the time of every call to Indodana: hence a single try, and the
+# layer's own second one over a new connection. Where it fails, the credentials in the cache go on being used.
+SECRETS_CONFIG = Config(connect_timeout=1, read_timeout=1.5, retries={"mode": "standard", "total_max_attempts": 1})
 
 # There is no other way to give botocore a context; tls.py says what it is for.
 botocore.httpsession.create_urllib3_context = tls.context

@@ -13,6 +13,7 @@ from aws_lambda_powertools.logging.utils import copy_config_to_registered_logger
 from aws_lambda_powertools.metrics import MetricUnit, single_metric
 
 from indodana import CredentialsRejected, CredentialsUnavailable, IndodanaError
+from refunds import correlation
 
 if TYPE_CHECKING:
     from indodana import Cancellation, CancellationAccepted, TransactionStatus
@@ -28,6 +29,15 @@ _LIBRARIES = {"refunds", "indodana"}
 for _name in _LIBRARIES:
     logging.getLogger(_name)
 copy_config_to_registered_loggers(source_logger=logger, include=_LIBRARIES)
+
+
+def _correlate(record: logging.LogRecord) -> bool:
+    record.correlation_id = correlation.current()
+    return True
+
+
+# On the handler, which they all share; Powertools' own keys are one set for all threads.
+logger.registered_handler.addFilter(_correlate)
 
 
 def count(metric: str, value: float = 1, **dimensions: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -21,6 +21,7 @@ import refund_api.handler
 import refund_worker.handler
 import status_check.handler
 from aws import AwsClients
+from devstack.queues import sqs_event
 from devstack.simulator_control import SimulatorControl
 from refunds.model import OrderKey
 from settings import Settings
@@ -139,15 +140,17 @@ class World:
         merchant: str | None = MERCHANT,
         subject: str = "agent-7",
         seconds: float = LAMBDA_SECONDS,
+        correlation_id: str | None = None,
         **event_changes: Any,
     ) -> Answer:
         """`body`: a text goes out as it is, anything else as JSON."""
+        headers = dict(headers or {}) | ({} if correlation_id is None else {"x-correlation-id": correlation_id})
         claims = {"sub": subject, "merchant_id": merchant}
         path = {"merchantOrderId": order_id, "refundId": refund_id}
         event = {
             "version": "2.0",
             "routeKey": route,
-            "headers": headers or {},
+            "headers": headers,
             "queryStringParameters": query,
             "pathParameters": {name: value for name, value in path.items() if value is not None},
             "requestContext": {
@@ -206,7 +209,7 @@ class World:
 
     # ---- the queue and the schedule
 
-    def send(self, order_id: str, key: str, **fields: Any) -> None:
+    def send(self, order_id: str, key: str, *, correlation_id: str | None = None, **fields: Any) -> None:
         """What a back office puts into the refund queue."""
         message = {
             "merchantOrderId": order_id,
@@ -214,10 +217,14 @@ class World:
             "reason": "OTHERS",
             "requestedBy": "back office",
         } | fields
-        self.send_raw(json.dumps({name: value for name, value in message.items() if value is not None}))
+        body = json.dumps({name: value for name, value in message.items() if value is not None})
+        attribute = {"DataType": "String", "StringValue": correlation_id}
+        self.send_raw(body, {} if correlation_id is None else {"correlationId": attribute})
 
-    def send_raw(self, body: str) -> None:
-        self.sqs.send_message(QueueUrl=self.settings.refund_queue_url, MessageBody=body)
+    def send_raw(self, body: str, attributes: Mapping[str, Any] | None = None) -> None:
+        self.sqs.send_message(
+            QueueUrl=self.settings.refund_queue_url, MessageBody=body, MessageAttributes=attributes or {}
+        )
 
     def receive(self, queue_url: str | None = None, visibility: int = 60) -> list[Any]:
         found = self.sqs.receive_message(
@@ -262,12 +269,8 @@ def order_path(order_id: str) -> str:
 
 
 def _record(message: Any) -> dict[str, Any]:
-    return {
-        "messageId": message["MessageId"],
-        "receiptHandle": message["ReceiptHandle"],
-        "body": message["Body"],
-        "attributes": {"SenderId": "AIDA-BACK-OFFICE"} | message["Attributes"],
-    }
+    [record] = sqs_event([message], "arn:aws:sqs:ap-southeast-3:123456789012:refunds", "ap-southeast-3")["Records"]
+    return record | {"attributes": {"SenderId": "AIDA-BACK-OFFICE"} | message["Attributes"]}
 
 
 def _json_number(value: object) -> object:

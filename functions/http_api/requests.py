@@ -13,6 +13,7 @@ from refunds.errors import FieldError, InvalidRequest
 from refunds.model import OrderKey, Origin
 
 CHANNEL = "api"
+CORRELATION_HEADER = "X-Correlation-Id"
 Event = Mapping[str, Any]
 
 
@@ -61,11 +62,23 @@ class ApiRequest:
         return value
 
 
+def correlation_id(event: Event) -> str:
+    """The caller's own id for this request; API Gateway's, where it gave none, or one that read() refuses."""
+    request_id: str = event["requestContext"]["requestId"]
+    return validation.correlation_id_in(_correlation_header(event)) or request_id
+
+
+def _correlation_header(event: Event) -> str | None:
+    value: str | None = event.get("headers", {}).get(CORRELATION_HEADER.lower())
+    return value
+
+
 def read(event: Event, seconds_left: Callable[[], float], *, merchant_id: str, merchant_claim: str) -> ApiRequest:
     """`merchant_claim`: the claim that names the caller's merchant; empty where the stack serves `merchant_id` alone.
 
-    Raises Forbidden.
+    Raises InvalidRequest, Forbidden.
     """
+    validation.check_correlation_id(_correlation_header(event), CORRELATION_HEADER)
     context = event["requestContext"]
     claims = context["authorizer"]["jwt"]["claims"]
     if merchant_claim:
@@ -75,4 +88,5 @@ def read(event: Event, seconds_left: Callable[[], float], *, merchant_id: str, m
     principal = claims.get("sub") or claims.get("client_id")
     if not principal:
         raise Forbidden("the token must name its principal in the claim sub or client_id")
-    return ApiRequest(event, merchant_id, Origin(principal, CHANNEL, context["requestId"]), seconds_left)
+    origin = Origin(principal, CHANNEL, context["requestId"], correlation_id(event))
+    return ApiRequest(event, merchant_id, origin, seconds_left)

@@ -11,6 +11,7 @@ import telemetry
 from http_api import problems, requests
 from http_api.requests import ApiRequest, Event
 from http_api.responses import Response
+from refunds.correlation import correlated
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
@@ -20,6 +21,14 @@ View = Callable[[ApiRequest], Response]
 
 def serve(event: Event, context: LambdaContext, routes: Mapping[str, View]) -> Response:
     """`routes`: API Gateway's route keys ("GET /v1/refunds") and what answers them."""
+    correlation_id = requests.correlation_id(event)
+    with correlated(correlation_id):
+        response = _answer(event, context, routes)
+    response["headers"][requests.CORRELATION_HEADER.lower()] = correlation_id
+    return response
+
+
+def _answer(event: Event, context: LambdaContext, routes: Mapping[str, View]) -> Response:
     started = time.perf_counter()
     request_id: str = event["requestContext"]["requestId"]
     log: dict[str, Any] = {"request_id": request_id, "route": event["routeKey"]}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import assembly
 import telemetry
+from refunds.correlation import correlated
 from refunds.model import Origin
 
 if TYPE_CHECKING:
@@ -15,9 +16,10 @@ if TYPE_CHECKING:
 
 
 def lambda_handler(_event: Mapping[str, Any], context: LambdaContext) -> dict[str, Any]:
-    counts = assembly.gateway().reconciler.run_once(Origin("reconciler", "schedule", context.aws_request_id))
-    telemetry.open_refunds(counts)
-    telemetry.logger.info("reconciled", extra=dataclasses.asdict(counts))
+    with correlated(context.aws_request_id):
+        counts = assembly.gateway().reconciler.run_once(Origin("reconciler", "schedule", context.aws_request_id))
+        telemetry.open_refunds(counts)
+        telemetry.logger.info("reconciled", extra=dataclasses.asdict(counts))
     return dataclasses.asdict(counts)
 
 

@@ -47,7 +47,7 @@ def transition_record(
     """The one record of the transition from `before` to `after`; it stands in the same transaction."""
     return to_item(
         {
-            **_record(after.request.order, after.updated_at, f"{after.refund_id}#{after.version:06d}", origin),
+            **_record(after.request.order, after.updated_at, f"{after.refund_id}#{after.version:06d}", origin, after),
             **_asked_for(after.request),
             "action": action or f"REFUND_{after.status}",
             "before": before.status if before else None,
@@ -83,7 +83,7 @@ def late_evidence_record(
     """What Indodana said of a refund that was settled otherwise before its answer came."""
     return to_item(
         {
-            **_record(refund.request.order, at, uuid.uuid4().hex, origin),
+            **_record(refund.request.order, at, uuid.uuid4().hex, origin, refund),
             **_asked_for(refund.request),
             "action": LATE_EVIDENCE,
             "after": refund.status,
@@ -169,7 +169,9 @@ class AuditLog:
         return Page(records, paging.to_token(answer.get("LastEvaluatedKey")))
 
 
-def _record(order: OrderKey, at: datetime, unique: str, origin: Origin) -> dict[str, Any]:
+def _record(order: OrderKey, at: datetime, unique: str, origin: Origin, refund: Refund | None = None) -> dict[str, Any]:
+    # Who takes a step with no id given for it (the reconciler, a message without one) takes it for whoever asked.
+    asked_as = refund.correlation_id if refund else None
     return {
         "pk": order.partition,
         "sk": f"{iso(at)}#{unique}",
@@ -179,6 +181,7 @@ def _record(order: OrderKey, at: datetime, unique: str, origin: Origin) -> dict[
         "actor": origin.actor,
         "channel": origin.channel,
         "requestId": origin.request_id,
+        "correlationId": origin.correlation_id or asked_as or origin.request_id,
     }
 
 

@@ -110,6 +110,7 @@ class Origin:
     actor: str
     channel: str
     request_id: str
+    correlation_id: str | None = None  # None: nobody gave one with this request, message or run
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,7 @@ class Refund:
     updated_at: datetime
     version: int  # counts the transitions; the ledger's optimistic lock
     transition_id: str  # names the transition that led here, so that a write whose answer was lost is recognised
+    correlation_id: str | None = None  # of whoever first asked for it; what is done for it later bears it, too
     reserved_amount: Decimal | None = None  # None until the order's sums first gave it
     transaction_amount: Decimal | None = None
     attempts: int = 0  # tries to get it done, whether or not they came as far as a submission
@@ -180,15 +182,16 @@ class Refund:
         )
 
 
-def first_record(request: RefundRequest, status: RefundStatus, at: datetime, actor: str, **changes: Any) -> Refund:
+def first_record(request: RefundRequest, status: RefundStatus, at: datetime, origin: Origin, **changes: Any) -> Refund:
     return Refund(
         request=request,
         status=status,
-        created_by=actor,
+        created_by=origin.actor,
         created_at=at,
         updated_at=at,
         version=1,
         transition_id=new_transition_id(),
+        correlation_id=origin.correlation_id or origin.request_id,
         **changes,
     )
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from refunds.correlation import correlated
 from refunds.errors import LedgerUnavailable, RefundChanged
 from refunds.ledger import Ledger
 from refunds.model import AmbiguousRefunds, Origin, Refund, RefundStatus, utc_now
@@ -59,11 +60,12 @@ class Reconciler:
             if refund is None:
                 counts.errors += 1
                 continue
-            try:
-                self._look_at(refund, counts, origin)
-            except LedgerUnavailable:
-                log.exception("refund %s could not be reconciled", refund.refund_id)
-                counts.errors += 1
+            with correlated(refund.correlation_id):
+                try:
+                    self._look_at(refund, counts, origin)
+                except LedgerUnavailable:
+                    log.exception("refund %s could not be reconciled", refund.refund_id)
+                    counts.errors += 1
         return counts
 
     def _look_at(self, refund: Refund, counts: Counts, origin: Origin) -> None:
@@ -97,4 +99,4 @@ class Reconciler:
             self._ledger.postpone(refund, self._clock() + timedelta(seconds=wait))
         except RefundChanged:
             return False  # someone has just worked on it
-        return self._queue.send(refund.request)
+        return self._queue.send(refund)

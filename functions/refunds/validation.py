@@ -27,6 +27,8 @@ MERCHANT_ORDER_ID = re.compile(r"[A-Za-z0-9=.\-_+@:&^%!$]{1,32}")  # Indodana's 
 REFUND_ID = re.compile(r"[0-9a-f]{32}")
 # No space at its ends: HTTP takes those off a header, so the same key would name two refunds by API and by queue.
 IDEMPOTENCY_KEY = re.compile(rf"[\x21-\x7e](?:[\x20-\x7e]{{0,{MAX_IDEMPOTENCY_KEY - 2}}}[\x21-\x7e])?")
+# A caller's own; with what API Gateway makes its ids of, for those serve where a caller gives none.
+CORRELATION_ID = re.compile(r"[A-Za-z0-9\-_.:/+=]{1,128}")
 
 MERCHANT_ID_RULE = "must be 1 to 64 letters, digits, '_' or '-'"
 MERCHANT_ORDER_ID_RULE = "must be 1 to 32 characters: letters, digits and = . - _ + @ : & ^ % ! $"
@@ -35,6 +37,7 @@ IDEMPOTENCY_KEY_RULE = (
     f"must be 1 to {MAX_IDEMPOTENCY_KEY} printable ASCII characters with no space at either end, the same for every "
     "try of one refund"
 )
+CORRELATION_ID_RULE = "must be 1 to 128 characters: letters, digits and - _ . : / + ="
 AMOUNT_RULE = f"must be a JSON number of rupiah over 0 and at most {MAX_AMOUNT}, with at most two decimals"
 
 REFUND_FIELDS = ("amount", "reason", "note", "requestedBy")
@@ -112,6 +115,17 @@ def refund_id(text: str) -> str:
     if not REFUND_ID.fullmatch(text):
         raise InvalidRequest(FieldError("refundId", REFUND_ID_RULE))
     return text
+
+
+def check_correlation_id(text: str | None, field: str) -> None:
+    """Raises InvalidRequest."""
+    if text is not None and not CORRELATION_ID.fullmatch(text):
+        raise InvalidRequest(FieldError(field, CORRELATION_ID_RULE))
+
+
+def correlation_id_in(text: str | None) -> str | None:
+    """The id, where there is one that keeps to the rule: nothing else may be kept, logged or sent back."""
+    return text if text is not None and CORRELATION_ID.fullmatch(text) else None
 
 
 def resolution(body: Mapping[str, Any]) -> tuple[RefundStatus, str]:

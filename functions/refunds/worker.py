@@ -15,6 +15,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from refunds import audit, validation
 from refunds.audit import AuditLog
+from refunds.correlation import correlated
 from refunds.errors import IdempotencyKeyReused, InvalidRequest, LedgerUnavailable
 from refunds.model import OrderKey, Origin, Refund, RefundRequest, RefundStatus, utc_now
 from refunds.queue import RefundQueue
@@ -36,6 +37,7 @@ class Message:
     receive_count: int
     sender: str
     sent_at: datetime
+    correlation_id: str | None = None  # as it came
 
 
 @dataclass(frozen=True)
@@ -87,8 +89,9 @@ class Worker:
             try:
                 request = self._parse(message)
             except InvalidRequest as error:
-                if not self._dead_letter(message, str(error), self._order_named_in(message)):
-                    again.append(message.message_id)
+                with correlated(_known_as(message)):
+                    if not self._dead_letter(message, str(error), self._order_named_in(message)):
+                        again.append(message.message_id)
             else:
                 by_order.setdefault(request.order, {}).setdefault(request.refund_id, []).append(Task(message, request))
         lanes = [lane for refunds in by_order.values() for lane in _lanes(list(refunds.values()))]
@@ -97,7 +100,12 @@ class Worker:
         return again
 
     def _one_by_one(self, tasks: list[Task], seconds_left: SecondsLeft) -> list[str]:
-        return [task.message.message_id for task in tasks if not self._is_done(task, seconds_left)]
+        again: list[str] = []
+        for task in tasks:
+            with correlated(_known_as(task.message)):
+                if not self._is_done(task, seconds_left):
+                    again.append(task.message.message_id)
+        return again
 
     def _is_done(self, task: Task, seconds_left: SecondsLeft) -> bool:
         """Works one message. True: it can be deleted, and the ledger says all that there is to say."""
@@ -143,15 +151,17 @@ class Worker:
         return message.receive_count >= self._max_receive_count
 
     def _parse(self, message: Message) -> RefundRequest:
+        validation.check_correlation_id(message.correlation_id, "correlationId")
         return validation.refund_message(validation.json_object(message.body.encode()), self._default_merchant_id)
 
     def _dead_letter(self, message: Message, cause: str, order: OrderKey | None) -> bool:
         """On record first: a dead letter that no record explains is a riddle, a record too many is not."""
         digest = hashlib.sha256(message.body.encode()).hexdigest()
-        record = audit.dead_letter_record(order, message.message_id, message.sent_at, _origin(message), cause, digest)
+        origin = _origin(message)
+        record = audit.dead_letter_record(order, message.message_id, message.sent_at, origin, cause, digest)
         try:
             self._audit_log.add(record)
-            self._queue.dead_letter(message.body, message.message_id, cause)
+            self._queue.dead_letter(message.body, message.message_id, cause, origin.correlation_id)
         except (LedgerUnavailable, ClientError, BotoCoreError):
             log.exception("message %s could not be dead-lettered, and will be again", message.message_id)
             self._queue.hide(message.receipt_handle, backoff_seconds(message.receive_count))
@@ -181,4 +191,13 @@ def _lanes(refunds: list[list[Task]]) -> list[list[Task]]:
 
 
 def _origin(message: Message) -> Origin:
-    return Origin(actor=message.sender, channel=CHANNEL, request_id=message.message_id)
+    return Origin(
+        actor=message.sender,
+        channel=CHANNEL,
+        request_id=message.message_id,
+        correlation_id=validation.correlation_id_in(message.correlation_id),
+    )
+
+
+def _known_as(message: Message) -> str:
+    return validation.correlation_id_in(message.correlation_id) or message.message_id

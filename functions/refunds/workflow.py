@@ -343,7 +343,7 @@ class RefundWorkflow:
         }
         if before:
             return before.moved(RefundStatus.SUBMITTING, at, **changes)
-        return first_record(request, RefundStatus.SUBMITTING, at, origin.actor, **changes)
+        return first_record(request, RefundStatus.SUBMITTING, at, origin, **changes)
 
     def _submit(self, refund: Refund, seconds_left: SecondsLeft) -> Verdict:
         """One POST, and what it means. It is not begun unless its outcome can still be settled under the lease."""
@@ -474,7 +474,7 @@ class RefundWorkflow:
     ) -> Refund:
         at = self._clock()
         due = at + timedelta(seconds=wait_seconds)
-        refund = first_record(request, RefundStatus.QUEUED, at, origin.actor, next_attempt_at=due)
+        refund = first_record(request, RefundStatus.QUEUED, at, origin, next_attempt_at=due)
         record = audit.transition_record(None, refund, origin, cause=cause, upstream=upstream)
         self._ledger.transition(None, refund, record)
         return refund
@@ -485,7 +485,7 @@ class RefundWorkflow:
         if before:
             after = before.moved(RefundStatus.FAILED, at, failure=refusal.failure, next_attempt_at=None)
         else:
-            after = first_record(request, RefundStatus.FAILED, at, origin.actor, failure=refusal.failure)
+            after = first_record(request, RefundStatus.FAILED, at, origin, failure=refusal.failure)
         record = audit.transition_record(before, after, origin, upstream=refusal.upstream)
         self._ledger.transition(before, after, record)
         return after
@@ -509,7 +509,7 @@ class RefundWorkflow:
     def _enqueue(self, refund: Refund) -> None:
         """A message lost here costs time and no refund: the reconciler enqueues what stays QUEUED."""
         wait = (refund.next_attempt_at - self._clock()).total_seconds() if refund.next_attempt_at else 0.0
-        if not self._queue.send(refund.request, delay_seconds=wait):
+        if not self._queue.send(refund, delay_seconds=wait):
             log.warning("refund %s waits for the reconciler: it could not be enqueued", refund.refund_id)
 
     def _next_attempt(self, verdict: Verdict, attempts: int) -> datetime | None:

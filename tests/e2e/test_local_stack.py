@@ -208,6 +208,30 @@ def test_respond_async_is_taken_on_and_done_by_the_queue(stack: Stack) -> None:
     assert stack.simulator.moved("m1", order) == 5000
 
 
+def test_a_callers_own_id_leads_to_its_log_lines_and_its_records(stack: Stack) -> None:
+    asked, sent = stack.order(), stack.order()
+    body = {"amount": 5000, "reason": "OTHERS", "requestedBy": "till 3"}
+    headers = {"Idempotency-Key": "k", "Prefer": "respond-async", "X-Correlation-Id": "till-3/sale-4711"}
+    message = json.dumps(stack.message(sent, 1000, "k"))
+    attribute = {"correlationId": {"DataType": "String", "StringValue": "batch-7/line-3"}}
+
+    answer = stack.call("POST", f"{path(asked)}/refunds", body, headers=headers)
+    stack.sqs.send_message(QueueUrl=stack.info["queueUrl"], MessageBody=message, MessageAttributes=attribute)
+
+    assert answer.headers["x-correlation-id"] == "till-3/sale-4711"
+    for order, known_as in ((asked, "till-3/sale-4711"), (sent, "batch-7/line-3")):
+        assert until(functools.partial(stack.states, order), ["SUCCEEDED"].__eq__) == ["SUCCEEDED"]
+        assert {record["correlationId"] for record in stack.audit(order)} == {known_as}
+    log = (stack.directory / "functions.log").read_text(encoding="utf-8")
+    lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
+    logged = {(line.get("correlation_id"), line["message"]) for line in lines if "message" in line}
+    assert {(known_as, said) for known_as, said in logged if known_as in ("till-3/sale-4711", "batch-7/line-3")} == {
+        ("till-3/sale-4711", "request"),
+        ("till-3/sale-4711", "refund"),
+        ("batch-7/line-3", "refund"),
+    }
+
+
 def test_a_message_that_can_never_work_is_dead_lettered_and_on_record_and_stops_no_other(stack: Stack) -> None:
     stack.dead_letters()
     order = stack.order()

@@ -77,6 +77,7 @@ HTTP = {
     "refund_api/not-json": Case(400, "INVALID_REQUEST", "body"),
     "refund_api/without-body": Case(400, "INVALID_REQUEST", "body"),
     "refund_api/without-idempotency-key": Case(400, "INVALID_REQUEST", "Idempotency-Key"),
+    "refund_api/bad-correlation-id": Case(400, "INVALID_REQUEST", "X-Correlation-Id"),
     "refund_api/list": Case(200, after=(PARTIAL,), moved=25_000),
     "refund_api/get": Case(200, after=(PARTIAL,), moved=25_000),
     "refund_api/get-unknown-refund": Case(404, "NOT_FOUND", after=(PARTIAL,), moved=25_000),
@@ -212,6 +213,14 @@ def test_a_queue_event_waits_while_indodana_is_away(world: World) -> None:
     [message] = load("refund_worker/one")["Records"]
     assert invoke("refund_worker/one") == {"batchItemFailures": [{"itemIdentifier": message["messageId"]}]}
     assert world.list("ORDER-PAID").body["refunds"][0]["status"] == "QUEUED"
+
+
+def test_an_event_with_an_id_of_its_senders_own_is_recorded_under_it(world: World) -> None:
+    assert call(PARTIAL).headers["x-correlation-id"] == "till-7/sale-1001"
+    invoke("refund_worker/one")
+
+    known_as = [record["correlationId"] for record in world.audit("ORDER-PAID")]
+    assert known_as == ["till-7/sale-1001"] * 2 + ["refunds-2026-11-22/line-1"] * 2
 
 
 def test_the_schedules_event_is_worked(world: World) -> None:

@@ -82,6 +82,10 @@ class Invariants:
         mine = [record for record in records if record.get("refundId") == refund_id]
         right = [(record.get("before"), record["after"]) for record in mine] == [(was, now)]
         hold("every transition has exactly one audit record", right, said)
+        # Nothing is sent to the queue here with an id of its own.
+        known_as = {record["correlationId"] for record in mine if record["channel"] != "api"}
+        right = known_as <= {refund["correlationId"]}
+        hold("what is done later is recorded under the id of whoever asked", right, f"{said} as {known_as}")
         history = self.records.setdefault(refund_id, [])
         in_order = not history or history[-1]["sk"] < mine[0]["sk"]
         hold("the audit records stand in order", in_order, said)

@@ -676,7 +676,7 @@ MUTANTS = (
         COMES_TO_AN_END,
         "one_refund_by_api",
         (WORKER, "return self._leave_to_later(message, refund)", "return True"),
-        (RECONCILE, "return self._queue.send(refund.request)", "return True"),
+        (RECONCILE, "return self._queue.send(refund)", "return True"),
     ),
     _mutant(
         "stale-refund-not-enqueued",

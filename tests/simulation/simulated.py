@@ -370,6 +370,10 @@ class SimulatedWorld:
                     "receiptHandle": message["ReceiptHandle"],
                     "body": message["Body"],
                     "attributes": message["Attributes"],
+                    "messageAttributes": {
+                        name: {"dataType": value["DataType"], "stringValue": value["StringValue"]}
+                        for name, value in message.get("MessageAttributes", {}).items()
+                    },
                 }
                 for message in messages
             ]

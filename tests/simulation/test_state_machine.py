@@ -59,6 +59,7 @@ from tests.simulation.emulator import Dynamo
 LEDGER, AUDIT = "ledger", "audit"
 ORDERS = (OrderKey("m1", "A"), OrderKey("m1", "B"), OrderKey("m2", "A"))
 CENT = Decimal("0.01")
+ORIGIN = Origin("agent", "test", "request")
 BEGINNING = datetime(2026, 11, 22, 7, tzinfo=UTC)
 
 Q, S, DONE, FAILED, UNKNOWN = RefundStatus
@@ -266,7 +267,7 @@ class LedgerMachine(RuleBasedStateMachine):
         request = RefundRequest(order, name, None if exact else amount, Reason.OTHERS, None, "Rina")
         reserves = {"reserved_amount": amount, "transaction_amount": self.model.paid[order]} if status is S else {}
         at = self._now(skew)
-        after = first_record(request, status, at, "agent", **reserves, **_details(status, at, attempts=1))
+        after = first_record(request, status, at, ORIGIN, **reserves, **_details(status, at, attempts=1))
         created = self._write(self._step(None, after, belief, exact=exact), weather)
         return _key(after) if created else multiple()
 
@@ -307,7 +308,7 @@ class LedgerMachine(RuleBasedStateMachine):
         request = replace(before.request, idempotency_key="illegal")
         for status in RefundStatus:
             after = before.moved(status, at)
-            first = first_record(request, status, at, "agent", reserved_amount=CENT)
+            first = first_record(request, status, at, ORIGIN, reserved_amount=CENT)
             if (before.status, status) not in LEGAL:
                 self._write(self._step(before, after, Belief.RIGHT, exact=False), [])
             if (None, status) not in LEGAL:
@@ -460,7 +461,7 @@ class LedgerMachine(RuleBasedStateMachine):
             order = Order.unopened(paid) if belief is Belief.UNOPENED else Order(paid, paid)
             if belief is Belief.RIGHT:
                 order = self.model.order(key) or Order.unopened(paid)
-        record = audit.transition_record(before, after, Origin("agent", "test", "request"))
+        record = audit.transition_record(before, after, ORIGIN)
         return Step(before, after, record, order, exact)
 
     def _amount(self, key: OrderKey, portion: Portion) -> Decimal:

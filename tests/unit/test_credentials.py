@@ -3,14 +3,17 @@ import logging
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import boto3
 import pytest
 
+import aws
 from indodana import Credentials, CredentialStore, CredentialsUnavailable, NotSent
-from indodana.credentials import FAILED_READ_PAUSE_SECONDS, UNCHANGED_READ_PAUSE_SECONDS
+from indodana.credentials import AT_ONCE_SECONDS, FAILED_READ_PAUSE_SECONDS, UNCHANGED_READ_PAUSE_SECONDS
 
 OLD = Credentials("old-key", "old-secret")
 NEW = Credentials("new-key", "new-secret")
@@ -45,8 +48,8 @@ class Clock:
         return self.now
 
 
-def store_on(secrets_manager: SecretsManager, clock: Clock | None = None, ttl_seconds: float = 300) -> CredentialStore:
-    return CredentialStore(secrets_manager, "gateway/", ttl_seconds=ttl_seconds, clock=clock or Clock())  # type: ignore[arg-type]
+def store_on(secrets_manager: Any, clock: Clock | None = None, ttl_seconds: float = 300) -> CredentialStore:
+    return CredentialStore(secrets_manager, "gateway/", ttl_seconds=ttl_seconds, clock=clock or Clock())
 
 
 def at_once(call: Callable[[], Any], threads: int = 10) -> list[Any]:
@@ -179,6 +182,22 @@ def test_a_malformed_secret_is_named_and_its_value_stands_nowhere(secret: str) -
     assert "s3cret-value" not in "".join(traceback.format_exception(caught.value)) + repr(caught.value)
 
 
+def test_a_secret_stored_wrong_over_a_right_one_is_an_error_and_the_right_one_goes_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    secrets_manager, clock = SecretsManager(), Clock()
+    store = store_on(secrets_manager, clock)
+    store.get("m1")
+    secrets_manager.secret = '{"apikey": "s3cret-value", "secretKey": "s3cret-value"}'
+    clock.now += 301
+
+    assert store.get("m1") == OLD
+    [record] = caplog.records
+    assert (record.name, record.levelno) == ("indodana", logging.ERROR)
+    assert "gateway/m1 is malformed" in record.getMessage()
+    assert "s3cret-value" not in caplog.text
+
+
 def test_a_secret_without_a_string_is_malformed() -> None:
     secrets_manager = SecretsManager()
     secrets_manager.get_secret_value = lambda **_: {"SecretBinary": b"..."}  # type: ignore[method-assign]
@@ -194,6 +213,72 @@ def test_rejected_credentials_are_replaced_at_once_whatever_the_ttl() -> None:
     assert store.replace("m1", OLD) == NEW
     assert store.get("m1") == NEW
     assert len(secrets_manager.requests) == 2
+
+
+@pytest.fixture
+def forgetful() -> Iterator[tuple[str, list[str]]]:
+    """Secrets Manager behind connections that are dead once they have been used: its URL, and what it saw of each."""
+    seen: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            if self.client_address[1] in used:
+                seen.append("dead")
+                self.close_connection = True
+                return
+            used.add(self.client_address[1])
+            seen.append("answered")
+            pair = OLD if len(used) == 1 else NEW
+            secret = json.dumps({"apiKey": pair.api_key, "secretKey": pair.secret_key})
+            body = json.dumps({"SecretString": secret}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    used: set[int] = set()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}", seen
+        server.shutdown()
+        thread.join()
+
+
+def test_a_connection_that_died_while_it_was_idle_costs_no_rotation(forgetful: tuple[str, list[str]]) -> None:
+    """As one does while the function is frozen; only by using it can this side find out."""
+    url, seen = forgetful
+    store = store_on(boto3.client("secretsmanager", endpoint_url=url, config=aws.SECRETS_CONFIG))
+    assert store.get("m1") == OLD
+
+    assert store.replace("m1", OLD) == NEW
+    assert seen == ["answered", "dead", "answered"]
+
+
+class ConnectionClosedError(Exception):
+    """botocore's, by name."""
+
+
+@pytest.mark.parametrize(("seconds", "requests"), [(0.0, 2), (AT_ONCE_SECONDS + 0.1, 1)], ids=["at once", "late"])
+def test_a_second_read_is_made_where_the_first_failed_at_once(seconds: float, requests: int) -> None:
+    secrets_manager, clock = SecretsManager(), Clock()
+
+    def closed(**request: str) -> dict[str, Any]:
+        secrets_manager.requests.append(request)
+        clock.now += seconds
+        raise ConnectionClosedError
+
+    secrets_manager.get_secret_value = closed  # type: ignore[method-assign]
+    with pytest.raises(CredentialsUnavailable, match="ConnectionClosedError"):
+        store_on(secrets_manager, clock).get("m1")
+    assert len(secrets_manager.requests) == requests
 
 
 def test_ten_threads_rejected_at_once_read_the_secret_once() -> None:

@@ -17,6 +17,7 @@ from refunds.model import (
     REFUND_ID_LENGTH,
     Order,
     OrderKey,
+    Origin,
     Reason,
     Refund,
     RefundRequest,
@@ -38,7 +39,7 @@ def request(merchant: str = "m1", order: str = "ORDER-PAID", key: str = "return-
 
 
 def refund(status: RefundStatus = RefundStatus.QUEUED, **changes: object) -> Refund:
-    return first_record(request(), status, NOON, "agent", **changes)
+    return first_record(request(), status, NOON, Origin("agent", "api", "request-1"), **changes)
 
 
 class TestRefundId:

@@ -23,7 +23,7 @@ from devstack import pages
 from devstack.pages import operations
 from devstack.template import Route, Template
 from http_api import problems
-from http_api.requests import Forbidden
+from http_api.requests import CORRELATION_HEADER, Forbidden
 from http_api.responses import Response, json_response, location, refund_view, refunds_view
 from refunds import audit, validation
 from refunds.dynamodb import from_item
@@ -67,7 +67,7 @@ def request(**changes: Any) -> RefundRequest:
 
 
 def refund(status: RefundStatus, **changes: Any) -> Refund:
-    return first_record(request(), status, AT, "back-office", **changes)
+    return first_record(request(), status, AT, ORIGIN, **changes)
 
 
 # ---- the document itself
@@ -168,6 +168,20 @@ def test_an_operation_has_the_parameters_of_its_path(route: Route) -> None:
     assert named == set(re.findall(r"\{(\w+)\}", route.path))
 
 
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.key)
+def test_an_operation_takes_the_callers_own_id_and_answers_it(route: Route) -> None:
+    """Not the open route, which takes nothing; nor what API Gateway answers by itself."""
+    operation = OPERATIONS[route.key]
+    taken = [found for found in operation["parameters"] if found["name"] == CORRELATION_HEADER]
+    answered = {
+        status for status, answer in operation["responses"].items() if CORRELATION_HEADER in answer.get("headers", {})
+    }
+    by_function = {status for status in operation["responses"] if status not in ("401", "429")}
+
+    assert [found["in"] for found in taken] == (["header"] if route.authorizer else [])
+    assert answered == (by_function if route.authorizer else set())
+
+
 # ---- what the code takes
 
 
@@ -176,6 +190,7 @@ def test_the_patterns_are_the_codes() -> None:
         "MerchantOrderId": validation.MERCHANT_ORDER_ID,
         "RefundId": validation.REFUND_ID,
         "IdempotencyKey": validation.IDEMPOTENCY_KEY,
+        "CorrelationId": validation.CORRELATION_ID,
     }
     assert {name: schema(name)["pattern"] for name in patterns} == {
         name: f"^{pattern.pattern}$" for name, pattern in patterns.items()
@@ -352,7 +367,7 @@ def body_of(value: Any) -> Any:
     [
         *(refund(status, reserved_amount=Decimal("1000.5")) for status in RefundStatus),
         refund(RefundStatus.FAILED, failure=FAILURE, transaction_amount=Decimal(2000)),
-        first_record(request(amount=None, note=None), RefundStatus.QUEUED, AT, "back-office"),
+        first_record(request(amount=None, note=None), RefundStatus.QUEUED, AT, ORIGIN),
     ],
     ids=lambda found: found.status,
 )

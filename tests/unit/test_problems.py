@@ -17,10 +17,22 @@ from http_api.responses import Response, json_response
 from indodana import IndodanaError
 from refunds import errors
 from refunds.errors import FieldError, RefundsError
-from refunds.model import Failure, FailureCode, OrderKey, Reason, Refund, RefundRequest, RefundStatus, first_record
+from refunds.model import (
+    Failure,
+    FailureCode,
+    OrderKey,
+    Origin,
+    Reason,
+    Refund,
+    RefundRequest,
+    RefundStatus,
+    first_record,
+)
 
 ASKED = RefundRequest(OrderKey("m1", "A&B"), "k", Decimal(1000), Reason.OTHERS, None, "Rina")
-REFUND: Refund = first_record(ASKED, RefundStatus.FAILED, datetime(2026, 11, 22, tzinfo=UTC), "agent")
+REFUND: Refund = first_record(
+    ASKED, RefundStatus.FAILED, datetime(2026, 11, 22, tzinfo=UTC), Origin("agent", "api", "request-1")
+)
 
 # Every class of the layer: status, code, and whether it says when to try again.
 UPSTREAM: dict[type[IndodanaError], tuple[int, str, bool]] = {

@@ -352,6 +352,18 @@ def test_rotated_credentials_count_at_once(simulator: Simulator, control: Simula
     assert check(simulator, authorization=sign(*LOCAL_MERCHANTS["m2"])).status == 200
 
 
+def test_old_credentials_count_beside_the_new_ones_for_as_long_as_they_are_kept(
+    simulator: Simulator, control: SimulatorControl
+) -> None:
+    old, new = sign(*LOCAL_MERCHANTS["m1"]), sign("rotated-key", "rotated-secret")
+    control.set_credentials("m1", "rotated-key", "rotated-secret", keep_old=True)
+    assert [check(simulator, authorization=signed).status for signed in (old, new)] == [200, 200]
+    assert check(simulator, authorization=sign("rotated-key", LOCAL_MERCHANTS["m1"][1])).status == 401
+
+    control.set_credentials("m1", "rotated-key", "rotated-secret")
+    assert [check(simulator, authorization=signed).status for signed in (old, new)] == [401, 200]
+
+
 def test_merchants_do_not_see_each_others_orders(simulator: Simulator, control: SimulatorControl) -> None:
     control.add_order("ONLY-M2", 1000, merchant_id="m2")
 
@@ -627,6 +639,7 @@ def test_every_fault_can_be_added_with_its_defaults(simulator: Simulator, contro
         ("PUT", "merchants/m1", {"apiKey": "k"}, "secretKey"),
         ("PUT", "merchants/m1", {"apiKey": "a b", "secretKey": "s"}, "apiKey"),
         ("PUT", "merchants/m1", {"apiKey": "local-m2-key", "secretKey": "s"}, "apiKey"),
+        ("PUT", "merchants/m1", {"apiKey": "k", "secretKey": "s", "keepOld": "yes"}, "keepOld"),
         ("PUT", "merchants/m%201", {"apiKey": "k", "secretKey": "s"}, "merchantId"),
         ("POST", "settings", {"recognisesRepeats": "yes"}, "recognisesRepeats"),
         ("POST", "settings", {"seed": 1.5}, "seed"),

@@ -16,7 +16,7 @@ import pytest
 import telemetry
 from devstack.template import Template
 from indodana import CredentialsRejected
-from refunds.model import OrderKey, Reason, RefundRequest, RefundStatus, first_record
+from refunds.model import OrderKey, Origin, Reason, RefundRequest, RefundStatus, first_record
 from refunds.reconcile import Counts
 
 ROOT = Path(__file__).parents[2]
@@ -73,7 +73,7 @@ def emitted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     order = OrderKey("m1", "ORDER")
     request = RefundRequest(order, "key", Decimal(1), Reason.OTHERS, None, "rina")
     for status in RefundStatus:
-        telemetry.refund_outcome(first_record(request, status, datetime.now(UTC), "rina"))
+        telemetry.refund_outcome(first_record(request, status, datetime.now(UTC), Origin("rina", "api", "request-1")))
     timed: Any = telemetry.TimedIndodana(Broken())
     for call in (timed.check_status, timed.cancel):
         with pytest.raises(CredentialsRejected):

@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 
 # How long a rotation that Indodana does not answer with 401 (the old key still works) may go unnoticed.
 TTL_SECONDS = 300.0
-# The longest that one read may take: the given client is taken to connect in 1 s, read in 2 s, and try once.
+# The longest that one read may take: the given client is taken to connect in 1 s, read in 1.5 s, and try once. What
+# fails at once may be tried once more, and is still within it.
 SECRETS_SECONDS = 3.0
+AT_ONCE_SECONDS = 0.5
 # During an outage of Secrets Manager one call in so long waits for it; the others use the old credentials at once.
 FAILED_READ_PAUSE_SECONDS = 30.0
 # While 401s persist, Secrets Manager is asked this seldom per merchant: often enough for a secret stored just after
@@ -44,6 +46,10 @@ class Credentials:
 
 class _SecretError(Exception):
     """A secret is of no use; says why, without its value."""
+
+
+class _MalformedError(_SecretError):
+    """A secret was stored in another form than ours."""
 
 
 class _Cached:
@@ -114,20 +120,34 @@ class CredentialStore:
             cached.failure = f"the secret {name} {error}"
             cached.fresh_until = self._clock() + FAILED_READ_PAUSE_SECONDS
             if cached.credentials is not None:
-                _log.warning("%s; the credentials read before it go on being used", cached.failure)
+                # What was stored wrong would show only when the old keys stop to count: somebody must hear of it now.
+                level = logging.ERROR if isinstance(error, _MalformedError) else logging.WARNING
+                _log.log(level, "%s; the credentials read before it go on being used", cached.failure)
         else:
             cached.credentials = credentials
             cached.fresh_until = self._clock() + self._ttl_seconds
         cached.reads += 1
 
     def _secret_string(self, name: str) -> object:
+        started = self._clock()
         try:
-            # Without the stage named, not every implementation answers the new value right after a rotation.
-            return self._client.get_secret_value(SecretId=name, VersionStage="AWSCURRENT").get("SecretString")
-        except Exception as error:  # botocore's own classes are not imported here, for the sake of the cold start
+            try:
+                return self._get_secret_value(name)
+            except Exception as error:  # botocore's own classes are not imported here, for the sake of the cold start
+                # The connection was idle since the last read and has died meanwhile, perhaps while the function was
+                # frozen. After a 401 this read decides whether a rotation is noticed, so it gets a new connection.
+                died = type(error).__name__ == "ConnectionClosedError"
+                if not died or self._clock() - started > AT_ONCE_SECONDS:
+                    raise
+                return self._get_secret_value(name)
+        except Exception as error:
             response = getattr(error, "response", None) or {}
             reason = response.get("Error", {}).get("Code") or type(error).__name__
             raise _SecretError(f"could not be read ({reason})") from error
+
+    def _get_secret_value(self, name: str) -> object:
+        # Without the stage named, not every implementation answers the new value right after a rotation.
+        return self._client.get_secret_value(SecretId=name, VersionStage="AWSCURRENT").get("SecretString")
 
     @staticmethod
     def _outcome(cached: _Cached) -> Credentials:
@@ -146,7 +166,7 @@ def _parsed(secret_string: object) -> Credentials:
         if isinstance(secret, dict):
             api_key, secret_key = secret.get("apiKey"), secret.get("secretKey")
     if not isinstance(api_key, str) or not _HEADER_SAFE.fullmatch(api_key):
-        raise _SecretError("is malformed: it must be JSON with a non-empty apiKey of printable ASCII")
+        raise _MalformedError("is malformed: it must be JSON with a non-empty apiKey of printable ASCII")
     if not isinstance(secret_key, str) or not secret_key:
-        raise _SecretError("is malformed: it must be JSON with a non-empty secretKey")
+        raise _MalformedError("is malformed: it must be JSON with a non-empty secretKey")
     return Credentials(api_key, secret_key)

@@ -60,7 +60,7 @@ test-docker: $(VENV)/.installed $(VENV_SAM)/.installed ## run the built function
 lint: $(VENV)/.installed ## style and types
 	$(VENV)/bin/ruff check --quiet
 	$(VENV)/bin/ruff format --check --quiet
-	$(VENV)/bin/mypy --strict --no-error-summary functions layers devstack checks
+	$(VENV)/bin/mypy --strict --no-error-summary functions layers devstack checks bench
 
 format: $(VENV)/.installed ## format, and mend what ruff can
 	$(VENV)/bin/ruff check --quiet --fix

@@ -21,8 +21,8 @@ EVENT ?= events/status_check/paid.json
 ENVIRONMENT ?= staging
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo chaos token aws simulator test simulate test-docker lint format validate secrets audit licences build \
-	deploy invoke clean
+.PHONY: help run demo chaos token aws simulator test simulate test-docker bench lint format validate secrets audit licences \
+	build deploy invoke clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,10 +57,13 @@ simulate: $(VENV)/.installed ## tell random stories of crashes and faults: SEEDS
 test-docker: $(VENV)/.installed $(VENV_SAM)/.installed ## run the built functions in the Lambda runtime; needs a Docker engine
 	$(PY) -m pytest -q -m docker
 
+bench: $(VENV)/.installed .bench/.installed build ## measure the built functions beside floors and peers; RELEASE=1 keeps the figures
+	@$(PY) -m bench $(if $(RELEASE),--release)
+
 lint: $(VENV)/.installed ## style and types
 	$(VENV)/bin/ruff check --quiet
 	$(VENV)/bin/ruff format --check --quiet
-	$(VENV)/bin/mypy --strict --no-error-summary functions layers devstack checks
+	$(VENV)/bin/mypy --strict --no-error-summary functions layers devstack checks bench
 
 format: $(VENV)/.installed ## format, and mend what ruff can
 	$(VENV)/bin/ruff check --quiet --fix
@@ -96,7 +99,7 @@ invoke: $(VENV)/.installed $(VENV_SAM)/.installed ## run FUNCTION with EVENT in 
 		$$(docker image inspect $(LAMBDA_IMAGE) >/dev/null 2>&1 && echo --skip-pull-image)
 
 clean: ## remove all that was installed, built or kept
-	rm -rf $(VENV) $(VENV_SAM) $(VENV_CHECKOV) .aws-sam .local .hypothesis .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VENV_SAM) $(VENV_CHECKOV) .bench .aws-sam .local .hypothesis .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamps: a venv is brought up to date when a requirements file has changed since.
@@ -109,4 +112,11 @@ $(VENV)/.installed $(VENV_SAM)/.installed $(VENV_CHECKOV)/.installed:
 	@echo "Installing $< into $(@D) (once) …" >&2
 	@"$(PYTHON)" -m venv "$(@D)"
 	@"$(@D)/bin/python" $(PIP_INSTALL) -r "$<"
+	@touch "$@"
+
+# What the bench compares with, each set in a folder as pip fills it.
+.bench/.installed: bench/requirements-floor.txt bench/requirements-usual.txt | $(VENV)/.installed
+	@echo "Installing what the bench compares with into $(@D) (once) …" >&2
+	@rm -rf "$(@D)"
+	@for set in floor usual; do $(PY) $(PIP_INSTALL) --target "$(@D)/$$set" -r "bench/requirements-$$set.txt" || exit 1; done
 	@touch "$@"

@@ -1,0 +1,5 @@
+"""A requests session, and no AWS SDK."""
+
+import requests
+
+session = requests.Session()

@@ -1,0 +1,8 @@
+"""F, the floor of a cold start: the AWS SDK, its clients and a requests session, and nothing on top."""
+
+import boto3
+import requests
+
+dynamodb = boto3.client("dynamodb")
+secretsmanager = boto3.client("secretsmanager")
+session = requests.Session()

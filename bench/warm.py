@@ -1,0 +1,139 @@
+"""Warm invocations: long-lived processes, called in blocks that take turns, against the stub."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Any, Self
+
+from bench.layout import SUBJECTS, Sandbox
+from bench.stub import Call, Stub
+from devstack.cloudformation import ROOT
+
+EVENTS = ROOT / "events"
+SAMPLE_ORDER = "ORDER-PAID"  # the one that the sample events are about
+BATCH = 10
+
+Event = dict[str, Any]
+
+
+class WrongAnswer(Exception):
+    """A measured process did not do what it was asked to, so its time says nothing."""
+
+
+# ---- events
+
+
+def status_event(order: str) -> Event:
+    event: Event = json.loads(_sample("status_check/paid.json").replace(SAMPLE_ORDER, order))
+    return event
+
+
+def refund_event(order: str) -> Event:
+    """Another refund each time."""
+    event: Event = json.loads(_sample("refund_api/partial.json").replace(SAMPLE_ORDER, order))
+    event["headers"]["idempotency-key"] = uuid.uuid4().hex
+    return event
+
+
+def batch_event(orders: Sequence[str]) -> Event:
+    """A message for each, of a refund that nobody has asked for before."""
+    records = []
+    for order in orders:
+        (record,) = json.loads(_sample("refund_worker/one.json"))["Records"]
+        body = json.loads(record["body"]) | {"merchantOrderId": order, "idempotencyKey": uuid.uuid4().hex}
+        records.append(record | {"messageId": str(uuid.uuid4()), "body": json.dumps(body)})
+    return {"Records": records}
+
+
+def _sample(name: str) -> str:
+    return (EVENTS / name).read_text(encoding="utf-8")
+
+
+# ---- a measured process
+
+
+class Process(AbstractContextManager["Process"]):
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+        self.peak_mib = 0.0
+        """As of the last call."""
+
+    def __enter__(self) -> Self:
+        arguments = self._sandbox.arguments(str(SUBJECTS / "drive.py"), self._sandbox.handler)
+        self._process = subprocess.Popen(**arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        with self._process:  # closes the pipes, and waits
+            pass
+
+    def call(self, events: Sequence[Event]) -> list[float]:
+        """Seconds of each. Raises WrongAnswer."""
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.write(json.dumps(events) + "\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line:
+            raise WrongAnswer(f"{self._sandbox.handler} ended")
+        answer = json.loads(line)
+        for result in answer["results"]:
+            if result.get("statusCode") not in (200, 201) and result != {"batchItemFailures": []}:
+                raise WrongAnswer(f"{self._sandbox.handler}: {result}")
+        if answer["clientsMadeLate"]:
+            raise WrongAnswer(f"{self._sandbox.handler} makes clients in its caller's time: no cold start has them")
+        self.peak_mib = answer["peakKib"] / 1024
+        seconds: list[float] = answer["seconds"]
+        return seconds
+
+
+# ---- measurements
+
+
+def blocks(
+    processes: Mapping[str, Process], events: Mapping[str, Callable[[], Event]], rounds: int, calls: int
+) -> dict[str, list[float]]:
+    """Milliseconds by name: each round's median. The rounds' order rotates."""
+    names = list(processes)
+    taken: dict[str, list[float]] = {name: [] for name in names}
+    for number in range(rounds):
+        first = number % len(names)
+        for name in names[first:] + names[:first]:
+            seconds = processes[name].call([events[name]() for _ in range(calls)])
+            taken[name].append(statistics.median(seconds) * 1000)
+    return taken
+
+
+def calls_of(stub: Stub, process: Process, event: Event) -> list[Call]:
+    stub.take_calls()
+    process.call([event])
+    return stub.take_calls()
+
+
+def to_aws(calls: Sequence[Call]) -> list[Call]:
+    return [call for call in calls if call.service != "indodana"]
+
+
+def most_conflicts(calls: Sequence[Call]) -> int:
+    """Of any one refund: how often a write of it was refused because it met another one."""
+    refused = Counter(item for call in calls if call.conflicts for item in call.items if "/REFUND#" in item)
+    return max(refused.values(), default=0)
+
+
+def secrets_calls(stub: Stub, sandbox: Sandbox, requests: int) -> tuple[int, float]:
+    """How often Secrets Manager was asked over so many requests of a fresh process, and how many seconds they took."""
+    stub.set_latencies(upstream=0.0, call=0.0, transaction=0.0)
+    stub.take_calls()
+    with Process(sandbox) as process:
+        began = time.monotonic()
+        process.call([status_event("SECRETS-1") for _ in range(requests)])
+        took = time.monotonic() - began
+    return sum(call.service == "secretsmanager" for call in stub.take_calls()), took

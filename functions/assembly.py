@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import gc
 import os
+import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
 from functools import cache, cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from refunds.model import utc_now
 
@@ -44,6 +46,7 @@ class Gateway:
         clock: Callable[[], datetime] = utc_now,
         sleep: Callable[[float], None] = time.sleep,
         run_all: Callable[[Sequence[Job]], list[list[str]]] | None = None,
+        new_lock: Callable[[], AbstractContextManager[Any]] = threading.Lock,
     ) -> None:
         self.settings = settings
         self._aws = aws
@@ -51,6 +54,7 @@ class Gateway:
         self._clock = clock
         self._sleep = sleep
         self._run_all = run_all
+        self._new_lock = new_lock
 
     @cached_property
     def indodana(self) -> IndodanaClient:
@@ -84,7 +88,14 @@ class Gateway:
     def ledger(self) -> Ledger:
         from refunds.ledger import Ledger
 
-        return Ledger(self._aws.dynamodb, self.settings.ledger_table, self.settings.audit_table, sleep=self._sleep)
+        settings = self.settings
+        return Ledger(
+            self._aws.dynamodb,
+            settings.ledger_table,
+            settings.audit_table,
+            sleep=self._sleep,
+            new_lock=self._new_lock,
+        )
 
     @cached_property
     def _queue(self) -> RefundQueue:

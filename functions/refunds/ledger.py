@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import logging
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
@@ -61,6 +63,8 @@ CONFLICT_BASE_SECONDS = 0.0125
 # The system's: with SnapStart, every instance would begin with the same state of Python's own.
 JITTER = random.SystemRandom()
 
+ORDERS_WITH_TURNS = 1000
+
 ORDER = "ORDER"
 PASSING_REASONS = frozenset({"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"})
 
@@ -85,11 +89,14 @@ class Ledger:
         audit_table: str,
         *,
         sleep: Callable[[float], None] = time.sleep,
+        new_lock: Callable[[], AbstractContextManager[Any]] = threading.Lock,
     ) -> None:
         self._client = client
         self._table = ledger_table
         self._audit_table = audit_table
         self._sleep = sleep
+        self._new_lock = new_lock
+        self._turns: dict[OrderKey, AbstractContextManager[Any]] = {}
 
     # ---- reading
 
@@ -204,7 +211,8 @@ class Ledger:
             if attempt:
                 self._wait(attempt)
             try:
-                self._client.transact_write_items(TransactItems=items)
+                with self._turn(after.request.order):
+                    self._client.transact_write_items(TransactItems=items)
             except self._client.exceptions.TransactionCanceledException as canceled:
                 reasons: list[dict[str, Any]] = list(canceled.response.get("CancellationReasons", []))  # type: ignore[arg-type]
                 if self._landed_before(after, reasons):
@@ -248,6 +256,12 @@ class Ledger:
         return replace(refund, next_attempt_at=until, attempts=refund.attempts + 1)
 
     # ---- how
+
+    def _turn(self, order: OrderKey) -> AbstractContextManager[Any]:
+        """The threads of one process take turns in writing to an order: two that meet would each have to try again."""
+        if len(self._turns) >= ORDERS_WITH_TURNS:
+            self._turns.clear()  # whoever has an old one may meet another thread, and no more
+        return self._turns.setdefault(order, self._new_lock())
 
     def _wait(self, attempt: int) -> None:
         most = CONFLICT_BASE_SECONDS * 2**attempt

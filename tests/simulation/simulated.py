@@ -440,6 +440,7 @@ class SimulatedWorld:
             clock=self.clock,
             sleep=lambda _: None,
             run_all=lambda jobs: current_fiber().invocation.run_all(jobs),
+            new_lock=CooperativeLock,
         )
         self._caches[id(gateway)] = secrets.seen
         return gateway

@@ -65,7 +65,7 @@ def _environment() -> dict[str, str]:
         "PATH": f"{ROOT}/.venv-sam/bin:{os.environ['PATH']}",
         "SAM_CLI_TELEMETRY": "0",
         "AWS_ACCESS_KEY_ID": "local",
-        "AWS_SECRET_ACCESS_KEY": "local",
+        "AWS_SECRET_ACCESS_KEY": "nonsense",
     }
 
 

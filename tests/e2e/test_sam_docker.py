@@ -4,7 +4,7 @@
 
 What `start-api` can prove is little: it runs no JWT authorizer and invokes the functions without a caller's claims
 (samcli/commands/local/lib/swagger/parser.py: "only add authorizer if it is Lambda token or request based (not jwt)"),
-and so they refuse everything but the health check, as they must. What callers with tokens get, the same containers
+and so they refuse everything but the health check, as they must. What callers with tokens get, the same functions
 answer through the local gateway, which does what API Gateway's authorizer does, and `sam local start-lambda`.
 """
 

@@ -152,7 +152,7 @@ clients = AwsClients()
 print(json.dumps([
     where(clients.dynamodb, clients.dynamodb.scan, TableName="Table"),
     where(clients.sqs, clients.sqs.send_message, QueueUrl="https://queue.example", MessageBody="{}"),
-    where(clients.secretsmanager, clients.secretsmanager.get_secret_value, SecretId="secret"),
+    where(clients.secretsmanager, clients.secretsmanager.get_secret_value, SecretId="qris-gateway/"),
 ]))
 """
 
@@ -167,7 +167,7 @@ def test_what_is_built_finds_aws_in_its_region(region: str) -> None:
             "AWS_REGION": region,
             "AWS_DEFAULT_REGION": region,
             "AWS_ACCESS_KEY_ID": "local",
-            "AWS_SECRET_ACCESS_KEY": "local",
+            "AWS_SECRET_ACCESS_KEY": "nonsense",
         },
         capture_output=True,
         text=True,

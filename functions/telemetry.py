@@ -114,10 +114,15 @@ def _timed(operation: str) -> Iterator[None]:
 
 
 def _emit(metric: str, unit: MetricUnit, value: float, dimensions: dict[str, str]) -> None:
-    # One object a metric: Powertools' shared Metrics mixes up what the worker's threads add at the same time.
+    # One object a metric: Powertools' shared Metrics mixes up what the worker's threads add at the same time. And none
+    # beside a log line: it is printed, the text and then the line's end, and another thread's text would come between.
+    output = logger.registered_handler
+    output.acquire()
     try:
         with single_metric(name=metric, unit=unit, value=value) as metrics:
             for name, dimension in dimensions.items():
                 metrics.add_dimension(name=name, value=dimension)
     except Exception:  # a figure that is lost must not turn an answer about money into an error
         logger.exception("the metric %s could not be emitted", metric)
+    finally:
+        output.release()

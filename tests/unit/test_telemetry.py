@@ -1,0 +1,42 @@
+"""Logs and metrics leave by one stream, a line each, from as many threads as the worker has."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+import telemetry
+
+THREADS, EACH = 8, 200
+
+
+@pytest.fixture
+def impatient_threads() -> Iterator[None]:
+    """Threads change places at every opportunity."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("impatient_threads")
+def test_what_threads_emit_at_the_same_time_stays_a_line_each(capfd: pytest.CaptureFixture[str]) -> None:
+    def emit(_: int) -> None:
+        for number in range(EACH):
+            telemetry.count("RefundOutcomes", status="SUCCEEDED")
+            telemetry.logger.info("refund", extra={"number": number})
+
+    handler = telemetry.logger.registered_handler
+    assert isinstance(handler, logging.StreamHandler)
+    before = handler.setStream(sys.stdout)
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(emit, range(THREADS)))
+    handler.setStream(before)
+    lines = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    assert sum("_aws" in line for line in lines) == THREADS * EACH
+    assert sum(line.get("message") == "refund" for line in lines) == THREADS * EACH

@@ -16,7 +16,7 @@ import operator
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal, DecimalException
 from functools import cache, wraps
@@ -99,6 +99,20 @@ class Fingerprint[K: Hashable]:
             self._parts[key] = digest
         self.changed.clear()
         return self._value
+
+    def savepoint(self) -> Callable[[], None]:
+        value, parts = self.value(), dict(self._parts)
+
+        def rollback() -> None:
+            self._value, self._parts = value, dict(parts)
+            self.changed.clear()
+
+        return rollback
+
+
+def _call_all(functions: Iterable[Callable[[], None]]) -> None:
+    for function in functions:
+        function()
 
 
 def _digest(text: str) -> int:
@@ -430,6 +444,17 @@ class _Table:
             if position := index.position(item, key):
                 index.groups.setdefault(position[0], {})[position] = item
 
+    def savepoint(self) -> Callable[[], None]:
+        partitions = _copied(self.partitions)
+        groups = [(index, _copied(index.groups)) for index in self.indexes.values()]
+
+        def rollback() -> None:
+            self.partitions = _copied(partitions)
+            for index, copied in groups:
+                index.groups = _copied(copied)
+
+        return rollback
+
     def checked_item(self, item: Item) -> tuple[Item, Key]:
         """The item as it is stored, and its key."""
         key = _key_of(item, "One or more parameter values were invalid: Missing the key {} in the item")
@@ -444,6 +469,10 @@ class _Table:
                     "One or more parameter values are not valid. A value specified for a secondary index key is not "
                     f"supported: a non-empty string is expected. IndexKey: {name}"
                 )
+
+
+def _copied[K, P](groups: Mapping[str, dict[K, P]]) -> dict[str, dict[K, P]]:
+    return {name: dict(group) for name, group in groups.items()}
 
 
 def _checked_key(attributes: Item) -> Key:
@@ -502,6 +531,11 @@ class Dynamo:
 
     def snapshot(self) -> Hashable:
         return self._fingerprint.value()
+
+    def savepoint(self) -> Callable[[], None]:
+        """What takes back every write after it, whenever it is called."""
+        rollbacks = [self._fingerprint.savepoint(), *(table.savepoint() for table in self._tables.values())]
+        return lambda: _call_all(rollbacks)
 
     def items(self, table: str) -> Iterator[Item]:
         """Everything in the table, for whoever checks it: no call of the client's."""
@@ -863,6 +897,19 @@ class Sqs:
 
     def snapshot(self) -> Hashable:
         return self._sent, self._fingerprint.value()
+
+    def savepoint(self) -> Callable[[], None]:
+        """What takes back every change after it, whenever it is called."""
+        sent, fingerprint = self._sent, self._fingerprint.savepoint()
+        saved = [(queue, [replace(message) for message in queue.messages.values()]) for queue in self._queues.values()]
+
+        def rollback() -> None:
+            self._sent = sent
+            fingerprint()
+            for queue, messages in saved:
+                queue.messages = {message.message_id: replace(message) for message in messages}
+
+        return rollback
 
     def messages(self, url: str) -> list[dict[str, Any]]:
         """Everything in the queue, visible or not, as receive_message gives it, for whoever checks it: no call."""

@@ -44,6 +44,15 @@ class Call:
     refund_id: str | None = None  # whose truth hangs on it
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a call."""
+
+    get: Callable[[], Any]  # as the code gets it: returned or raised
+    seen: tuple[Any, ...]
+    error: Exception | None = None
+
+
 class CooperativeLock:
     """A lock among the fibers of one process: whoever finds it taken waits without stopping the world."""
 
@@ -103,10 +112,10 @@ class Fiber:
         self.call = None
         return outcome()
 
-    def resume(self, outcome: Callable[[], Any], seen: object) -> None:
-        self.trace = hash((self.trace, seen))
+    def resume(self, outcome: Outcome) -> None:
+        self.trace = hash((self.trace, outcome.seen))
         self._greenlet.parent = getcurrent()
-        self._greenlet.switch(outcome)
+        self._greenlet.switch(outcome.get)
 
     def go_on(self) -> None:
         self.ready = None
@@ -130,6 +139,16 @@ def hub() -> greenlet:
     return parent
 
 
+@dataclass(frozen=True)
+class Standing:
+    """Where an invocation stands between two calls, as far as others can tell."""
+
+    state: tuple[Any, ...]
+    ended: bool
+    result: Any
+    error: BaseException | None
+
+
 @dataclass
 class Invocation:
     """One run of a Lambda function: it ends with an answer, with an error, or by being killed."""
@@ -141,8 +160,9 @@ class Invocation:
     fibers: list[Fiber] = field(default_factory=list)
     dead: bool = False
     ids: int = 0  # how many random ids it has drawn
-    gateway: Any = None  # its sandbox
+    sandbox: Any = None
     log_lines: list[str] = field(default_factory=list)
+    foreseen: Standing | None = None  # set while it is looked at where a call would bring it, which is then taken back
 
     def start(self) -> None:
         self._add(self.work).begin()
@@ -155,13 +175,14 @@ class Invocation:
 
     @property
     def ended(self) -> bool:
-        return self.dead or self.fibers[0].done
+        return self.dead or (self.foreseen.ended if self.foreseen else self.fibers[0].done)
 
     @property
     def result(self) -> Any:
-        if self.fibers[0].error is not None:
-            raise self.fibers[0].error
-        return self.fibers[0].result
+        stands = self.foreseen or self.fibers[0]
+        if stands.error is not None:
+            raise stands.error
+        return stands.result
 
     def pending(self) -> list[Fiber]:
         """The fibers that stand before a call."""
@@ -195,7 +216,13 @@ class Invocation:
                 raise thread.error
         return [thread.result for thread in threads]
 
+    def standing(self) -> Standing:
+        main = self.fibers[0]
+        return Standing(self.state(), self.ended, main.result, main.error)
+
     def state(self) -> tuple[Any, ...]:
+        if self.foreseen:
+            return self.foreseen.state
         fibers = tuple((fiber.trace, fiber.call.name if fiber.call else None, fiber.done) for fiber in self.fibers)
         return (self.name, self.dead, self.deadline, fibers)
 
@@ -207,31 +234,24 @@ class Choice:
     kind: str  # run | fault | kill | start | pass
     text: str
     take: Callable[[], None] = field(compare=False)
-    weight: float = 1.0
+    fiber: Fiber | None = field(default=None, compare=False)  # whose call it is about, if it is about one
+    fault: Fault | None = field(default=None, compare=False)
 
 
-def perform(fiber: Fiber, fault: Fault | None = None) -> None:
-    """The call of this fiber happens, or fails, and its invocation goes on to its next."""
+def happen(fiber: Fiber, fault: Fault | None = None) -> Outcome:
+    """The call of this fiber happens, or fails; its invocation does not know yet."""
     call = fiber.call
     assert call is not None
-    happen = fault.happen if fault else call.effect
     try:
-        value = happen()
+        value = fault.happen() if fault else call.effect()
     except Exception as error:
         raised = error
 
-        def outcome() -> Any:
+        def get() -> Any:
             raise raised
 
-        seen: object = (call.name, type(error).__name__, str(error))
-    else:
-
-        def outcome() -> Any:
-            return value
-
-        seen = (call.name, fault.name if fault else None, _digest(value))
-    fiber.resume(outcome, seen)
-    fiber.invocation.settle()
+        return Outcome(get, (call.name, type(error).__name__, str(error)), error)
+    return Outcome(lambda: value, (call.name, fault.name if fault else None, _digest(value)))
 
 
 def _digest(value: object) -> int:

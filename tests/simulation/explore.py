@@ -3,14 +3,18 @@
 Two stories that have led to the same state of the whole world (tables, queue, books, clock, what each invocation has
 seen so far, what is left of the budget) go on alike, so the second one is counted and not told again. The count of
 schedules is exact all the same: it is the number of paths through the graph of states.
+
+To tell a choice takes a world of its own, in which the story up to there is told again. So the explorer looks first
+whether it leads to a state that is known already (Foresight).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from tests.simulation.engine import Choice, Fiber
+from tests.simulation.engine import Choice, Fiber, Standing
 from tests.simulation.invariants import Violation
 from tests.simulation.simulated import SimulatedWorld
 
@@ -47,15 +51,15 @@ class Small:
         call = fiber.call
         assert call
         where = f"{fiber.invocation.name}: {call.name} {call.detail}".rstrip()
-        found = [Choice("run", where, lambda: self.world.run(fiber))]
+        found = [Choice("run", where, lambda: self.world.run(fiber), fiber)]
         if self.faults:
             found += [
-                Choice("fault", f"{where}: {fault.name}", lambda fault=fault: self._fault(fiber, fault))
+                Choice("fault", f"{where}: {fault.name}", lambda fault=fault: self._fault(fiber, fault), fiber, fault)
                 for fault in call.faults
                 if self.twins or not fault.twin
             ]
         if self.kills:
-            found.append(Choice("kill", f"{where}, and then it dies", lambda: self._kill(fiber)))
+            found.append(Choice("kill", f"{where}, and then it dies", lambda: self._kill(fiber), fiber))
         return found
 
     def _fault(self, fiber: Fiber, fault: object) -> None:
@@ -73,6 +77,64 @@ class Small:
     def _pass(self) -> None:
         self.world.pass_seconds(self.passes.pop(0))
 
+    def savepoint(self) -> Callable[[], None]:
+        """What takes back a call that was made or failed, whenever it is called."""
+        world, kills, faults = self.world.savepoint(), self.kills, self.faults
+
+        def rollback() -> None:
+            world()
+            self.kills, self.faults = kills, faults
+
+        return rollback
+
+
+class Foresight:
+    """Which state a choice leads to, as far as that is known without telling it.
+
+    What a call does to the tables, the queue and the books is tried, and taken back. What its invocation does then is
+    known if it was told before: what a process does depends on what it has ever been told, and on nothing else.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[Standing, tuple[Any, ...]]] = {}  # by the sandbox's history, with its memory
+
+    def learn(self, choice: Choice) -> None:
+        """The choice has just been told."""
+        if choice.fiber and choice.kind != "kill":
+            invocation = choice.fiber.invocation
+            self._known[invocation.sandbox.history] = (invocation.standing(), invocation.sandbox.memory())
+
+    def states_after(self, small: Small, choices: Sequence[Choice]) -> list[int | None]:
+        """None: it is not known, or an invariant breaks; so it must be told."""
+        rollback = small.savepoint()
+        return [self._state_after(small, choice, rollback) for choice in choices]
+
+    def _state_after(self, small: Small, choice: Choice, rollback: Callable[[], None]) -> int | None:
+        if choice.fiber is None:
+            return None
+        world, invocation = small.world, choice.fiber.invocation
+        try:
+            if choice.kind == "kill":
+                small.kills -= 1
+                world.take_effect(choice.fiber)
+                world.watch.died(invocation)
+                invocation.dead = True
+                return small.state()
+            small.faults -= choice.kind == "fault"
+            outcome = world.happen(choice.fiber, choice.fault)
+            known = self._known.get(world.history(choice.fiber, outcome))
+            if known is None:
+                return None
+            invocation.foreseen, invocation.sandbox.foreseen = known
+            if invocation.ended:
+                invocation.on_end(invocation)
+            return small.state()
+        except Violation:
+            return None
+        finally:
+            invocation.dead, invocation.foreseen, invocation.sandbox.foreseen = False, None, None
+            rollback()
+
 
 @dataclass
 class Explored:
@@ -86,10 +148,11 @@ class Story(AssertionError):
     """A schedule that breaks an invariant, told step by step."""
 
 
-def explore(build: Callable[[], Small]) -> Explored:
+def explore(build: Callable[[], Small], foresight: Foresight | None = None) -> Explored:
     """Raises Story at the first schedule that breaks an invariant."""
+    foresight = foresight or Foresight()
     found = Explored()
-    counts: dict[int, int] = {}
+    counts: dict[int, int] = {}  # of the schedules from a state on
 
     def told(path: list[int]) -> tuple[Small, list[str]]:
         small, lines = build(), []
@@ -112,13 +175,19 @@ def explore(build: Callable[[], Small]) -> Explored:
             counts[key] = 1
             return 1
         total = 0
-        for number in range(len(choices)):
-            if number:
+        at_hand = True  # the world, which stands in this state until a choice is told
+        for number, state_after in enumerate(foresight.states_after(small, choices)):
+            if state_after in counts:
+                total += counts[state_after]
+                continue
+            if not at_hand:
                 small, lines = told(path)
                 choices = small.choices()
+            at_hand = False
             choice = choices[number]
             found.steps += 1
             _tell(lines, choice.text, choice.take)
+            foresight.learn(choice)
             total += visit(small, [*path, number], [*lines, choice.text])
         counts[key] = total
         return total

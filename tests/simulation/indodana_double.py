@@ -73,6 +73,15 @@ class Indodana:
     def snapshot(self) -> tuple[Any, ...]:
         return (tuple(self.movements), tuple(self.credentials.items()))
 
+    def savepoint(self) -> Callable[[], None]:
+        """What takes back every movement after it, whenever it is called."""
+        made = len(self.movements)
+
+        def rollback() -> None:
+            del self.movements[made:]
+
+        return rollback
+
     # ---- as a requests session
 
     def send(self, request: requests.PreparedRequest, **_: Any) -> Response:

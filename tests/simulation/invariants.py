@@ -6,7 +6,8 @@ The table of legal steps is the design's, written down here once more, so that t
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from copy import copy
 from decimal import Decimal
 from typing import Any
 
@@ -50,11 +51,16 @@ class Invariants:
         self._may_repeat = ambiguous_refunds is AmbiguousRefunds.RESUBMIT
         self.refunds: dict[str, dict[str, Any]] = {}
         self._took_all: set[str] = set()  # has just reserved "all that remains"
-        self.records: dict[str, list[dict[str, Any]]] = {}
+        self.records: dict[str, tuple[dict[str, Any], ...]] = {}
         self.times_moved: dict[str, int] = {}
         self.moved: dict[str, Decimal] = {}  # by partition
         self.excused: set[str] = set()  # refunds whose outcome a real system could not know
         self.held_by: dict[str, object] = {}  # who made a refund SUBMITTING
+
+    def savepoint(self) -> Callable[[], None]:
+        """What lets it forget all that it sees after it, whenever it is called."""
+        saved = {name: copy(value) for name, value in vars(self).items()}
+        return lambda: vars(self).update({name: copy(value) for name, value in saved.items()})
 
     # ---- after every step
 
@@ -86,10 +92,10 @@ class Invariants:
         known_as = {record["correlationId"] for record in mine if record["channel"] != "api"}
         right = known_as <= {refund["correlationId"]}
         hold("what is done later is recorded under the id of whoever asked", right, f"{said} as {known_as}")
-        history = self.records.setdefault(refund_id, [])
+        history = self.records.get(refund_id, ())
         in_order = not history or history[-1]["sk"] < mine[0]["sk"]
         hold("the audit records stand in order", in_order, said)
-        history.extend(mine)
+        self.records[refund_id] = (*history, *mine)
         self.refunds[refund_id] = refund
         moved = self.times_moved.get(refund_id, 0)
         if now is RefundStatus.SUBMITTING:

@@ -34,7 +34,16 @@ from refunds.errors import LedgerUnavailable
 from refunds.model import AmbiguousRefunds, OrderKey, Reason, RefundRequest
 from settings import Settings
 from tests.simulation.emulator import Dynamo, Secrets, Sqs
-from tests.simulation.engine import Call, CooperativeLock, Fault, Fiber, Invocation, current_fiber, perform
+from tests.simulation.engine import (
+    Call,
+    CooperativeLock,
+    Fault,
+    Fiber,
+    Invocation,
+    Outcome,
+    current_fiber,
+    happen,
+)
 from tests.simulation.indodana_double import Indodana, Movement
 from tests.simulation.invariants import Invariants, Violation, told_the_truth
 
@@ -177,6 +186,19 @@ class Context:
         return int(max(0.0, self.deadline - self.world.now) * 1000)
 
 
+@dataclass(eq=False)
+class Sandbox:
+    """A process of Lambda's, which runs one invocation after the other, and what it remembers in between."""
+
+    gateway: Gateway
+    secrets_seen: list[tuple[float, str]]
+    history: int = 0  # digest of all that it was ever told; with its code, it is all that it does
+    foreseen: tuple[Any, ...] | None = None  # set with its invocation's
+
+    def memory(self) -> tuple[Any, ...]:
+        return self.foreseen or (tuple(self.secrets_seen), frozenset(self.gateway.workflow.known_orders.items()))
+
+
 @dataclass
 class SimulatedWorld:
     ambiguous_refunds: AmbiguousRefunds = AmbiguousRefunds.REVIEW
@@ -201,8 +223,7 @@ class SimulatedWorld:
             sqs=Stepped(self.sqs, sqs_faults),
             secretsmanager=Stepped(self.secrets, secrets_faults),
         )
-        self._sandboxes: list[Gateway] = []
-        self._caches: dict[int, list[tuple[float, str]]] = {}
+        self._sandboxes: list[Sandbox] = []  # at rest
         self._conflicts: Counter[tuple[str, str | None]] = Counter()  # a fiber's trace, and so the state, has them too
 
     # ---- time
@@ -220,11 +241,25 @@ class SimulatedWorld:
     # ---- what the scheduler decides
 
     def run(self, fiber: Fiber, fault: Fault | None = None) -> None:
+        outcome = self.happen(fiber, fault)
+        fiber.invocation.sandbox.history = self.history(fiber, outcome)
+        fiber.resume(outcome)
+        fiber.invocation.settle()
+
+    def happen(self, fiber: Fiber, fault: Fault | None) -> Outcome:
+        """The call of this fiber takes effect, or fails; its invocation does not know yet."""
         self.acting = fiber.invocation
         call = fiber.call
         if fault and call and call.refund_id and (fault.leaves_doubt or self._conflicts_for_good(fiber, call, fault)):
             self.watch.excused.add(call.refund_id)
-        perform(fiber, fault)
+        return happen(fiber, fault)
+
+    def history(self, fiber: Fiber, outcome: Outcome) -> int:
+        """That of the fiber's sandbox, once it knows of the outcome."""
+        reasons = repr(getattr(outcome.error, "response", None))  # may hold items of the ledger
+        # A warm sandbox reads its secrets without a call.
+        told = (fiber.number, outcome.seen, reasons, self.now, self.secrets.snapshot())
+        return hash((fiber.invocation.sandbox.history, told))
 
     def _conflicts_for_good(self, fiber: Fiber, call: Call, fault: Fault) -> bool:
         """One conflict is to be tried again and excuses nothing; as many as the ledger has tries do."""
@@ -236,11 +271,14 @@ class SimulatedWorld:
 
     def kill_after_effect(self, fiber: Fiber) -> None:
         """The call takes effect, and the process dies before it learns of it."""
+        self.take_effect(fiber)
+        self.kill(fiber.invocation)
+
+    def take_effect(self, fiber: Fiber) -> None:
         self.acting = fiber.invocation
         assert fiber.call
         with suppress(Exception):
             fiber.call.effect()
-        self.kill(fiber.invocation)
 
     def kill(self, invocation: Invocation) -> None:
         self.watch.died(invocation)
@@ -395,12 +433,12 @@ class SimulatedWorld:
     ) -> Invocation:
         self.started += 1
         context = Context(self, self.now + seconds, f"invocation-{self.started}")
-        gateway = self._sandboxes.pop() if self._sandboxes else self._new_sandbox()
+        sandbox = self._sandboxes.pop() if self._sandboxes else self._new_sandbox()
 
         def ended(invocation: Invocation) -> None:
             if invocation.dead:
                 return  # and its sandbox with it
-            self._sandboxes.append(gateway)
+            self._sandboxes.append(sandbox)
             try:
                 result = invocation.result
             except LedgerUnavailable:
@@ -410,13 +448,15 @@ class SimulatedWorld:
             answered(result)
 
         invocation = Invocation(f"{name} #{self.started}", partial(handler, event, context), context.deadline, ended)
-        invocation.gateway = gateway
+        invocation.sandbox = sandbox
+        told = (invocation.name, context.deadline, repr(event), self.now, self.secrets.snapshot())
+        sandbox.history = hash((sandbox.history, told))
         invocation.log_lines = self.log_lines
         self.invocations.append(invocation)
         invocation.start()
         return invocation
 
-    def _new_sandbox(self) -> Gateway:
+    def _new_sandbox(self) -> Sandbox:
         secrets = Remembering(self._aws.secretsmanager if not self.warm else self.secrets, self)
         store = CredentialStore(
             secrets,  # type: ignore[arg-type]
@@ -442,8 +482,7 @@ class SimulatedWorld:
             run_all=lambda jobs: current_fiber().invocation.run_all(jobs),
             new_lock=CooperativeLock,
         )
-        self._caches[id(gateway)] = secrets.seen
-        return gateway
+        return Sandbox(gateway, secrets.seen)
 
     # ---- the world's whole state, for the explorer
 
@@ -455,14 +494,24 @@ class SimulatedWorld:
                 self.sqs.snapshot(),
                 self.secrets.snapshot(),
                 self.indodana.snapshot(),
-                tuple(self._remembered(sandbox) for sandbox in self._sandboxes),
-                tuple((live.state(), self._remembered(live.gateway)) for live in self.live),
+                tuple(sandbox.memory() for sandbox in self._sandboxes),
+                tuple((live.state(), live.sandbox.memory()) for live in self.live),
                 self.started,
             )
         )
 
-    def _remembered(self, sandbox: Gateway) -> tuple[Any, ...]:
-        return tuple(self._caches[id(sandbox)]), frozenset(sandbox.workflow.known_orders.items())
+    def savepoint(self) -> Callable[[], None]:
+        """What takes back all that calls do after it, whenever it is called; not what the code does that made them."""
+        parts = [part.savepoint() for part in (self.dynamo, self.sqs, self.indodana, self.watch)]
+        conflicts, sandboxes = Counter(self._conflicts), list(self._sandboxes)
+
+        def rollback() -> None:
+            for part in parts:
+                part()
+            self._conflicts = Counter(conflicts)
+            self._sandboxes = list(sandboxes)
+
+        return rollback
 
 
 HANDLERS = {
@@ -506,7 +555,7 @@ _PLAIN = frozenset(vars(logging.makeLogRecord({})))
 def installed(*, logs: bool = False) -> Iterator[None]:
     """The process's few globals, as the simulation needs them. `logs`: keep log lines, for the invariants to read."""
     replaced: list[Any] = [
-        patch.object(assembly, "gateway", lambda: current_fiber().invocation.gateway),
+        patch.object(assembly, "gateway", lambda: current_fiber().invocation.sandbox.gateway),
         patch.object(telemetry, "_emit", lambda *_: None),
         # Two, so that two faults can exhaust them.
         patch.object(refunds.ledger, "CONFLICT_TRIES", 2),

@@ -32,7 +32,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
@@ -182,13 +182,14 @@ def _indexes(model: Model) -> dict[str, dict[str, tuple[str, str]]]:
 
 
 @dataclass(frozen=True)
-class _Answer:
+class Answer:
     status: int
     body: Any
     seconds: float
     call: Call | None = None
     done: Callable[[], None] = lambda: None
     """To be called when the answer leaves."""
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 class Services:
@@ -202,7 +203,7 @@ class Services:
         self._failures: list[str] = []
         self._ids = itertools.count(1)
 
-    def answer(self, method: str, target: str, headers: Mapping[str, str], body: bytes, now: float) -> _Answer:
+    def answer(self, method: str, target: str, headers: Mapping[str, str], body: bytes, now: float) -> Answer:
         try:
             if target.startswith("/_stub/"):
                 return self._control(target, body)
@@ -213,22 +214,22 @@ class Services:
         except Exception as error:  # whoever measures learns of it from take_calls, and must not go on
             failure = f"{headers.get('x-amz-target', method + ' ' + target)}: {type(error).__name__}: {error}"
             self._failures.append(failure)
-            return _Answer(400, {"__type": "NotImplemented", "message": failure}, 0.0)
+            return Answer(400, {"__type": "NotImplemented", "message": failure}, 0.0)
         assert answer.call
         self._calls.append(answer.call)
         return answer
 
-    def _control(self, target: str, body: bytes) -> _Answer:
+    def _control(self, target: str, body: bytes) -> Answer:
         if target == "/_stub/latencies":
             self.latencies = Latencies(**json.loads(body))
-            return _Answer(200, {}, 0.0)
+            return Answer(200, {}, 0.0)
         if target == "/_stub/take_calls":
             taken = {"calls": [asdict(call) for call in self._calls], "failures": self._failures}
             self._calls, self._failures = [], []
-            return _Answer(200, taken, 0.0)
+            return Answer(200, taken, 0.0)
         raise NotImplementedError(target)
 
-    def _aws(self, target: str, request: dict[str, Any], now: float) -> _Answer:
+    def _aws(self, target: str, request: dict[str, Any], now: float) -> Answer:
         service, _, operation = target.partition(".")
         match service:
             case "DynamoDB_20120810":
@@ -241,9 +242,9 @@ class Services:
                 raise NotImplementedError(target)
         seconds = self.latencies.call
         name = {"AmazonSQS": "sqs"}.get(service, service)
-        return _Answer(200, result, seconds, Call(name, operation, now, now + seconds, None))
+        return Answer(200, result, seconds, Call(name, operation, now, now + seconds, None))
 
-    def _dynamodb(self, operation: str, request: dict[str, Any], now: float) -> _Answer:
+    def _dynamodb(self, operation: str, request: dict[str, Any], now: float) -> Answer:
         seconds = self.latencies.transaction if operation == "TransactWriteItems" else self.latencies.call
         method = getattr(self._items, re.sub(r"(?<!^)(?=[A-Z])", "_", operation).lower())
 
@@ -256,13 +257,13 @@ class Services:
             done = self._writes.begin(operation, items)
         except _Conflict as conflict:
             body = _conflict_body(operation, conflict)
-            return _Answer(400, body, seconds, call(body["__type"], filter(None, conflict.items)))
+            return Answer(400, body, seconds, call(body["__type"], filter(None, conflict.items)))
         try:
-            return _Answer(200, method(**request), seconds, call(None), done)
+            return Answer(200, method(**request), seconds, call(None), done)
         except ClientError as refused:
             details = {name: value for name, value in refused.response.items() if name != "Error"}
             code, message = refused.response["Error"]["Code"], refused.response["Error"]["Message"]
-            return _Answer(400, {"__type": code, "message": message, **details}, seconds, call(code), done)
+            return Answer(400, {"__type": code, "message": message, **details}, seconds, call(code), done)
         except BaseException:
             done()
             raise
@@ -287,7 +288,7 @@ class Services:
             "VersionStages": ["AWSCURRENT"],
         }
 
-    def _indodana(self, method: str, target: str, headers: Mapping[str, str], body: bytes, now: float) -> _Answer:
+    def _indodana(self, method: str, target: str, headers: Mapping[str, str], body: bytes, now: float) -> Answer:
         url = urlsplit(target)
         operation = url.path.rpartition("/")[2]
         match method, operation:
@@ -301,8 +302,8 @@ class Services:
         seconds = self.latencies.upstream
         if not _is_signed(headers.get("authorization", "")):
             rejected = {"status": "ERROR", "error": {"kind": "FailedAuthError", "message": "the signature is wrong"}}
-            return _Answer(401, rejected, seconds, Call("indodana", operation, now, now + seconds, "401"))
-        return _Answer(200, answer, seconds, Call("indodana", operation, now, now + seconds, None))
+            return Answer(401, rejected, seconds, Call("indodana", operation, now, now + seconds, "401"))
+        return Answer(200, answer, seconds, Call("indodana", operation, now, now + seconds, None))
 
 
 def _conflict_body(operation: str, conflict: _Conflict) -> dict[str, Any]:
@@ -394,9 +395,10 @@ class _Connection(asyncio.Protocol):
         method, target, _ = request_line.split(" ")
         answer = self._services.answer(method, target, headers, body, now)
         text = json.dumps(answer.body).encode()
+        more = "".join(f"{name}: {value}\r\n" for name, value in answer.headers.items()).encode()
         response = (
-            b"HTTP/1.1 %d Status\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
-            % (answer.status, len(text), text)
+            b"HTTP/1.1 %d Status\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%b\r\n%b"
+            % (answer.status, len(text), more, text)
         )  # fmt: skip
 
         def leave() -> None:
@@ -410,10 +412,10 @@ class _Connection(asyncio.Protocol):
             leave()
 
 
-async def serve(model: Model) -> None:
+async def serve(services: Services) -> None:
     """Until standard input ends."""
     loop = asyncio.get_running_loop()
-    timer, services = _Timer(loop), Services(model)
+    timer = _Timer(loop)
     server = await loop.create_server(lambda: _Connection(services, timer), "127.0.0.1", 0, backlog=1024)
     host, port = server.sockets[0].getsockname()
     print(json.dumps({"url": f"http://{host}:{port}"}), flush=True)
@@ -432,9 +434,11 @@ class StubFailure(Exception):
 class Stub(AbstractContextManager["Stub"]):
     """The stub in a process of its own."""
 
+    module = "bench.stub"
+
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "bench.stub"], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [sys.executable, "-m", self.module], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         assert self._process.stdout
         line = self._process.stdout.readline()
@@ -476,4 +480,4 @@ class Stub(AbstractContextManager["Stub"]):
 if __name__ == "__main__":
     # A pause of the stub's would be taken for the time of whoever is measured.
     gc.disable()
-    asyncio.run(serve(Template.load_local().model()))
+    asyncio.run(serve(Services(Template.load_local().model())))

@@ -21,8 +21,8 @@ EVENT ?= events/status_check/paid.json
 ENVIRONMENT ?= staging
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo chaos token aws simulator test simulate test-docker bench lint format validate secrets audit licences \
-	build deploy invoke clean
+.PHONY: help run demo chaos token aws simulator test simulate test-docker bench scale cost lint format validate secrets \
+	audit licences build deploy invoke clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +59,13 @@ test-docker: $(VENV)/.installed $(VENV_SAM)/.installed ## run the built function
 
 bench: $(VENV)/.installed .bench/.installed build ## measure the built functions beside floors and peers; RELEASE=1 keeps the figures
 	@$(PY) -m bench $(if $(RELEASE),--release)
+
+scale: $(VENV)/.installed ## see how calls, units and time grow with refunds and with batches at a time; takes three minutes
+	@$(PY) -m bench.scale
+
+cost: $(VENV)/.installed ## count anew what a request uses of AWS, and write the tables of docs/cost.md
+	@$(PY) -m bench.usage
+	@$(PY) -m bench.cost --write
 
 lint: $(VENV)/.installed ## style and types
 	$(VENV)/bin/ruff check --quiet

@@ -495,13 +495,28 @@ def test_the_work_list_pages_through_one_merchants_refunds(world: World) -> None
 
 def test_another_merchant_finds_nothing(world: World) -> None:
     order = world.order()
-    refund_id = world.refund(order, 1000).body["refundId"]
+    world.simulator.fault("error_before", path="order_cancellation", merchant_order_id=order)
+    refund_id = world.refund(order, 1000, key="k").body["refundId"]
 
+    assert world.status(order, merchant="m2").status == 404
+    assert world.refund(order, 1000, key="k", merchant="m2").status == 404
     assert world.get(order, refund_id, merchant="m2").status == 404
     assert world.list(order, merchant="m2").status == 404
     assert world.resolve(order, refund_id, "FAILED", merchant="m2").status == 404
-    assert world.api("GET /v1/transactions/{merchantOrderId}/audit", order, merchant="m2").status == 404
     assert world.api("GET /v1/refunds", query={"status": "UNKNOWN"}, merchant="m2").body["refunds"] == []
+    # What m2 asked Indodana for is on m2's own record, and nothing of m1's.
+    assert {record["merchantId"] for record in world.audit(order, merchant="m2")} == {"m2"}
+
+    assert world.get(order, refund_id).body["status"] == "UNKNOWN"
+    assert [refund["refundId"] for refund in world.work_list().body["refunds"]] == [refund_id]
+    assert {record["merchantId"] for record in world.audit(order)} == {"m1"}
+
+
+def test_an_order_that_only_another_merchant_asked_for_has_no_timeline(world: World) -> None:
+    order = world.order()
+    world.refund(order, 1000)
+
+    assert world.api("GET /v1/transactions/{merchantOrderId}/audit", order, merchant="m2").status == 404
 
 
 @pytest.mark.parametrize("merchant", [None, "", "m1#x", "m" * 65])

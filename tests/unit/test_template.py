@@ -186,7 +186,8 @@ def test_the_user_pool_knows_the_routes_scopes_and_only_machines_get_tokens_ther
         ({"JwtAudience": "gateway"}, False),
         ({"CreateUserPool": "yes"}, True),
         ({"CreateUserPool": "yes", "MerchantClaim": "merchant_id"}, False),
-        ({"CreateUserPool": "yes", "JwtIssuer": "https://issuer.example", "JwtAudience": "gateway"}, False),
+        ({"CreateUserPool": "yes", "JwtIssuer": "https://issuer.example"}, False),
+        ({"CreateUserPool": "yes", "JwtAudience": "gateway"}, False),
     ],
 )
 def test_a_stack_has_one_issuer_and_a_claim_only_if_its_tokens_have_it(given: dict[str, str], is_right: bool) -> None:
@@ -302,7 +303,8 @@ def test_every_table_is_encrypted_recoverable_and_kept(table: str) -> None:
 @pytest.mark.parametrize("secret", of_type("AWS::SecretsManager::Secret"))
 def test_every_secret_is_kept_and_none_stands_in_the_template(secret: str) -> None:
     resource = RESOURCES[secret]
-    assert resource["DeletionPolicy"] == resource["UpdateReplacePolicy"] == "Retain"
+    # Its name is fixed: left behind by a first deployment that failed, it would make the next one fail too.
+    assert (resource["DeletionPolicy"], resource["UpdateReplacePolicy"]) == ("RetainExceptOnCreate", "Retain")
     assert "SecretString" not in resource["Properties"]
     assert resource["Properties"]["KmsKeyId"] == OWN_KEY
 
@@ -404,6 +406,19 @@ def test_every_environment_sets_real_parameters_and_leaves_none_out(environment:
 )
 def test_every_environment_calls_its_own_upstream(environment: str, url: str) -> None:
     assert overrides(environment)["IndodanaUrl"] == url
+
+
+def test_no_key_crosses_the_internet_in_clear_text() -> None:
+    for host in ("localhost", "host.docker.internal", "127.0.0.1", "0.0.0.0", "10.1.2.3", "172.17.0.1", "192.168.1.5"):
+        assert is_allowed("IndodanaUrl", f"http://{host}:9001"), host
+    for host in ("api.indodanafinance.co.id", "8.8.8.8", "172.15.0.1", "172.32.0.1", "192.169.0.1", "127.0.0.1.test"):
+        assert not is_allowed("IndodanaUrl", f"http://{host}"), host
+
+
+def test_no_environment_reaches_the_keys_of_another_in_the_same_account() -> None:
+    staging, production = (overrides(name)["SecretPrefix"] for name in ("staging", "production"))
+    assert not staging.startswith(production)
+    assert not production.startswith(staging)
 
 
 # --------------------------------------------------------------------------------------------- packages

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Callable
 from functools import cache
@@ -273,3 +274,15 @@ def test_the_key_given_by_parameter_encrypts_all_that_is_stored() -> None:
     for kind, key in where.items():
         for name, properties in of_type(kind).items():
             assert key(properties) == {"Fn::If": ["HasKmsKey", {"Ref": "KmsKeyArn"}, {"Ref": "AWS::NoValue"}]}, name
+
+
+# ---- the guides
+
+
+@pytest.mark.parametrize("guide", ["README.md", "docs/operations.md"])
+def test_a_guides_commands_name_outputs_and_resources_of_the_stack(guide: str) -> None:
+    text = (ROOT / guide).read_text()
+    outputs = set(re.findall(r"\$\(output (\w+)\)", text))
+    assert outputs
+    assert outputs <= set(transformed()[0]["Outputs"])
+    assert set(re.findall(r"--logical-resource-id (\w+)", text)) <= set(transformed()[0]["Resources"])

@@ -8,7 +8,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import partial
@@ -252,13 +252,15 @@ class SimulatedWorld:
         call = fiber.call
         if fault and call and call.refund_id and (fault.leaves_doubt or self._conflicts_for_good(fiber, call, fault)):
             self.watch.excused.add(call.refund_id)
-        return happen(fiber, fault)
+        outcome = happen(fiber, fault)
+        # The error's response may hold items of the ledger, and until its next call the code reads this clock.
+        seen = (*outcome.seen, repr(getattr(outcome.error, "response", None)), self.now)
+        return replace(outcome, seen=seen)
 
     def history(self, fiber: Fiber, outcome: Outcome) -> int:
         """That of the fiber's sandbox, once it knows of the outcome."""
-        reasons = repr(getattr(outcome.error, "response", None))  # may hold items of the ledger
         # A warm sandbox reads its secrets without a call.
-        told = (fiber.number, outcome.seen, reasons, self.now, self.secrets.snapshot())
+        told = (fiber.number, outcome.seen, self.secrets.snapshot())
         return hash((fiber.invocation.sandbox.history, told))
 
     def _conflicts_for_good(self, fiber: Fiber, call: Call, fault: Fault) -> bool:

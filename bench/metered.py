@@ -22,7 +22,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from bench.capacity import PAGE_BYTES, Index, Item, Units, Write, item_bytes, read_each, read_together, written
-from bench.stub import Answer, Call, Services, Stub, StubFailure, serve
+from bench.stub import Answer, Call, Services, Stub, StubFailure, serve, writes_in
 from devstack.template import Model, Template
 from tests.simulation.emulator import Sqs
 
@@ -212,19 +212,13 @@ def _index(definition: Mapping[str, Any]) -> Index:
 
 def _keys_written(operation: str, request: Mapping[str, Any]) -> list[tuple[str, Item, Item | None]]:
     """Of each item that is written: its table, its key, and all of it where the request has that."""
-    if operation == "TransactWriteItems":
-        actions = [action for item in request["TransactItems"] for action in item.values()]
-    elif operation in ("PutItem", "UpdateItem"):
-        actions = [request]
-    else:
-        return []
     return [
         (
-            action["TableName"],
-            {name: (action.get("Item") or action["Key"])[name] for name in ("pk", "sk")},
-            action.get("Item"),
+            write["TableName"],
+            {name: (write.get("Item") or write["Key"])[name] for name in ("pk", "sk")},
+            write.get("Item"),
         )
-        for action in actions
+        for write in writes_in(operation, request)
     ]
 
 

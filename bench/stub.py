@@ -30,7 +30,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from types import TracebackType
@@ -157,14 +157,16 @@ class _Writes:
         return lambda: self._singles.subtract(items)
 
 
-def _items_written(operation: str, request: Mapping[str, Any]) -> list[str]:
+def writes_in(operation: str, request: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """The puts and updates of a request, each as it would stand alone."""
     if operation == "TransactWriteItems":
-        actions = [action for item in request["TransactItems"] for action in item.values()]
-    elif operation in ("PutItem", "UpdateItem"):
-        actions = [request]
-    else:
-        return []
-    keys = [(action["TableName"], action.get("Item") or action["Key"]) for action in actions]
+        return [write for item in request["TransactItems"] for write in item.values()]
+    return [request] if operation in ("PutItem", "UpdateItem") else []
+
+
+def _items_written(operation: str, request: Mapping[str, Any]) -> list[str]:
+    writes = writes_in(operation, request)
+    keys = [(write["TableName"], write.get("Item") or write["Key"]) for write in writes]
     return [f"{table}/{key['pk']['S']}/{key['sk']['S']}" for table, key in keys]
 
 

@@ -32,13 +32,12 @@ class WrongAnswer(Exception):
 
 
 def status_event(order: str) -> Event:
-    event: Event = json.loads(_sample("status_check/paid.json").replace(SAMPLE_ORDER, order))
-    return event
+    return sample("status_check/paid.json", order)
 
 
 def refund_event(order: str) -> Event:
     """Another refund each time."""
-    event: Event = json.loads(_sample("refund_api/partial.json").replace(SAMPLE_ORDER, order))
+    event = sample("refund_api/partial.json", order)
     event["headers"]["idempotency-key"] = uuid.uuid4().hex
     return event
 
@@ -47,14 +46,16 @@ def batch_event(orders: Sequence[str]) -> Event:
     """A message for each, of a refund that nobody has asked for before."""
     records = []
     for order in orders:
-        (record,) = json.loads(_sample("refund_worker/one.json"))["Records"]
+        (record,) = sample("refund_worker/one.json")["Records"]
         body = json.loads(record["body"]) | {"merchantOrderId": order, "idempotencyKey": uuid.uuid4().hex}
         records.append(record | {"messageId": str(uuid.uuid4()), "body": json.dumps(body)})
     return {"Records": records}
 
 
-def _sample(name: str) -> str:
-    return (EVENTS / name).read_text(encoding="utf-8")
+def sample(name: str, order: str = SAMPLE_ORDER) -> Event:
+    """events/<name>, about this order."""
+    event: Event = json.loads((EVENTS / name).read_text(encoding="utf-8").replace(SAMPLE_ORDER, order))
+    return event
 
 
 # ---- a measured process

@@ -267,20 +267,21 @@ def _table(rows: Iterable[tuple[str, ...]], heads: tuple[str, ...] = ()) -> str:
     return f"<div class=wide><table>{head}{body}</table></div>"
 
 
+NUMBER_RULES = {
+    "exclusiveMinimum": "over {}",
+    "minimum": "at least {}",
+    "maximum": "at most {:,}",
+    "multipleOf": "a multiple of {}",
+}
+
+
 def _rules(schema: Mapping[str, Json]) -> str:
     found = []
     if "enum" in schema:
         found.append(
             " ".join(f"<code>{escape(simplejson.dumps(value).strip(chr(34)))}</code>" for value in schema["enum"])
         )
-    if "exclusiveMinimum" in schema:
-        found.append(f"over {schema['exclusiveMinimum']}")
-    if "minimum" in schema:
-        found.append(f"at least {schema['minimum']}")
-    if "maximum" in schema:
-        found.append(f"at most {schema['maximum']:,}")
-    if "multipleOf" in schema:
-        found.append(f"a multiple of {schema['multipleOf']}")
+    found += [words.format(schema[name]) for name, words in NUMBER_RULES.items() if name in schema]
     if "maxLength" in schema:
         found.append(f"{schema.get('minLength', 0)} to {schema['maxLength']} characters")
     if "pattern" in schema:

@@ -57,7 +57,7 @@ OPEN_REFUNDS_INDEX = "open-refunds"
 INDEX_KEY_ATTRIBUTES = frozenset({"pk", "sk", "openKey", "openSince"})
 
 # Refunds of one order meet in its sums. DynamoDB refuses all but one of those that meet (TransactionConflict), and the
-# others try again, after no less than a transaction takes, and up to 1.6 s in all.
+# others try again, after no less than a transaction takes, and for up to 3.2 s in all.
 CONFLICT_TRIES = 8
 CONFLICT_BASE_SECONDS = 0.0125
 # The system's: with SnapStart, every instance would begin with the same state of Python's own.

@@ -112,6 +112,10 @@ class Origin:
     request_id: str
     correlation_id: str | None = None  # None: nobody gave one with this request, message or run
 
+    @property
+    def known_as(self) -> str:
+        return self.correlation_id or self.request_id
+
 
 @dataclass(frozen=True)
 class Order:
@@ -191,7 +195,7 @@ def first_record(request: RefundRequest, status: RefundStatus, at: datetime, ori
         updated_at=at,
         version=1,
         transition_id=new_transition_id(),
-        correlation_id=origin.correlation_id or origin.request_id,
+        correlation_id=origin.known_as,
         **changes,
     )
 

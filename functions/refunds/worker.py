@@ -89,7 +89,7 @@ class Worker:
             try:
                 request = self._parse(message)
             except InvalidRequest as error:
-                with correlated(_known_as(message)):
+                with correlated(_origin(message).known_as):
                     if not self._dead_letter(message, str(error), self._order_named_in(message)):
                         again.append(message.message_id)
             else:
@@ -102,7 +102,7 @@ class Worker:
     def _one_by_one(self, tasks: list[Task], seconds_left: SecondsLeft) -> list[str]:
         again: list[str] = []
         for task in tasks:
-            with correlated(_known_as(task.message)):
+            with correlated(_origin(task.message).known_as):
                 if not self._is_done(task, seconds_left):
                     again.append(task.message.message_id)
         return again
@@ -197,7 +197,3 @@ def _origin(message: Message) -> Origin:
         request_id=message.message_id,
         correlation_id=validation.correlation_id_in(message.correlation_id),
     )
-
-
-def _known_as(message: Message) -> str:
-    return validation.correlation_id_in(message.correlation_id) or message.message_id

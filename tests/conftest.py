@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from devstack.aws import AwsServer, client, prepare_environment, provision
+from devstack.aws import AwsServer, prepare_environment, provision
 from devstack.simulator import LOCAL_MERCHANTS, Simulator
 from devstack.simulator_control import SimulatorControl
 from devstack.template import Template
@@ -58,14 +58,13 @@ def logs() -> Iterator[io.StringIO]:
 
 @pytest.fixture
 def world(aws: AwsServer, indodana: Simulator, template: Template, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    """Tables and queues of its own, from template.yaml, and every handler of this process working on them."""
+    """Tables, queues and secrets of its own, from template.yaml, and every handler of this process working on them."""
+    name = f"test-{next(_stacks)}"
+    prefix = f"{name}/"
+    own = {"IndodanaUrl": indodana.upstream_url, "MerchantClaim": "merchant_id", "SecretPrefix": prefix}
     stack = Template(
-        template.document,
-        stack_name=f"test-{next(_stacks)}",
-        endpoint_url=aws.url,
-        overrides=dict(template.parameters) | {"IndodanaUrl": indodana.upstream_url, "MerchantClaim": "merchant_id"},
+        template.document, stack_name=name, endpoint_url=aws.url, overrides=dict(template.parameters) | own
     )
-    prefix = stack.parameters["SecretPrefix"]
     secrets = {
         f"{prefix}{merchant}": json.dumps({"apiKey": key, "secretKey": secret})
         for merchant, (key, secret) in LOCAL_MERCHANTS.items()
@@ -76,6 +75,3 @@ def world(aws: AwsServer, indodana: Simulator, template: Template, monkeypatch: 
     monkeypatch.setattr(assembly, "gateway", lambda: world.gateway)
     yield world
     world.simulator.reset()
-    secretsmanager = client("secretsmanager", aws.url)
-    for name, value in secrets.items():
-        secretsmanager.put_secret_value(SecretId=name, SecretString=value)

@@ -14,7 +14,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -67,6 +67,10 @@ ORDERS_WITH_TURNS = 1000
 
 ORDER = "ORDER"
 PASSING_REASONS = frozenset({"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"})
+# What an item raises that is not ours, or not whole.
+UNREADABLE = (ArithmeticError, LookupError, TypeError, ValueError)
+
+type Seen = tuple[Order | None, Refund | None]
 
 
 @dataclass(frozen=True)
@@ -100,27 +104,20 @@ class Ledger:
 
     # ---- reading
 
-    def read(self, order: OrderKey, refund_id: str) -> tuple[Order | None, Refund | None]:
+    def read(self, order: OrderKey, refund_id: str) -> Seen:
         """The order's sums and the refund, as far as they exist. Raises LedgerUnavailable."""
-        keys: list[Any] = [_order_item_key(order), _refund_item_key(order, refund_id)]
-        found: dict[str, Item] = {}
+        return _seen(self._get([(order, refund_id)]), order, refund_id)
+
+    def read_ahead(self, refunds: Collection[tuple[OrderKey, str]]) -> list[Seen | None]:
+        """The same of up to 50 refunds in one call. None: it could not be read, and `read` will say why."""
+        if not refunds:
+            return []
         try:
-            for attempt in range(CONFLICT_TRIES):
-                if attempt:
-                    self._wait(attempt)
-                answer = self._client.batch_get_item(RequestItems={self._table: {"Keys": keys, "ConsistentRead": True}})
-                found |= {item["sk"]["S"]: item for item in answer["Responses"].get(self._table, [])}
-                left = answer.get("UnprocessedKeys", {})
-                keys = list(left[self._table]["Keys"]) if left else []
-                if not keys:
-                    break
-            else:
-                raise LedgerBusy("the ledger gave no whole answer")
-        except (ClientError, BotoCoreError) as error:
-            raise LedgerUnavailable("the ledger could not be read") from error
-        sums = found.pop(ORDER, None)
-        refund = next(iter(found.values()), None)
-        return _to_order(sums) if sums else None, _to_refund(refund) if refund else None
+            items = self._get(refunds)
+        except LedgerUnavailable:
+            log.exception("the ledger could not be read ahead")
+            return [None for _ in refunds]
+        return [_seen_if_readable(items, order, refund_id) for order, refund_id in refunds]
 
     def refund(self, order: OrderKey, refund_id: str) -> Refund:
         """Raises NotFound, LedgerUnavailable."""
@@ -173,7 +170,7 @@ class Ledger:
         for item in self._items(self._client.scan, IndexName=OPEN_REFUNDS_INDEX):
             try:
                 refund = _to_refund(item)
-            except (ArithmeticError, LookupError, TypeError, ValueError):
+            except UNREADABLE:
                 log.exception("the ledger's item %s / %s can't be read", item["pk"]["S"], item["sk"]["S"])
                 yield None
             else:
@@ -256,6 +253,28 @@ class Ledger:
         return replace(refund, next_attempt_at=until, attempts=refund.attempts + 1)
 
     # ---- how
+
+    def _get(self, refunds: Iterable[tuple[OrderKey, str]]) -> dict[tuple[str, str], Item]:
+        """These refunds and their orders' sums, by partition and sort key, as far as they exist."""
+        # By key, for two refunds may share an order, and DynamoDB takes a key but once.
+        wanted = {
+            _by_key(key): key for refund in refunds for key in (_order_item_key(refund[0]), _refund_item_key(*refund))
+        }
+        keys: list[Any] = list(wanted.values())
+        found: dict[tuple[str, str], Item] = {}
+        try:
+            for attempt in range(CONFLICT_TRIES):
+                if attempt:
+                    self._wait(attempt)
+                answer = self._client.batch_get_item(RequestItems={self._table: {"Keys": keys, "ConsistentRead": True}})
+                found |= {_by_key(item): item for item in answer["Responses"].get(self._table, [])}
+                left = answer.get("UnprocessedKeys", {})
+                keys = list(left[self._table]["Keys"]) if left else []
+                if not keys:
+                    return found
+        except (ClientError, BotoCoreError) as error:
+            raise LedgerUnavailable("the ledger could not be read") from error
+        raise LedgerBusy("the ledger gave no whole answer")
 
     def _turn(self, order: OrderKey) -> AbstractContextManager[Any]:
         """The threads of one process take turns in writing to an order: two that meet would each have to try again."""
@@ -356,6 +375,23 @@ class Ledger:
             if not answer.get("LastEvaluatedKey"):
                 return
             start = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
+
+
+def _by_key(item: Item) -> tuple[str, str]:
+    return item["pk"]["S"], item["sk"]["S"]
+
+
+def _seen(items: dict[tuple[str, str], Item], order: OrderKey, refund_id: str) -> Seen:
+    sums = items.get(_by_key(_order_item_key(order)))
+    refund = items.get(_by_key(_refund_item_key(order, refund_id)))
+    return _to_order(sums) if sums else None, _to_refund(refund) if refund else None
+
+
+def _seen_if_readable(items: dict[tuple[str, str], Item], order: OrderKey, refund_id: str) -> Seen | None:
+    try:
+        return _seen(items, order, refund_id)
+    except UNREADABLE:
+        return None
 
 
 def _codes(reasons: list[dict[str, Any]]) -> str:

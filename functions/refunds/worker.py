@@ -17,6 +17,7 @@ from refunds import audit, validation
 from refunds.audit import AuditLog
 from refunds.correlation import correlated
 from refunds.errors import IdempotencyKeyReused, InvalidRequest, LedgerUnavailable
+from refunds.ledger import Seen
 from refunds.model import OrderKey, Origin, Refund, RefundRequest, RefundStatus, utc_now
 from refunds.queue import RefundQueue
 from refunds.workflow import SUBMIT_SECONDS, RefundWorkflow, SecondsLeft, backoff_seconds
@@ -95,19 +96,22 @@ class Worker:
             else:
                 by_order.setdefault(request.order, {}).setdefault(request.refund_id, []).append(Task(message, request))
         lanes = [lane for refunds in by_order.values() for lane in _lanes(list(refunds.values()))]
-        for kept in self._run_all([partial(self._one_by_one, lane, seconds_left) for lane in lanes]):
+        ahead = self._workflow.read_ahead([lane[0].request for lane in lanes])
+        jobs = [partial(self._one_by_one, lane, seen, seconds_left) for lane, seen in zip(lanes, ahead, strict=True)]
+        for kept in self._run_all(jobs):
             again.extend(kept)
         return again
 
-    def _one_by_one(self, tasks: list[Task], seconds_left: SecondsLeft) -> list[str]:
+    def _one_by_one(self, tasks: list[Task], seen: Seen | None, seconds_left: SecondsLeft) -> list[str]:
         again: list[str] = []
         for task in tasks:
             with correlated(_origin(task.message).known_as):
-                if not self._is_done(task, seconds_left):
+                if not self._is_done(task, seen, seconds_left):
                     again.append(task.message.message_id)
+            seen = None  # of the first; it may have changed what there is of the others
         return again
 
-    def _is_done(self, task: Task, seconds_left: SecondsLeft) -> bool:
+    def _is_done(self, task: Task, seen: Seen | None, seconds_left: SecondsLeft) -> bool:
         """Works one message. True: it can be deleted, and the ledger says all that there is to say."""
         message = task.message
         in_time = seconds_left() >= SUBMIT_SECONDS
@@ -116,7 +120,7 @@ class Worker:
             return False
         try:
             if in_time:
-                refund = self._workflow.work(task.request, _origin(message), seconds_left)
+                refund = self._workflow.work(task.request, _origin(message), seconds_left, seen)
             else:
                 refund = self._workflow.take_on(task.request, _origin(message))
         except IdempotencyKeyReused as error:

@@ -15,7 +15,7 @@ call and the outcome after it, and between them the truth is "unknown":
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -38,7 +38,7 @@ from refunds.errors import (
     OrderChanged,
     RefundChanged,
 )
-from refunds.ledger import JITTER, Ledger
+from refunds.ledger import JITTER, Ledger, Seen
 from refunds.model import (
     AmbiguousRefunds,
     Failure,
@@ -157,12 +157,20 @@ class RefundWorkflow:
         self._enqueue(refund)
         return Answer(refund)
 
-    def work(self, request: RefundRequest, origin: Origin, seconds_left: SecondsLeft) -> Refund:
+    def read_ahead(self, requests: Iterable[RefundRequest]) -> list[Seen | None]:
+        """What `work` would read of each, in one call; None: it must do so itself."""
+        return self._ledger.read_ahead([(request.order, request.refund_id) for request in requests])
+
+    def work(
+        self, request: RefundRequest, origin: Origin, seconds_left: SecondsLeft, seen: Seen | None = None
+    ) -> Refund:
         """Takes a queued refund as far as it will go now. What it returns is on record, whatever its status.
+
+        `seen` is what `read_ahead` saw: where it is old by now, the conditions of what is written tell.
 
         Raises IdempotencyKeyReused, LedgerUnavailable.
         """
-        order, existing = self._ledger.read(request.order, request.refund_id)
+        order, existing = seen or self._ledger.read(request.order, request.refund_id)
         if existing:
             existing = self._checked(existing, request, origin)
             if not self._may_be_submitted(existing):

@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
+import io
 import json
 import time
+from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from refunds.model import RefundStatus
 from tests.world import World
+
+
+@pytest.fixture
+def reads(world: World, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many items each read of the ledger asks for."""
+    client = world.gateway_clients.dynamodb
+    batch_get_item, wanted = client.batch_get_item, []
+
+    def counted(**request: Any) -> Any:
+        [keys] = [table["Keys"] for table in request["RequestItems"].values()]
+        wanted.append(len(keys))
+        return batch_get_item(**request)
+
+    monkeypatch.setattr(client, "batch_get_item", counted)
+    return wanted
 
 
 def refund_of(world: World, order: str) -> dict[str, object]:
@@ -75,6 +93,74 @@ def test_the_orders_of_a_batch_are_worked_at_the_same_time(world: World) -> None
 
     assert all(world.moved(order) == 1000 for order in orders)
     assert took < 5  # one after the other it would take 10 s
+
+
+def test_a_batch_is_read_in_one_call(world: World, reads: list[int]) -> None:
+    orders = [world.order() for _ in range(4)]
+    for order in orders:
+        world.refund(order, 1000)
+        world.send(order, "k", amount=1000)
+        world.send(order, "l", amount=1000)
+    reads.clear()
+
+    assert world.work_queue() == []
+
+    assert reads == [4 + 8]  # the sums and the refunds, each once
+    assert all(world.moved(order) == 3000 for order in orders)
+
+
+def test_what_a_lane_has_changed_is_read_again(world: World, reads: list[int]) -> None:
+    order = world.order(100_000)
+    world.refund(order, 1000)
+    world.send(order, "k", amount=40_000)
+    world.send(order, "l", amount=40_000)
+    world.send(order, "m", amount=40_000)
+    reads.clear()
+
+    assert world.work_queue() == []
+
+    assert reads == [1 + 2, 1 + 1]
+    assert world.moved(order) == 81_000
+    assert sorted(refund["status"] for refund in world.list(order).body["refunds"]) == [
+        *("FAILED", "SUCCEEDED", "SUCCEEDED", "SUCCEEDED")
+    ]
+
+
+def test_a_batch_that_cannot_be_read_at_once_is_read_one_by_one(
+    world: World, monkeypatch: pytest.MonkeyPatch, logs: io.StringIO
+) -> None:
+    orders = [world.order() for _ in range(3)]
+    for order in orders:
+        world.send(order, "k", amount=1000)
+    client = world.gateway_clients.dynamodb
+    batch_get_item = client.batch_get_item
+
+    def overwhelmed(**request: Any) -> Any:
+        [(_, wanted)] = request["RequestItems"].items()
+        if len(wanted["Keys"]) > 2:
+            raise ClientError({"Error": {"Code": "ProvisionedThroughputExceededException"}}, "BatchGetItem")
+        return batch_get_item(**request)
+
+    monkeypatch.setattr(client, "batch_get_item", overwhelmed)
+
+    assert world.work_queue() == []
+
+    assert all(world.moved(order) == 1000 for order in orders)
+    assert "the ledger could not be read ahead" in logs.getvalue()
+
+
+def test_an_order_that_cannot_be_read_keeps_its_message_alone(world: World) -> None:
+    good, bad = world.order(), world.order()
+    for order in (good, bad):
+        world.refund(order, 1000)
+        world.send(order, "k", amount=1000)
+    key = {"pk": {"S": world.order_key(bad).partition}, "sk": {"S": "ORDER"}}
+    world.dynamodb.put_item(TableName=world.settings.ledger_table, Item=key)
+
+    [kept] = world.work_queue()
+
+    assert bad in kept
+    assert (world.moved(good), world.moved(bad)) == (2000, 1000)
 
 
 def test_the_refunds_of_one_order_are_worked_one_after_the_other(world: World) -> None:

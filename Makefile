@@ -60,7 +60,7 @@ test-docker: $(VENV)/.installed $(VENV_SAM)/.installed ## run the built function
 bench: $(VENV)/.installed .bench/.installed build ## measure the built functions beside floors and peers; RELEASE=1 keeps the figures
 	@$(PY) -m bench $(if $(RELEASE),--release)
 
-scale: $(VENV)/.installed ## see how calls, units and time grow with refunds and with batches at a time; takes three minutes
+scale: $(VENV)/.installed ## see how calls, units and time grow with refunds and with batches at a time; takes some four minutes
 	@$(PY) -m bench.scale
 
 cost: $(VENV)/.installed ## count anew what a request uses of AWS, and write the tables of docs/cost.md

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from indodana import IndodanaClient
     from refunds.audit import AuditLog
     from refunds.ledger import Ledger
+    from refunds.protocol import RefundProtocol
     from refunds.queue import RefundQueue
     from refunds.reconcile import Reconciler
     from refunds.status import StatusChecks
@@ -80,9 +81,10 @@ class Gateway:
 
     @cached_property
     def audit_log(self) -> AuditLog:
+        import telemetry
         from refunds.audit import AuditLog
 
-        return AuditLog(self._aws.dynamodb, self.settings.audit_table)
+        return AuditLog(self._aws.dynamodb, self.settings.audit_table, on_lost=telemetry.audit_lost)
 
     @cached_property
     def ledger(self) -> Ledger:
@@ -114,24 +116,27 @@ class Gateway:
             self.audit_log,
             clock=self._clock,
             on_upstream_error=telemetry.upstream_error,
-            on_audit_lost=telemetry.audit_lost,
+        )
+
+    @cached_property
+    def protocol(self) -> RefundProtocol:
+        import telemetry
+        from refunds.protocol import RefundProtocol
+
+        return RefundProtocol(
+            self.ledger,
+            self.audit_log,
+            self._timed_indodana,
+            ambiguous_refunds=self.settings.ambiguous_refunds,
+            clock=self._clock,
+            on_upstream_error=telemetry.upstream_error,
         )
 
     @cached_property
     def workflow(self) -> RefundWorkflow:
-        import telemetry
         from refunds.workflow import RefundWorkflow
 
-        return RefundWorkflow(
-            self.ledger,
-            self.audit_log,
-            self._timed_indodana,
-            self._queue,
-            ambiguous_refunds=self.settings.ambiguous_refunds,
-            clock=self._clock,
-            on_upstream_error=telemetry.upstream_error,
-            on_audit_lost=telemetry.audit_lost,
-        )
+        return RefundWorkflow(self.protocol, self.ledger, self.audit_log, self._queue, clock=self._clock)
 
     @cached_property
     def worker(self) -> Worker:
@@ -156,7 +161,7 @@ class Gateway:
 
         ambiguous_refunds = self.settings.ambiguous_refunds
         return Reconciler(
-            self.ledger, self.workflow, self._queue, ambiguous_refunds=ambiguous_refunds, clock=self._clock
+            self.ledger, self.protocol, self._queue, ambiguous_refunds=ambiguous_refunds, clock=self._clock
         )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -18,6 +20,8 @@ from refunds.upstream import UpstreamSaid
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
+
+log = logging.getLogger("refunds")
 
 LATE_EVIDENCE = "LATE_EVIDENCE"
 STATUS_CHECKED = "STATUS_CHECKED"
@@ -136,9 +140,10 @@ def dead_letter_record(
 class AuditLog:
     """Records beside the ledger's own (which the ledger writes in its transactions), and the timeline of them all."""
 
-    def __init__(self, client: DynamoDBClient, table: str) -> None:
+    def __init__(self, client: DynamoDBClient, table: str, *, on_lost: Callable[[], None] = lambda: None) -> None:
         self._client = client
         self._table = table
+        self._on_lost = on_lost
 
     def add(self, record: Item) -> None:
         """Raises LedgerUnavailable. Adding the very same record again changes nothing."""
@@ -148,6 +153,14 @@ class AuditLog:
             return
         except (ClientError, BotoCoreError) as error:
             raise LedgerUnavailable("the audit record could not be written") from error
+
+    def note(self, record: Item) -> None:
+        """Adds a record of what moved no money. If that fails, what it tells of stands all the same, and is counted."""
+        try:
+            self.add(record)
+        except LedgerUnavailable:
+            log.exception("the record of a %s of %s is lost", record["action"]["S"], record["pk"]["S"])
+            self._on_lost()
 
     def timeline(self, order: OrderKey, limit: int, token: str | None) -> Page:
         """The order's records, oldest first. Raises NotFound where there is none, LedgerUnavailable, InvalidRequest."""

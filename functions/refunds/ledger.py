@@ -11,7 +11,6 @@ means, and adds the audit record, in one TransactWriteItems, on condition that n
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -24,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from refunds import paging
+from refunds.backoff import JITTER
 from refunds.dynamodb import Item, from_item, to_item
 from refunds.errors import (
     IllegalTransition,
@@ -60,8 +60,6 @@ INDEX_KEY_ATTRIBUTES = frozenset({"pk", "sk", "openKey", "openSince"})
 # others try again, after no less than a transaction takes, and for up to 3.2 s in all.
 CONFLICT_TRIES = 8
 CONFLICT_BASE_SECONDS = 0.0125
-# The system's: with SnapStart, every instance would begin with the same state of Python's own.
-JITTER = random.SystemRandom()
 
 ORDERS_WITH_TURNS = 1000
 

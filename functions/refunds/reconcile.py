@@ -7,12 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from refunds.backoff import backoff_seconds
 from refunds.correlation import correlated
 from refunds.errors import LedgerUnavailable, RefundChanged
 from refunds.ledger import Ledger
 from refunds.model import AmbiguousRefunds, Origin, Refund, RefundStatus, utc_now
+from refunds.protocol import RefundProtocol
 from refunds.queue import RefundQueue
-from refunds.workflow import RefundWorkflow, backoff_seconds
 
 log = logging.getLogger("refunds")
 
@@ -38,14 +39,14 @@ class Reconciler:
     def __init__(
         self,
         ledger: Ledger,
-        workflow: RefundWorkflow,
+        protocol: RefundProtocol,
         queue: RefundQueue,
         *,
         ambiguous_refunds: AmbiguousRefunds,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._ledger = ledger
-        self._workflow = workflow
+        self._protocol = protocol
         self._queue = queue
         self._ambiguous_refunds = ambiguous_refunds
         self._clock = clock
@@ -69,8 +70,8 @@ class Reconciler:
         return counts
 
     def _look_at(self, refund: Refund, counts: Counts, origin: Origin) -> None:
-        if self._workflow.lease_is_over(refund):
-            refund = self._workflow.expire_lease(refund, origin)
+        if self._protocol.lease_is_over(refund):
+            refund = self._protocol.expire_lease(refund, origin)
             counts.leases_expired += refund.status is RefundStatus.UNKNOWN
         age = (self._clock() - refund.created_at).total_seconds()  # since it was asked for: tries don't make it younger
         match refund.status:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from datetime import datetime
 from decimal import Decimal
@@ -10,11 +9,8 @@ from decimal import Decimal
 from indodana import IndodanaError, TransactionStatus
 from refunds import audit
 from refunds.audit import AuditLog
-from refunds.errors import LedgerUnavailable
 from refunds.model import OrderKey, Origin, utc_now
 from refunds.upstream import Indodana, UpstreamSaid, said
-
-log = logging.getLogger("refunds")
 
 
 class StatusChecks:
@@ -25,13 +21,11 @@ class StatusChecks:
         *,
         clock: Callable[[], datetime] = utc_now,
         on_upstream_error: Callable[[IndodanaError], None] = lambda _: None,
-        on_audit_lost: Callable[[], None] = lambda: None,
     ) -> None:
         self._indodana = indodana
         self._audit_log = audit_log
         self._clock = clock
         self._on_upstream_error = on_upstream_error
-        self._on_audit_lost = on_audit_lost
 
     def check(self, order: OrderKey, origin: Origin) -> TransactionStatus:
         """The status as Indodana gives it, in whatever state. Raises IndodanaError."""
@@ -39,23 +33,13 @@ class StatusChecks:
             status = self._indodana.check_status(order.merchant_id, order.merchant_order_id)
         except IndodanaError as error:
             self._on_upstream_error(error)
-            self._record(order, origin, type(error).__name__, said(error), None)
+            self._note(order, origin, type(error).__name__, said(error), None)
             raise
         # The body names the customer, so it stays out of the record.
-        self._record(order, origin, status.transaction_status, UpstreamSaid(200, None), status.amount)
+        self._note(order, origin, status.transaction_status, UpstreamSaid(200, None), status.amount)
         return status
 
-    def _record(
-        self,
-        order: OrderKey,
-        origin: Origin,
-        outcome: str,
-        upstream: UpstreamSaid | None,
-        amount: Decimal | None,
+    def _note(
+        self, order: OrderKey, origin: Origin, outcome: str, upstream: UpstreamSaid | None, amount: Decimal | None
     ) -> None:
-        """No money moved: if only the record fails, the caller still gets the status, and a metric says so."""
-        try:
-            self._audit_log.add(audit.status_record(order, self._clock(), origin, outcome, upstream, amount))
-        except LedgerUnavailable:
-            log.exception("the status check of order %s is not on record", order.partition)
-            self._on_audit_lost()
+        self._audit_log.note(audit.status_record(order, self._clock(), origin, outcome, upstream, amount))

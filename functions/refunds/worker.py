@@ -15,12 +15,14 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from refunds import audit, validation
 from refunds.audit import AuditLog
+from refunds.backoff import backoff_seconds
 from refunds.correlation import correlated
 from refunds.errors import IdempotencyKeyReused, InvalidRequest, LedgerUnavailable
 from refunds.ledger import Seen
 from refunds.model import OrderKey, Origin, Refund, RefundRequest, RefundStatus, utc_now
+from refunds.protocol import SUBMIT_SECONDS, SecondsLeft
 from refunds.queue import RefundQueue
-from refunds.workflow import SUBMIT_SECONDS, RefundWorkflow, SecondsLeft, backoff_seconds
+from refunds.workflow import RefundWorkflow
 
 log = logging.getLogger("refunds")
 

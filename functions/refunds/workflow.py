@@ -1,46 +1,21 @@
-"""The refund protocol: reserve, submit, settle.
+"""What callers, the queue and operators ask for: refunds that are replayed, refused, queued, and settled by hand.
 
-Indodana may not recognise a repeated refund, and any call can die at any point. So the intent is written before the
-call and the outcome after it, and between them the truth is "unknown":
-
-    reserve   one write: the refund is SUBMITTING under a lease, the order's refundable is down by the amount, on record
-    submit    one POST to Indodana
-    settle    one write: the outcome, the order's sums, on record
-
-    died before reserve     nothing happened; the same request makes it
-    died before settle      the lease runs out, and the refund becomes UNKNOWN with its reservation kept
-    died after settle       the same request reads the outcome
+Money moves in the protocol alone (protocol.py).
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from decimal import Decimal
-from typing import Any
 
-from indodana import (
-    CANCEL_BUDGET_SECONDS,
-    STATUS_BUDGET_SECONDS,
-    IndodanaError,
-    Refused,
-)
 from refunds import audit
 from refunds.audit import AuditLog
-from refunds.dynamodb import Item
-from refunds.errors import (
-    IdempotencyKeyReused,
-    LedgerBusy,
-    LedgerUnavailable,
-    NotResolvable,
-    OrderChanged,
-    RefundChanged,
-)
-from refunds.ledger import JITTER, Ledger, Seen
+from refunds.backoff import backoff_seconds
+from refunds.errors import IdempotencyKeyReused, NotResolvable, RefundChanged
+from refunds.ledger import Ledger, Seen
 from refunds.model import (
-    AmbiguousRefunds,
     Failure,
     FailureCode,
     Order,
@@ -52,29 +27,11 @@ from refunds.model import (
     first_record,
     utc_now,
 )
+from refunds.protocol import NotNow, RefundProtocol, Refusal, SecondsLeft, too_much
 from refunds.queue import RefundQueue
-from refunds.upstream import Indodana, UpstreamSaid, accepted_said, said
-from refunds.verdict import Verdict, cancellation, refusal_detail, surely_not_sent, upstream_failure, verdict_on_error
+from refunds.upstream import UpstreamSaid
 
 log = logging.getLogger("refunds")
-
-# A lease outlives the function that holds it (template.yaml: 29 s and 40 s; Lambda kills it then), with some seconds
-# for clocks that differ: when it has run out, nobody can be about to submit any more. It is not much longer, for a
-# refund whose process died shows as SUBMITTING until then.
-LEASE_SECONDS = 45
-# One try of a write at its longest: connect and read, as the AWS clients are configured (aws.py).
-SETTLE_SECONDS = 6
-# Waits between attempts while Indodana cannot take a refund: 2, 4, 8 s … up to a quarter of an hour.
-BACKOFF_BASE_SECONDS = 2
-BACKOFF_MAX_SECONDS = 900
-# The order's sums may change between reading and reserving; each round reads what changed them.
-RESERVE_TRIES = 10
-# A further refund of an order that this process has refunded before goes without a read: 2 calls to AWS instead of 3.
-KNOWN_ORDERS = 1000
-
-SUBMIT_SECONDS = CANCEL_BUDGET_SECONDS + SETTLE_SECONDS  # what must be left before a refund may be sent
-
-SecondsLeft = Callable[[], float]
 
 
 @dataclass(frozen=True)
@@ -85,43 +42,21 @@ class Answer:
     replayed: bool = False
 
 
-@dataclass(frozen=True)
-class _NotNow:
-    """Indodana could not say whether the order is paid; nothing was reserved."""
-
-    cause: str
-    retry_after_seconds: float | None
-    upstream: UpstreamSaid | None
-
-
-@dataclass(frozen=True)
-class _Refusal:
-    failure: Failure
-    upstream: UpstreamSaid | None = None
-
-
 class RefundWorkflow:
     def __init__(
         self,
+        protocol: RefundProtocol,
         ledger: Ledger,
         audit_log: AuditLog,
-        indodana: Indodana,
         queue: RefundQueue,
         *,
-        ambiguous_refunds: AmbiguousRefunds = AmbiguousRefunds.REVIEW,
         clock: Callable[[], datetime] = utc_now,
-        on_upstream_error: Callable[[IndodanaError], None] = lambda _: None,
-        on_audit_lost: Callable[[], None] = lambda: None,
     ) -> None:
+        self._protocol = protocol
         self._ledger = ledger
         self._audit_log = audit_log
-        self._indodana = indodana
         self._queue = queue
-        self._ambiguous_refunds = ambiguous_refunds
         self._clock = clock
-        self._on_upstream_error = on_upstream_error
-        self._on_audit_lost = on_audit_lost
-        self.known_orders: dict[OrderKey, Order] = {}  # as this process last saw their sums, which may be old
 
     # ---- what callers ask for
 
@@ -134,10 +69,12 @@ class RefundWorkflow:
         if existing:
             return self._replay(existing, request, origin)
         try:
-            result = self._attempt(request, None, order, origin, seconds_left)
+            result = self._protocol.attempt(request, None, order, origin, seconds_left)
+            if isinstance(result, NotNow):
+                result = self._wait(request, None, result, origin)
         except RefundChanged as changed:
             return self._replay(changed.current, request, origin)
-        if isinstance(result, _Refusal):
+        if isinstance(result, Refusal):
             return self._refuse(request, result, origin)
         if result.status is RefundStatus.QUEUED:
             self._enqueue(result)
@@ -148,8 +85,8 @@ class RefundWorkflow:
         order, existing = self._ledger.read(request.order, request.refund_id)
         if existing:
             return self._replay(existing, request, origin)
-        if order and (failure := _too_much(request.amount, order)):
-            return self._refuse(request, _Refusal(failure), origin)
+        if order and (failure := too_much(request.amount, order)):
+            return self._refuse(request, Refusal(failure), origin)
         try:
             refund = self._queue_up(request, origin, cause="asked to be done later", wait_seconds=0)
         except RefundChanged as changed:
@@ -173,14 +110,16 @@ class RefundWorkflow:
         order, existing = seen or self._ledger.read(request.order, request.refund_id)
         if existing:
             existing = self._checked(existing, request, origin)
-            if not self._may_be_submitted(existing):
+            if not self._protocol.may_be_submitted(existing):
                 return existing
         try:
-            result = self._attempt(request, existing, order, origin, seconds_left)
-            if isinstance(result, _Refusal):
+            result = self._protocol.attempt(request, existing, order, origin, seconds_left)
+            if isinstance(result, Refusal):
                 return self._fail(request, existing, result, origin)
+            if isinstance(result, NotNow):
+                return self._wait(request, existing, result, origin)
         except RefundChanged as changed:
-            return changed.current  # another worker has it
+            return self._checked(changed.current, request, origin)  # another worker has it
         return result
 
     def take_on(self, request: RefundRequest, origin: Origin) -> Refund:
@@ -194,7 +133,7 @@ class RefundWorkflow:
         try:
             return self._queue_up(request, origin, cause="there was no time yet to work it", wait_seconds=0)
         except RefundChanged as changed:
-            return changed.current
+            return self._checked(changed.current, request, origin)
 
     def resolve(self, order: OrderKey, refund_id: str, outcome: RefundStatus, evidence: str, origin: Origin) -> Refund:
         """An operator settles an UNKNOWN refund by evidence from outside, or withdraws a QUEUED one as FAILED.
@@ -202,9 +141,9 @@ class RefundWorkflow:
         Raises NotFound, NotResolvable, LedgerUnavailable.
         """
         before = self._ledger.refund(order, refund_id)
-        if self.lease_is_over(before):
+        if self._protocol.lease_is_over(before):
             # The evidence is older than the refund's being UNKNOWN: whoever has it must look again.
-            raise NotResolvable(self.expire_lease(before, origin))
+            raise NotResolvable(self._protocol.expire_lease(before, origin))
         withdrawn = before.status is RefundStatus.QUEUED and outcome is RefundStatus.FAILED
         if before.status is not RefundStatus.UNKNOWN and not withdrawn:
             raise NotResolvable(before)
@@ -219,226 +158,15 @@ class RefundWorkflow:
             raise NotResolvable(changed.current) from changed
         return after
 
-    def expire_lease(self, refund: Refund, origin: Origin) -> Refund:
-        """Whoever held the lease is gone, and nobody knows how far it came: UNKNOWN. Returns what is on record then."""
-        cause = "the lease ran out: whoever submitted it never said what came of it"
-        after = refund.moved(
-            RefundStatus.UNKNOWN,
-            self._clock(),
-            ambiguous=True,
-            lease_until=None,
-            next_attempt_at=self._next_attempt(Verdict(RefundStatus.UNKNOWN, cause), refund.attempts),
-        )
-        try:
-            self._ledger.transition(refund, after, audit.transition_record(refund, after, origin, cause=cause))
-        except RefundChanged as changed:
-            return changed.current
-        log.warning("the outcome of refund %s of order %s is unknown: %s", after.refund_id, _order(after), cause)
-        return after
-
-    def lease_is_over(self, refund: Refund) -> bool:
-        return (
-            refund.status is RefundStatus.SUBMITTING
-            and refund.lease_until is not None
-            and self._clock() >= refund.lease_until
-        )
-
-    # ---- the protocol
+    # ---- how
 
     def _known_or_read(self, request: RefundRequest) -> tuple[Order | None, Refund | None]:
         """The order as this process last saw it, if that has the money: where that is old, or the refund exists, the
         reservation's conditions tell. Nothing is refused without reading."""
-        order = self.known_orders.get(request.order)
-        if order and not _too_much(request.amount, order):
+        order = self._protocol.known_orders.get(request.order)
+        if order and not too_much(request.amount, order):
             return order, None
         return self._ledger.read(request.order, request.refund_id)
-
-    def _attempt(
-        self,
-        request: RefundRequest,
-        before: Refund | None,
-        order: Order | None,
-        origin: Origin,
-        seconds_left: SecondsLeft,
-    ) -> Refund | _Refusal:
-        reserved = self._reserve(request, before, order, origin, seconds_left)
-        if isinstance(reserved, _Refusal):
-            return reserved
-        if isinstance(reserved, _NotNow):
-            return self._wait(request, before, reserved, origin)
-        verdict = self._submit(reserved, seconds_left)
-        return self._settle(reserved, verdict, origin, seconds_left)
-
-    def _reserve(
-        self,
-        request: RefundRequest,
-        before: Refund | None,
-        order: Order | None,
-        origin: Origin,
-        seconds_left: SecondsLeft,
-    ) -> Refund | _Refusal | _NotNow:
-        upstream: UpstreamSaid | None = None
-        for _ in range(RESERVE_TRIES):
-            if before and before.reserved_amount is not None:  # it kept its reservation while it waited
-                amount, transaction_amount = before.reserved_amount, before.transaction_amount
-            else:
-                if order is None:
-                    opened = self._ask_status(request.order, seconds_left)
-                    if not isinstance(opened, tuple):
-                        return opened
-                    order, upstream = opened
-                if failure := _too_much(request.amount, order):
-                    return _Refusal(failure)
-                amount = order.refundable if request.amount is None else request.amount
-                transaction_amount = order.amount
-            after = self._submitting(request, before, amount, transaction_amount, origin)
-            record = audit.transition_record(before, after, origin, upstream=upstream)
-            try:
-                self._write(before, after, record, seconds_left, order=order, exact=request.amount is None)
-            except OrderChanged as changed:
-                order = changed.current
-            else:
-                if order:
-                    self._remember(request.order, order, reserved=amount)
-                return after
-        raise LedgerBusy("the order's sums changed faster than they could be reserved")
-
-    def _remember(self, key: OrderKey, order: Order, *, reserved: Decimal) -> None:
-        if len(self.known_orders) >= KNOWN_ORDERS:
-            self.known_orders.clear()
-        left, now_reserved = order.refundable - reserved, order.reserved + reserved
-        self.known_orders[key] = replace(order, refundable=left, reserved=now_reserved, stored=True)
-
-    def _ask_status(self, key: OrderKey, seconds_left: SecondsLeft) -> tuple[Order, UpstreamSaid] | _Refusal | _NotNow:
-        """An order's first refund: it must be PAID, and its amount opens the order's sums."""
-        if seconds_left() < STATUS_BUDGET_SECONDS + SETTLE_SECONDS:
-            return _NotNow("too little time was left to ask for the order's status", None, None)
-        try:
-            status = self._indodana.check_status(key.merchant_id, key.merchant_order_id)
-        except Refused as refused:
-            if refused.http_status == 404:
-                failure = upstream_failure(FailureCode.ORDER_NOT_FOUND, "Indodana knows no such order", refused)
-            else:
-                failure = upstream_failure(FailureCode.UPSTREAM_REFUSED, refusal_detail(refused), refused)
-            return _Refusal(failure, said(refused))
-        except IndodanaError as error:
-            self._on_upstream_error(error)
-            return _NotNow(f"the order's status could not be asked: {error}", error.retry_after_seconds, said(error))
-        state = status.transaction_status
-        answered = UpstreamSaid(200, f"transactionStatus {state}, amount {status.amount}")
-        if state != "PAID":
-            detail = f"only a PAID transaction can be refunded, and this one is {state}"
-            return _Refusal(Failure(FailureCode.TRANSACTION_NOT_PAID, detail), answered)
-        if status.amount is None:
-            return _NotNow("Indodana's answer names no amount", None, answered)
-        return Order.unopened(status.amount), answered
-
-    def _submitting(
-        self,
-        request: RefundRequest,
-        before: Refund | None,
-        amount: Decimal,
-        transaction: Decimal | None,
-        origin: Origin,
-    ) -> Refund:
-        at = self._clock()
-        changes: dict[str, Any] = {
-            "reserved_amount": amount,
-            "transaction_amount": transaction,
-            "lease_until": at + timedelta(seconds=LEASE_SECONDS),
-            "next_attempt_at": None,
-            "attempts": before.attempts + 1 if before else 1,
-        }
-        if before:
-            return before.moved(RefundStatus.SUBMITTING, at, **changes)
-        return first_record(request, RefundStatus.SUBMITTING, at, origin, **changes)
-
-    def _submit(self, refund: Refund, seconds_left: SecondsLeft) -> Verdict:
-        """One POST, and what it means. It is not begun unless its outcome can still be settled under the lease."""
-        lease_left = (refund.lease_until - self._clock()).total_seconds() if refund.lease_until else 0.0
-        if min(seconds_left(), lease_left) < SUBMIT_SECONDS:
-            return surely_not_sent(refund, "too little time was left to send it")
-        try:
-            accepted = self._indodana.cancel(refund.request.order.merchant_id, cancellation(refund))
-        except IndodanaError as error:
-            if not isinstance(error, Refused):
-                self._on_upstream_error(error)
-            return verdict_on_error(refund, error)
-        return Verdict(RefundStatus.SUCCEEDED, upstream=accepted_said(accepted))
-
-    def _settle(self, before: Refund, verdict: Verdict, origin: Origin, seconds_left: SecondsLeft) -> Refund:
-        try:
-            return self._write_outcome(before, verdict, origin, seconds_left)
-        except RefundChanged as changed:
-            late = changed.current
-        # The lease ran out under us. What Indodana said of this very attempt is evidence all the same.
-        if (
-            late.status is RefundStatus.UNKNOWN
-            and late.attempts == before.attempts
-            and verdict.status in (RefundStatus.SUCCEEDED, RefundStatus.FAILED)
-        ):
-            try:
-                return self._write_outcome(late, verdict, origin, seconds_left)
-            except RefundChanged as changed:
-                late = changed.current
-        if verdict.status is RefundStatus.UNKNOWN:  # which contradicts nothing
-            return late
-        log.error(
-            "refund %s of order %s is on record as %s, but its submission came to %s: %s",
-            *(late.refund_id, _order(late), late.status, verdict.status, verdict.cause),
-        )
-        self._record(audit.late_evidence_record(late, self._clock(), origin, verdict.status, verdict.upstream))
-        return late
-
-    def _write_outcome(self, before: Refund, verdict: Verdict, origin: Origin, seconds_left: SecondsLeft) -> Refund:
-        unknown = verdict.status is RefundStatus.UNKNOWN
-        after = before.moved(
-            verdict.status,
-            self._clock(),
-            ambiguous=before.ambiguous or unknown,
-            lease_until=None,
-            next_attempt_at=self._next_attempt(verdict, before.attempts),
-            failure=verdict.failure,
-        )
-        record = audit.transition_record(before, after, origin, cause=verdict.cause, upstream=verdict.upstream)
-        try:
-            self._write(before, after, record, seconds_left)
-        except LedgerUnavailable as error:
-            answered = verdict.upstream.status if verdict.upstream else None
-            log.error(
-                "refund %s of order %s was submitted and came to %s (HTTP %s, %s), which could not be written",
-                *(after.refund_id, _order(after), verdict.status, answered, verdict.cause),
-            )
-            raise LedgerUnavailable("the refund was submitted, and its outcome could not be written") from error
-        if unknown:
-            cause = verdict.cause
-            log.warning("the outcome of refund %s of order %s is unknown: %s", after.refund_id, _order(after), cause)
-        return after
-
-    def _write(
-        self,
-        before: Refund | None,
-        after: Refund,
-        record: Item,
-        seconds_left: SecondsLeft,
-        *,
-        order: Order | None = None,
-        exact: bool = False,
-    ) -> None:
-        """A transition, tried again while there is time where nobody knows whether it was written: it lands once.
-
-        What is not written is not known to anybody, and becomes an operator's work.
-        """
-        for last_try in (False, False, True):
-            try:
-                self._ledger.transition(before, after, record, order=order, exact=exact)
-            except LedgerUnavailable:
-                if last_try or seconds_left() < SETTLE_SECONDS:
-                    raise
-            else:
-                return
-
-    # ---- around the protocol
 
     def _replay(self, existing: Refund, request: RefundRequest, origin: Origin) -> Answer:
         return Answer(self._checked(existing, request, origin), replayed=True)
@@ -446,19 +174,9 @@ class RefundWorkflow:
     def _checked(self, existing: Refund, request: RefundRequest, origin: Origin) -> Refund:
         if existing.request != request:
             raise IdempotencyKeyReused(existing)
-        return self._with_lease_checked(existing, origin)
+        return self._protocol.expire_lease(existing, origin) if self._protocol.lease_is_over(existing) else existing
 
-    def _with_lease_checked(self, refund: Refund, origin: Origin) -> Refund:
-        return self.expire_lease(refund, origin) if self.lease_is_over(refund) else refund
-
-    def _may_be_submitted(self, refund: Refund) -> bool:
-        if (
-            refund.status is RefundStatus.UNKNOWN
-        ):  # with a time for its next attempt: `resubmit` only, see _next_attempt
-            return self._ambiguous_refunds is AmbiguousRefunds.RESUBMIT and refund.next_attempt_at is not None
-        return refund.status is RefundStatus.QUEUED
-
-    def _wait(self, request: RefundRequest, before: Refund | None, not_now: _NotNow, origin: Origin) -> Refund:
+    def _wait(self, request: RefundRequest, before: Refund | None, not_now: NotNow, origin: Origin) -> Refund:
         log.info("refund %s of order %s waits: %s", request.refund_id, request.order.partition, not_now.cause)
         if before is None:
             return self._queue_up(
@@ -487,7 +205,7 @@ class RefundWorkflow:
         self._ledger.transition(None, refund, record)
         return refund
 
-    def _fail(self, request: RefundRequest, before: Refund | None, refusal: _Refusal, origin: Origin) -> Refund:
+    def _fail(self, request: RefundRequest, before: Refund | None, refusal: Refusal, origin: Origin) -> Refund:
         """A queued refund has no caller to tell: its refusal is on record as a FAILED refund."""
         at = self._clock()
         if before:
@@ -498,52 +216,16 @@ class RefundWorkflow:
         self._ledger.transition(before, after, record)
         return after
 
-    def _refuse(self, request: RefundRequest, refusal: _Refusal, origin: Origin) -> Answer | Failure:
+    def _refuse(self, request: RefundRequest, refusal: Refusal, origin: Origin) -> Answer | Failure:
         """The refusal is the answer, unless the same request, sent twice at once, has meanwhile taken the money."""
         _, twin = self._ledger.read(request.order, request.refund_id)
         if twin:
             return self._replay(twin, request, origin)
-        self._record(audit.refusal_record(request, refusal.failure, self._clock(), origin, refusal.upstream))
+        self._audit_log.note(audit.refusal_record(request, refusal.failure, self._clock(), origin, refusal.upstream))
         return refusal.failure
-
-    def _record(self, record: Item) -> None:
-        """Adds a record of what moved no money. If it fails, the answer stands all the same, and a metric says so."""
-        try:
-            self._audit_log.add(record)
-        except LedgerUnavailable:
-            log.exception("the record of a %s is lost", record["action"]["S"])
-            self._on_audit_lost()
 
     def _enqueue(self, refund: Refund) -> None:
         """A message lost here costs time and no refund: the reconciler enqueues what stays QUEUED."""
         wait = (refund.next_attempt_at - self._clock()).total_seconds() if refund.next_attempt_at else 0.0
         if not self._queue.send(refund, delay_seconds=wait):
             log.warning("refund %s waits for the reconciler: it could not be enqueued", refund.refund_id)
-
-    def _next_attempt(self, verdict: Verdict, attempts: int) -> datetime | None:
-        resubmits = self._ambiguous_refunds is AmbiguousRefunds.RESUBMIT and verdict.may_be_resubmitted
-        if verdict.status is RefundStatus.QUEUED or (verdict.status is RefundStatus.UNKNOWN and resubmits):
-            return self._clock() + timedelta(seconds=backoff_seconds(attempts, verdict.retry_after_seconds))
-        return None
-
-
-def backoff_seconds(attempts: int, retry_after_seconds: float | None = None) -> float:
-    """How long to wait after so many attempts: doubling, with some jitter, and never less than Indodana asked for."""
-    doubling: float = min(BACKOFF_MAX_SECONDS, BACKOFF_BASE_SECONDS * 2 ** min(max(attempts - 1, 0), 16))
-    jitter = JITTER.uniform(1, 1.2)
-    return max(doubling * jitter, retry_after_seconds or 0)
-
-
-def _too_much(amount: Decimal | None, order: Order) -> Failure | None:
-    if order.refundable > 0 and (amount is None or amount <= order.refundable):
-        return None
-    asked = "all that remains" if amount is None else f"{amount} rupiah"
-    detail = (
-        f"{asked} was asked for, and {order.refundable} rupiah can be refunded: of {order.amount} paid, "
-        f"{order.refunded} are refunded and {order.reserved} reserved by refunds under way"
-    )
-    return Failure(FailureCode.AMOUNT_EXCEEDS_REFUNDABLE, detail)
-
-
-def _order(refund: Refund) -> str:
-    return refund.request.order.partition

@@ -69,6 +69,33 @@ def test_the_same_refund_by_api_and_by_queue_is_one_refund(world: World) -> None
     assert refund_of(world, order)["refundId"] == first.body["refundId"]
 
 
+@pytest.mark.parametrize(("seconds", "read"), [(60, "read_ahead"), (10, "read")], ids=["worked", "taken on"])
+def test_a_message_that_meets_a_request_with_its_key_and_another_payload_is_no_part_of_it(
+    world: World, monkeypatch: pytest.MonkeyPatch, seconds: float, read: str
+) -> None:
+    order = world.order(100_000)
+    world.send(order, "return-1", amount=10_000)
+    for _ in range(world.settings.max_receive_count - 1):
+        [message] = world.receive()
+        world.show(message)
+    ledger = world.gateway.ledger
+    really = getattr(ledger, read)
+
+    def outrun(*arguments: Any) -> Any:
+        seen = really(*arguments)
+        monkeypatch.setattr(ledger, read, really)
+        world.refund(order, 60_000, key="return-1")
+        return seen
+
+    monkeypatch.setattr(ledger, read, outrun)
+    assert world.work(world.receive(), seconds=seconds) == []
+
+    assert world.moved(order) == 60_000
+    assert len(world.dead_letters()) == 1
+    [cause] = [record["cause"] for record in world.audit(order) if record["action"] == "MESSAGE_DEAD_LETTERED"]
+    assert "idempotency key" in cause
+
+
 def test_a_message_without_an_amount_refunds_all_that_remains_and_may_name_its_merchant(world: World) -> None:
     order = world.order(80_000, merchant="m2")
     world.send(order, "bo-1", merchantId="m2")

@@ -5,6 +5,7 @@ The table of legal steps is the design's, written down here once more, so that t
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable
 from copy import copy
@@ -159,7 +160,17 @@ class Invariants:
             hold("no money moves that no record explains", refund_id in self.refunds, refund_id[:6])
         hold("no refund is ever deleted", world.refund_ids() == self.refunds.keys(), len(self.refunds))
         self._check_dead_letters(world)
+        self._check_messages(world)
         self._check_what_is_kept(world)
+
+    def _check_messages(self, world: Any) -> None:
+        """Each has become the refund that it asks for, or a dead letter that a record explains."""
+        explained = {item["bodySha256"]["S"] for item in world.audit_items() if "bodySha256" in item}
+        for message in world.sent:
+            wanted = json.loads(message)
+            wanted["requestedAmount"] = wanted.pop("amount", None)
+            made = any(all(refund.get(name) == wanted[name] for name in wanted) for refund in self.refunds.values())
+            hold("no refund is lost", made or hashlib.sha256(message.encode()).hexdigest() in explained, message)
 
     def _check_dead_letters(self, world: Any) -> None:
         explained = {

@@ -3,11 +3,11 @@
     python -m tests.simulation.mutants                     tells of each mutant, and prints the table of docs/mutants.md
     python -m tests.simulation.mutants --write             … and writes it there
     python -m tests.simulation.mutants --run NAME          tells of one mutant, in its world
-    python -m tests.simulation.mutants --run NAME WORLD …  … in these worlds, or in `all`, with up to a kill and a fault
+    python -m tests.simulation.mutants --run NAME WORLD …  … in these worlds, or in `all`
 
 Each mutant runs in an interpreter of its own, where the text of a module is changed while it is loaded. It tells every
-schedule of its world, without accidents first, then with a kill, then with a fault, then with both, until an invariant
-breaks. `unmutated` is the code as it is.
+schedule of its world, without accidents first, then with a kill, then with a fault, then with both, then with two
+faults, until an invariant breaks. `unmutated` is the code as it is.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ ROOT = Path(__file__).parents[2]
 TABLE = ROOT / "docs" / "mutants.md"
 IMPORT_ROOTS = ("functions", "layers/indodana")
 UNMUTATED = "unmutated"
-BUDGETS = ((0, 0), (1, 0), (0, 1), (1, 1))  # kills and faults
-ACCIDENTS = {1: "no accident", 2: "a kill", 3: "a fault", 4: "a kill and a fault"}  # by how many budgets it took
+BUDGETS = ((0, 0), (1, 0), (0, 1), (1, 1), (0, 2))  # kills and faults
+# By how many budgets it took.
+ACCIDENTS = {1: "no accident", 2: "a kill", 3: "a fault", 4: "a kill and a fault", 5: "two faults"}
 AT_A_TIME = 2
 RUN_SECONDS = 300.0
 
@@ -39,6 +40,7 @@ CLIENT = "layers/indodana/indodana/client.py"
 HANDLER = "functions/refund_api/handler.py"
 LEDGER = "functions/refunds/ledger.py"
 MODEL = "functions/refunds/model.py"
+PROTOCOL = "functions/refunds/protocol.py"
 RECONCILE = "functions/refunds/reconcile.py"
 UPSTREAM = "functions/refunds/upstream.py"
 VERDICT = "functions/refunds/verdict.py"
@@ -134,8 +136,8 @@ _AUDIT_PUT = """\
 _AS_IF_DELETABLE = (
     (
         LEDGER,
-        "refund = next(iter(found.values()), None)",
-        'refund = next((item for item in found.values() if "refundId" in item), None)',
+        "return _to_order(sums) if sums else None, _to_refund(refund) if refund else None",
+        'return _to_order(sums) if sums else None, _to_refund(refund) if refund and "refundId" in refund else None',
     ),
     (
         LEDGER,
@@ -198,7 +200,7 @@ MUTANTS = (
         NOT_NEGATIVE,
         "more_than_was_paid",
         (
-            WORKFLOW,
+            PROTOCOL,
             "if order.refundable > 0 and (amount is None or amount <= order.refundable):",
             "if not order.stored or order.refundable > 0 and (amount is None or amount <= order.refundable):",
         ),
@@ -209,21 +211,21 @@ MUTANTS = (
         "What Indodana says was paid is read in another unit, a hundred times as much.",
         NOT_MORE_THAN_PAID,
         "more_than_was_paid",
-        (WORKFLOW, "Order.unopened(status.amount)", "Order.unopened(status.amount * 100)"),
+        (PROTOCOL, "Order.unopened(status.amount)", "Order.unopened(status.amount * 100)"),
     ),
     _mutant(
         "any-status-is-paid",
         "Only what is known to be fraud is not refunded, instead of only what is PAID being refunded.",
         NOT_MORE_THAN_PAID,
         "an_order_that_is_not_paid",
-        (WORKFLOW, 'if state != "PAID":', 'if state == "REJECTED":'),
+        (PROTOCOL, 'if state != "PAID":', 'if state == "REJECTED":'),
     ),
     _mutant(
         "all-that-remains-not-exact",
         "“All that remains” is what it was when it was read, though more is there when it is reserved.",
         TOOK_ALL,
         "a_refund_and_all_that_remains",
-        (WORKFLOW, "exact=request.amount is None", "exact=False"),
+        (PROTOCOL, "exact=request.amount is None", "exact=False"),
     ),
     _mutant(
         "reservation-given-back-on-unknown",
@@ -262,7 +264,7 @@ MUTANTS = (
         SUCCEEDED_HAS_MOVED,
         "one_refund_by_api",
         (
-            WORKFLOW,
+            PROTOCOL,
             _SUBMIT_AND_SETTLE,
             """\
         settled = self._settle(reserved, Verdict(RefundStatus.SUCCEEDED), origin, seconds_left)
@@ -277,12 +279,12 @@ MUTANTS = (
         INTENT_FIRST,
         "one_refund_by_api",
         (
-            WORKFLOW,
+            PROTOCOL,
             "self._write(before, after, record, seconds_left, order=order, exact=request.amount is None)",
             "self._reserved = lambda: self._write(before, after, record, seconds_left, order=order)",
         ),
         (
-            WORKFLOW,
+            PROTOCOL,
             _SUBMIT_AND_SETTLE,
             """\
         verdict = self._submit(reserved, seconds_left)
@@ -304,7 +306,7 @@ MUTANTS = (
         AT_MOST_ONCE,
         "one_refund_by_api",
         (
-            WORKFLOW,
+            PROTOCOL,
             """\
         try:
             accepted = self._indodana.cancel(refund.request.order.merchant_id, cancellation(refund))
@@ -323,7 +325,7 @@ MUTANTS = (
         "A process that was frozen sends its refund although its lease has run out.",
         INTENT_FIRST,
         "a_process_that_froze_before_it_sent",
-        (WORKFLOW, "if min(seconds_left(), lease_left) < SUBMIT_SECONDS:", "if seconds_left() < 0:"),
+        (PROTOCOL, "if min(seconds_left(), lease_left) < SUBMIT_SECONDS:", "if seconds_left() < 0:"),
     ),
     # ---- what the call did
     _mutant(
@@ -395,7 +397,7 @@ MUTANTS = (
             "set(RefundStatus)",
         ),
         (
-            WORKFLOW,
+            PROTOCOL,
             "        return refund.status is RefundStatus.QUEUED\n",
             "        return refund.status in (RefundStatus.QUEUED, RefundStatus.SUBMITTING)\n",
         ),
@@ -406,7 +408,7 @@ MUTANTS = (
         AT_MOST_ONCE,
         "one_refund_by_api",
         (
-            WORKFLOW,
+            PROTOCOL,
             _EXPIRED,
             """\
             RefundStatus.QUEUED,
@@ -422,7 +424,7 @@ MUTANTS = (
         FAILED_HAS_NOT,
         "one_refund_by_api",
         (
-            WORKFLOW,
+            PROTOCOL,
             _EXPIRED,
             """\
             RefundStatus.FAILED,
@@ -437,7 +439,7 @@ MUTANTS = (
         "An expired lease is not noted as a submission that may have been done; under `resubmit` a 409 then fails it.",
         FAILED_HAS_NOT,
         "a_lost_process_where_unknown_is_submitted_again",
-        (WORKFLOW, _EXPIRED, _EXPIRED.replace("ambiguous=True", "ambiguous=refund.ambiguous")),
+        (PROTOCOL, _EXPIRED, _EXPIRED.replace("ambiguous=True", "ambiguous=refund.ambiguous")),
     ),
     _mutant(
         "running-lease-is-over",
@@ -445,7 +447,7 @@ MUTANTS = (
         UNKNOWN_IS_HONEST,
         "two_refunds_by_api_with_one_key",
         (
-            WORKFLOW,
+            PROTOCOL,
             """\
             and refund.lease_until is not None
             and self._clock() >= refund.lease_until
@@ -459,7 +461,7 @@ MUTANTS = (
         NEVER_AGAIN,
         "one_message",
         (
-            WORKFLOW,
+            PROTOCOL,
             "return self._ambiguous_refunds is AmbiguousRefunds.RESUBMIT and refund.next_attempt_at is not None",
             "return True",
         ),
@@ -472,8 +474,8 @@ MUTANTS = (
         "an_operator_who_looked_too_early",
         (
             WORKFLOW,
-            "            raise NotResolvable(self.expire_lease(before, origin))\n",
-            "            before = self.expire_lease(before, origin)\n",
+            "            raise NotResolvable(self._protocol.expire_lease(before, origin))\n",
+            "            before = self._protocol.expire_lease(before, origin)\n",
         ),
     ),
     _mutant(
@@ -577,16 +579,21 @@ MUTANTS = (
         *_AS_IF_DELETABLE,
         (
             WORKFLOW,
+            "from refunds.errors import IdempotencyKeyReused, NotResolvable",
+            "from refunds.errors import IdempotencyKeyReused, LedgerUnavailable, NotResolvable",
+        ),
+        (
+            WORKFLOW,
             """\
             return self._replay(changed.current, request, origin)
-        if isinstance(result, _Refusal):
+        if isinstance(result, Refusal):
 """,
             """\
             return self._replay(changed.current, request, origin)
         except LedgerUnavailable:
             self._ledger.forget(request)
             raise
-        if isinstance(result, _Refusal):
+        if isinstance(result, Refusal):
 """,
         ),
     ),
@@ -629,6 +636,17 @@ MUTANTS = (
         TOLD_OF_ITS_OWN,
         "one_key_for_two_payloads",
         (WORKFLOW, "if existing.request != request:", "if existing.refund_id != request.refund_id:"),
+    ),
+    _mutant(
+        "payload-not-compared-after-a-race",
+        "A message that meets another request with its key is deleted as done, whatever it asks for.",
+        NOT_LOST,
+        "one_key_for_a_request_and_a_message",
+        (
+            WORKFLOW,
+            "return self._checked(changed.current, request, origin)  # another worker has it",
+            "return changed.current",
+        ),
     ),
     # ---- what is said
     _mutant(
@@ -690,7 +708,7 @@ MUTANTS = (
         "The schedule leaves expired leases to the callers, who may never come back.",
         COMES_TO_AN_END,
         "a_caller_who_never_comes_back",
-        (RECONCILE, "if self._workflow.lease_is_over(refund):", "if refund.status is None:"),
+        (RECONCILE, "if self._protocol.lease_is_over(refund):", "if refund.status is None:"),
     ),
     _mutant(
         "dead-letter-without-record",

@@ -196,7 +196,7 @@ class Sandbox:
     foreseen: tuple[Any, ...] | None = None  # set with its invocation's
 
     def memory(self) -> tuple[Any, ...]:
-        return self.foreseen or (tuple(self.secrets_seen), frozenset(self.gateway.workflow.known_orders.items()))
+        return self.foreseen or (tuple(self.secrets_seen), frozenset(self.gateway.protocol.known_orders.items()))
 
 
 @dataclass
@@ -208,6 +208,7 @@ class SimulatedWorld:
     started: int = 0
     acting: Invocation | None = None
     log_lines: list[str] = field(default_factory=list)
+    sent: list[str] = field(default_factory=list)  # the messages of the back office
 
     def __post_init__(self) -> None:
         self.dynamo = Dynamo({LEDGER: {"open-refunds": ("openKey", "openSince")}, AUDIT: {}})
@@ -386,13 +387,12 @@ class SimulatedWorld:
         body = {"outcome": outcome, "evidence": "Indodana's settlement file"}
         return self.api(RESOLVE, order_id, refund_id=refund_id, body=body, merchant=merchant)
 
-    def send(self, order_id: str, amount: int | None, key: str, merchant: str = "m1") -> str:
-        """Returns the message's body."""
+    def send(self, order_id: str, amount: int | None, key: str, merchant: str = "m1") -> None:
         body = {"merchantId": merchant, "merchantOrderId": order_id, "idempotencyKey": key, "reason": "OTHERS",
                 "requestedBy": "agent"} | ({} if amount is None else {"amount": amount})  # fmt: skip
         message = json.dumps(body)
+        self.sent.append(message)
         self.send_body(message)
-        return message
 
     def send_body(self, body: str) -> None:
         self.sqs.send_message(QueueUrl=QUEUE, MessageBody=body)

@@ -8,7 +8,7 @@ import aws
 from devstack.template import Template
 from indodana import CANCEL_BUDGET_SECONDS, SECRETS_SECONDS, STATUS_BUDGET_SECONDS
 from indodana.credentials import AT_ONCE_SECONDS
-from refunds.workflow import LEASE_SECONDS, SETTLE_SECONDS, SUBMIT_SECONDS
+from refunds.protocol import LEASE_SECONDS, SETTLE_SECONDS, SUBMIT_SECONDS
 
 FUNCTIONS = Template.load_local().model().functions
 SUBMITTING = ["RefundApiFunction", "RefundWorkerFunction"]

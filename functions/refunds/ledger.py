@@ -113,7 +113,7 @@ class Ledger:
         try:
             items = self._get(refunds)
         except LedgerUnavailable:
-            log.exception("the ledger could not be read ahead")
+            log.exception("a batch could not be read in one call, so each of its refunds is read alone")
             return [None for _ in refunds]
         return [_seen_if_readable(items, order, refund_id) for order, refund_id in refunds]
 

@@ -173,7 +173,7 @@ def test_a_batch_that_cannot_be_read_at_once_is_read_one_by_one(
     assert world.work_queue() == []
 
     assert all(world.moved(order) == 1000 for order in orders)
-    assert "the ledger could not be read ahead" in logs.getvalue()
+    assert "could not be read in one call" in logs.getvalue()
 
 
 def test_an_order_that_cannot_be_read_keeps_its_message_alone(world: World) -> None:

@@ -4,7 +4,7 @@
 
 boto3 brings the descriptions of 400 services, and reading those of three takes most of the time that a client needs to
 start. What is left here: three services with the operations that the functions call (tests/unit/test_build.py holds the
-list to the code), the logging and metrics of Powertools, and no S3 transfer, which boto3 imports for its S3 resource.
+list to the code), the logging and metrics of Powertools, and stand-ins for what boto3 imports and nobody here uses.
 """
 
 from __future__ import annotations
@@ -36,23 +36,47 @@ NOT_DEPLOYED = (
     )),
     "simplejson/tests",
 )  # fmt: skip
-# boto3.compat asks for this one name; all the rest of s3transfer would be loaded with it, and with it multiprocessing.
-S3TRANSFER = '''"""Stands in for s3transfer, which only boto3's S3 resource uses."""
+# In the place of packages whose real work nobody asks for here, what boto3 and botocore import of them; None: as it is.
+STAND_INS: dict[str, dict[str, str | None]] = {
+    # For boto3's S3 resource; it would load multiprocessing.
+    "s3transfer": {
+        "__init__.py": "",
+        "manager.py": "class TransferConfig:\n    UNSET_DEFAULT = object()\n",
+    },
+    # The SDK's manual, of which every method gets its page as a docstring: 4 % of a cold start.
+    "botocore/docs": {
+        "__init__.py": "",
+        "docstring.py": """\
+def no_docstring(**_: object) -> str:
+    return ""
 
 
-class TransferConfig:
-    UNSET_DEFAULT = object()
-'''
+ClientMethodDocstring = PaginatorDocstring = WaiterDocstring = no_docstring
+""",
+        "utils.py": None,
+    },
+    # The same of boto3's resources, which nobody makes.
+    "boto3/docs": {"__init__.py": "", "docstring.py": "ActionDocstring = None\n", "utils.py": None},
+}
 
 
 def trim(layer: Path) -> None:
     for name in NOT_DEPLOYED:
         shutil.rmtree(layer / name)
     _trim_services(layer / "botocore" / "data")
-    shutil.rmtree(layer / "s3transfer")
-    (layer / "s3transfer").mkdir()
-    (layer / "s3transfer" / "__init__.py").touch()
-    (layer / "s3transfer" / "manager.py").write_text(S3TRANSFER)
+    for package, modules in STAND_INS.items():
+        _stand_in(layer / package, modules)
+
+
+def _stand_in(package: Path, modules: dict[str, str | None]) -> None:
+    for path in package.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif modules.get(path.name, "") is not None:
+            path.unlink()
+    for name, text in modules.items():
+        if text is not None:
+            (package / name).write_text(text)
 
 
 def _trim_services(data: Path) -> None:

@@ -131,6 +131,27 @@ def test_every_region_of_every_partition_is_left() -> None:
         assert after == before | {"services": kept}
 
 
+IMPORT_ALL = """
+import importlib, json, pkgutil
+import boto3, botocore
+
+failed = []
+for package in (boto3, botocore):
+    for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+        try:
+            importlib.import_module(module.name)
+        except ImportError:
+            failed.append(module.name)
+print(json.dumps(failed))
+"""
+# Of S3, whose transfers are not deployed, and of awscrt, which is not either.
+NOT_FOR_US = ["boto3.crt", "boto3.s3.inject", "boto3.s3.transfer", "botocore.crt.auth"]
+
+
+def test_what_boto3_imports_is_there() -> None:
+    assert json.loads(printed_by(IMPORT_ALL)) == NOT_FOR_US
+
+
 # The clients as the functions make them, but nothing is sent: where it would have gone is said instead.
 SAY_WHERE = """
 import json
@@ -160,21 +181,24 @@ print(json.dumps([
 @pytest.mark.parametrize("region", ["ap-southeast-3", "us-gov-west-1"])
 def test_what_is_built_finds_aws_in_its_region(region: str) -> None:
     """The Docker tests give the functions an endpoint, so they cannot tell."""
+    printed = printed_by(SAY_WHERE, AWS_REGION=region, AWS_DEFAULT_REGION=region)
+    services = ("dynamodb", "sqs", "secretsmanager")
+    assert json.loads(printed) == [f"https://{service}.{region}.amazonaws.com/" for service in services]
+
+
+def printed_by(program: str, **environment: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-S", "-B", "-c", SAY_WHERE],  # with nothing of this venv, and leaving no trace in the build
+        [sys.executable, "-S", "-B", "-c", program],  # with nothing of this venv, and leaving no trace in the build
         env={
             "PYTHONPATH": f"{BUILD / 'RefundApiFunction'}:{LAYER}",
-            "AWS_REGION": region,
-            "AWS_DEFAULT_REGION": region,
             "AWS_ACCESS_KEY_ID": "local",
             "AWS_SECRET_ACCESS_KEY": "nonsense",
+            **environment,
         },
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
-
     assert done.returncode == 0, done.stderr
-    services = ("dynamodb", "sqs", "secretsmanager")
-    assert json.loads(done.stdout) == [f"https://{service}.{region}.amazonaws.com/" for service in services]
+    return done.stdout

@@ -28,7 +28,7 @@ COLD_BOUND = 1.0
 COLD_BOUNDS = {"StatusCheckFunction": 0.90}  # a till waits for it at every sale
 COLD_USUAL_BOUND = 0.25
 
-COLD_ROUNDS = 12
+COLD_ROUNDS = 20
 WARM_ROUNDS = 16
 CALLS_A_BLOCK = 6
 COUNTED_CALLS = 5

@@ -18,7 +18,6 @@ from refunds.ledger import Ledger, Seen
 from refunds.model import (
     Failure,
     FailureCode,
-    Order,
     OrderKey,
     Origin,
     Refund,
@@ -160,7 +159,7 @@ class RefundWorkflow:
 
     # ---- how
 
-    def _known_or_read(self, request: RefundRequest) -> tuple[Order | None, Refund | None]:
+    def _known_or_read(self, request: RefundRequest) -> Seen:
         """The order as this process last saw it, if that has the money: where that is old, or the refund exists, the
         reservation's conditions tell. Nothing is refused without reading."""
         order = self._protocol.known_orders.get(request.order)

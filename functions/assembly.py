@@ -10,10 +10,9 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from datetime import datetime
 from functools import cache, cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from refunds.model import utc_now
 
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from aws import AwsClients
     from indodana import IndodanaClient
     from refunds.audit import AuditLog
-    from refunds.ledger import Ledger
+    from refunds.ledger import Ledger, Lock
     from refunds.protocol import RefundProtocol
     from refunds.queue import RefundQueue
     from refunds.reconcile import Reconciler
@@ -47,7 +46,7 @@ class Gateway:
         clock: Callable[[], datetime] = utc_now,
         sleep: Callable[[float], None] = time.sleep,
         run_all: Callable[[Sequence[Job]], list[list[str]]] | None = None,
-        new_lock: Callable[[], AbstractContextManager[Any]] = threading.Lock,
+        new_lock: Callable[[], Lock] = threading.Lock,
     ) -> None:
         self.settings = settings
         self._aws = aws

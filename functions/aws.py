@@ -22,7 +22,7 @@ CONCURRENT_CALLS = 10
 # What CloudTrail shows. Given by us, for botocore puts its own together twice in every call: 8 % of a batch's CPU.
 USER_AGENT = f"qris-gateway Boto3/{boto3.__version__}"
 
-# The tables and the queue answer in milliseconds or not at all. One try takes at most the workflow's SETTLE_SECONDS.
+# The tables and the queue answer in milliseconds or not at all. One try must end within the protocol's SETTLE_SECONDS.
 AWS_CONFIG = Config(
     connect_timeout=1,
     read_timeout=5,

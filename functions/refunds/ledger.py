@@ -14,11 +14,11 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -61,6 +61,8 @@ INDEX_KEY_ATTRIBUTES = frozenset({"pk", "sk", "openKey", "openSince"})
 CONFLICT_TRIES = 8
 CONFLICT_BASE_SECONDS = 0.0125
 
+# Longer than a write takes: who waits longer does so for one that hangs, and has an outcome to write himself.
+TURN_SECONDS = 1
 ORDERS_WITH_TURNS = 1000
 
 ORDER = "ORDER"
@@ -77,6 +79,14 @@ class OrderRefunds:
     refunds: list[Refund]
 
 
+class Lock(Protocol):
+    """As in `threading`."""
+
+    def acquire(self, *, timeout: float) -> bool: ...
+
+    def release(self) -> None: ...
+
+
 @dataclass(frozen=True)
 class WorkList:
     refunds: list[Refund]
@@ -91,14 +101,14 @@ class Ledger:
         audit_table: str,
         *,
         sleep: Callable[[float], None] = time.sleep,
-        new_lock: Callable[[], AbstractContextManager[Any]] = threading.Lock,
+        new_lock: Callable[[], Lock] = threading.Lock,
     ) -> None:
         self._client = client
         self._table = ledger_table
         self._audit_table = audit_table
         self._sleep = sleep
         self._new_lock = new_lock
-        self._turns: dict[OrderKey, AbstractContextManager[Any]] = {}
+        self._turns: dict[OrderKey, Lock] = {}
 
     # ---- reading
 
@@ -274,11 +284,21 @@ class Ledger:
             raise LedgerUnavailable("the ledger could not be read") from error
         raise LedgerBusy("the ledger gave no whole answer")
 
-    def _turn(self, order: OrderKey) -> AbstractContextManager[Any]:
-        """The threads of one process take turns in writing to an order: two that meet would each have to try again."""
+    @contextmanager
+    def _turn(self, order: OrderKey) -> Iterator[None]:
+        """The threads of one process take turns in writing to an order: two that meet would each have to try again.
+
+        More than that does not hang on it, so nobody waits for long.
+        """
         if len(self._turns) >= ORDERS_WITH_TURNS:
-            self._turns.clear()  # whoever has an old one may meet another thread, and no more
-        return self._turns.setdefault(order, self._new_lock())
+            self._turns.clear()
+        lock = self._turns.setdefault(order, self._new_lock())
+        its_turn = lock.acquire(timeout=TURN_SECONDS)
+        try:
+            yield
+        finally:
+            if its_turn:
+                lock.release()
 
     def _wait(self, attempt: int) -> None:
         most = CONFLICT_BASE_SECONDS * 2**attempt

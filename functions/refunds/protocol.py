@@ -50,8 +50,8 @@ log = logging.getLogger("refunds")
 # for clocks that differ: when it has run out, nobody can be about to submit any more. It is not much longer, for a
 # refund whose process died shows as SUBMITTING until then.
 LEASE_SECONDS = 45
-# One try of a write at its longest: connect and read, as the AWS clients are configured (aws.py).
-SETTLE_SECONDS = 6
+# One try of a write at its longest: its turn (ledger.py), connecting and reading, as the AWS clients do (aws.py).
+SETTLE_SECONDS = 7
 # The order's sums may change between reading and reserving; each round reads what changed them.
 RESERVE_TRIES = 10
 # A further refund of an order that this process has refunded before goes without a read: 2 calls to AWS instead of 3.

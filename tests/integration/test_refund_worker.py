@@ -190,6 +190,28 @@ def test_an_order_that_cannot_be_read_keeps_its_message_alone(world: World) -> N
     assert (world.moved(good), world.moved(bad)) == (2000, 1000)
 
 
+def test_a_write_that_hangs_holds_up_no_other_of_its_order_for_long(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = world.order(100_000)
+    world.send(order, "k", amount=1000)
+    world.send(order, "l", amount=1000)
+    client = world.gateway_clients.dynamodb
+    transact_write_items, begun = client.transact_write_items, []
+
+    def hanging_once(**request: Any) -> Any:
+        begun.append(time.monotonic())
+        if len(begun) == 1:
+            time.sleep(4)
+        return transact_write_items(**request)
+
+    monkeypatch.setattr(client, "transact_write_items", hanging_once)
+    assert world.work_queue() == []
+
+    assert begun[1] - begun[0] < 3
+    assert world.moved(order) == 2000
+
+
 def test_the_refunds_of_one_order_are_worked_one_after_the_other(world: World) -> None:
     order = world.order(100_000)
     for number in range(6):

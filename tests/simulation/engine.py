@@ -54,18 +54,28 @@ class Outcome:
 
 
 class CooperativeLock:
-    """A lock among the fibers of one process: whoever finds it taken waits without stopping the world."""
+    """A lock among the fibers of one process: whoever finds it taken waits without stopping the world.
+
+    Nobody gives up waiting: without the lock, two fibers are as two processes, which have a world of their own.
+    """
 
     def __init__(self) -> None:
         self._taken = False
 
-    def __enter__(self) -> None:
+    def acquire(self, *, timeout: float | None = None) -> bool:
         while self._taken:
             current_fiber().wait(lambda: not self._taken)
         self._taken = True
+        return True
+
+    def release(self) -> None:
+        self._taken = False
+
+    def __enter__(self) -> None:
+        self.acquire()
 
     def __exit__(self, *_: object) -> None:
-        self._taken = False
+        self.release()
 
 
 class Fiber:

@@ -8,6 +8,7 @@ import aws
 from devstack.template import Template
 from indodana import CANCEL_BUDGET_SECONDS, SECRETS_SECONDS, STATUS_BUDGET_SECONDS
 from indodana.credentials import AT_ONCE_SECONDS
+from refunds.ledger import TURN_SECONDS
 from refunds.protocol import LEASE_SECONDS, SETTLE_SECONDS, SUBMIT_SECONDS
 
 FUNCTIONS = Template.load_local().model().functions
@@ -31,7 +32,7 @@ def test_a_status_check_at_its_slowest_still_answers() -> None:
 
 def test_what_is_set_aside_for_a_call_is_what_its_client_may_take() -> None:
     assert SUBMIT_SECONDS == CANCEL_BUDGET_SECONDS + SETTLE_SECONDS
-    assert aws.AWS_CONFIG.connect_timeout + aws.AWS_CONFIG.read_timeout <= SETTLE_SECONDS
+    assert TURN_SECONDS + aws.AWS_CONFIG.connect_timeout + aws.AWS_CONFIG.read_timeout <= SETTLE_SECONDS
     secrets = aws.SECRETS_CONFIG
     tries = secrets.retries["total_max_attempts"]
     assert AT_ONCE_SECONDS + tries * (secrets.connect_timeout + secrets.read_timeout) <= SECRETS_SECONDS

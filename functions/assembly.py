@@ -158,10 +158,7 @@ class Gateway:
     def reconciler(self) -> Reconciler:
         from refunds.reconcile import Reconciler
 
-        ambiguous_refunds = self.settings.ambiguous_refunds
-        return Reconciler(
-            self.ledger, self.protocol, self._queue, ambiguous_refunds=ambiguous_refunds, clock=self._clock
-        )
+        return Reconciler(self.ledger, self.protocol, self._queue, clock=self._clock)
 
 
 @cache

@@ -11,7 +11,7 @@ from refunds.backoff import backoff_seconds
 from refunds.correlation import correlated
 from refunds.errors import LedgerUnavailable, RefundChanged
 from refunds.ledger import Ledger
-from refunds.model import AmbiguousRefunds, Origin, Refund, RefundStatus, utc_now
+from refunds.model import Origin, Refund, RefundStatus, utc_now
 from refunds.protocol import RefundProtocol
 from refunds.queue import RefundQueue
 
@@ -42,13 +42,11 @@ class Reconciler:
         protocol: RefundProtocol,
         queue: RefundQueue,
         *,
-        ambiguous_refunds: AmbiguousRefunds,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._ledger = ledger
         self._protocol = protocol
         self._queue = queue
-        self._ambiguous_refunds = ambiguous_refunds
         self._clock = clock
 
     def run_once(self, origin: Origin) -> Counts:
@@ -87,10 +85,8 @@ class Reconciler:
             counts.enqueued += 1
 
     def _is_stale(self, refund: Refund) -> bool:
-        waits = refund.status is RefundStatus.QUEUED or (
-            refund.status is RefundStatus.UNKNOWN and self._ambiguous_refunds is AmbiguousRefunds.RESUBMIT
-        )
         due = refund.next_attempt_at
+        waits = self._protocol.may_be_submitted(refund)
         return waits and due is not None and self._clock() >= due + timedelta(seconds=STALE_SECONDS)
 
     def _enqueue(self, refund: Refund) -> bool:

@@ -701,7 +701,7 @@ MUTANTS = (
         "The schedule passes over what is QUEUED and has lost its message.",
         COMES_TO_AN_END,
         "one_refund_later",
-        (RECONCILE, "waits = refund.status is RefundStatus.QUEUED or (", "waits = ("),
+        (RECONCILE, "waits = self._protocol", "waits = refund.status is not RefundStatus.QUEUED and self._protocol"),
     ),
     _mutant(
         "schedule-leaves-leases",

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from refunds.model import Order, Refund
 
 
@@ -46,15 +48,61 @@ class NotFound(RefundsError):
     """The merchant has no such thing on record."""
 
 
-class NotResolvable(RefundsError):
-    """Only an UNKNOWN refund can be resolved, and a QUEUED one withdrawn."""
+class NotPermitted(RefundsError):
+    """The caller may not do this to this refund."""
+
+
+class DecisionRefused(RefundsError):
+    """A decision that does not hold for the refund as it is now; `refund` is what is on record."""
+
+    def __init__(self, refund: Refund, text: str) -> None:
+        super().__init__(text)
+        self.refund = refund
+
+
+class StaleVersion(DecisionRefused):
+    """The decision was made on another version of the refund than the one on record."""
 
     def __init__(self, refund: Refund) -> None:
         super().__init__(
-            f"the refund is {refund.status} since {refund.updated_at:%Y-%m-%d %H:%M:%S} UTC: only one that was UNKNOWN "
-            "before can be resolved, and a QUEUED one withdrawn as FAILED"
+            refund,
+            f"the refund has changed: it is {refund.status} at version {refund.version}; read it again, and decide on "
+            "that version",
         )
-        self.refund = refund
+
+
+class NotResolvable(DecisionRefused):
+    """Only an UNKNOWN refund can be resolved."""
+
+    def __init__(self, refund: Refund) -> None:
+        super().__init__(
+            refund,
+            f"the refund is {refund.status} since {refund.updated_at:%Y-%m-%d %H:%M:%S} UTC, and only an UNKNOWN refund "
+            "can be resolved; a QUEUED one can be withdrawn by POST …/withdrawal",
+        )
+
+
+class NotWithdrawable(DecisionRefused):
+    """Only a refund for which nothing can have been sent can be withdrawn."""
+
+    def __init__(self, refund: Refund) -> None:
+        super().__init__(
+            refund,
+            f"the refund is {refund.status} since {refund.updated_at:%Y-%m-%d %H:%M:%S} UTC, and only a QUEUED refund can "
+            "be withdrawn; an UNKNOWN one is settled by POST …/resolution",
+        )
+
+
+class ResolutionTooEarly(DecisionRefused):
+    """The evidence is from a time at which the refund could still have been done."""
+
+    def __init__(self, refund: Refund, checked_from: datetime, retry_after_seconds: float) -> None:
+        super().__init__(
+            refund,
+            f"evidence.checkedAt must be at {checked_from:%Y-%m-%d %H:%M:%S} UTC or later and not in the future: until then "
+            "Indodana may still carry the refund out; look again after that time",
+        )
+        self.retry_after_seconds = retry_after_seconds
 
 
 class LedgerUnavailable(RefundsError):

@@ -6,7 +6,7 @@ import hashlib
 import json
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
@@ -55,6 +55,15 @@ class AmbiguousRefunds(StrEnum):
     RESUBMIT = "resubmit"
 
 
+class EvidenceSource(StrEnum):
+    """Where a person looked up what became of a refund."""
+
+    SETTLEMENT_REPORT = "SETTLEMENT_REPORT"
+    INDODANA_DASHBOARD = "INDODANA_DASHBOARD"
+    INDODANA_SUPPORT = "INDODANA_SUPPORT"
+    BANK_STATEMENT = "BANK_STATEMENT"
+
+
 class FailureCode(StrEnum):
     """Why a refund was not made. Callers branch on these: never rename one."""
 
@@ -63,6 +72,7 @@ class FailureCode(StrEnum):
     AMOUNT_EXCEEDS_REFUNDABLE = "AMOUNT_EXCEEDS_REFUNDABLE"
     UPSTREAM_REFUSED = "UPSTREAM_REFUSED"
     RESOLVED_AS_FAILED = "RESOLVED_AS_FAILED"
+    WITHDRAWN = "WITHDRAWN"
 
 
 @dataclass(frozen=True)
@@ -95,12 +105,34 @@ class RefundRequest:
     reason: Reason
     note: str | None
     requested_by: str
+    # The key as it came, where its canonical form differs: refunds of earlier releases are on record under it.
+    spelled_key: str | None = field(default=None, compare=False)
+    # The key is a list by comma, which names a refund only if an earlier release took it.
+    replay_only: bool = field(default=False, compare=False)
 
     @cached_property
     def refund_id(self) -> str:
         """Derived, so that every retry, redelivery and crash lands on the same refund."""
         identity = json.dumps([self.order.merchant_id, self.order.merchant_order_id, self.idempotency_key])
         return hashlib.sha256(identity.encode()).hexdigest()[:REFUND_ID_LENGTH]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a person found out about a refund, where, and when they looked."""
+
+    source: EvidenceSource
+    reference: str
+    checked_at: datetime
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """An operator's word on an UNKNOWN refund; `outcome` is SUCCEEDED or FAILED."""
+
+    outcome: RefundStatus
+    evidence: Evidence
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -13,6 +14,7 @@ from indodana import Cancellation, CancellationAccepted, IndodanaClient
 from refunds.errors import LedgerBusy
 from refunds.ledger import Ledger
 from refunds.model import Refund, RefundStatus
+from refunds.protocol import LEASE_SECONDS
 from tests.world import Killed, World
 
 
@@ -32,9 +34,11 @@ def test_a_partial_refund_moves_its_amount_once_and_reads_back_the_same(world: W
         "reason": "ITEMS_RETURNED",
         "note": "one of two shirts",
         "requestedBy": "agent",
+        "version": 2,
         "createdAt": refund["createdAt"],
         "updatedAt": refund["updatedAt"],
     }
+    assert created.headers["etag"] == '"2"'
     assert created.headers["location"] == f"/v1/transactions/{order}/refunds/{refund['refundId']}"
     assert world.get(order, refund["refundId"]).body == refund
     assert world.list(order).body["refunds"] == [refund]
@@ -273,6 +277,7 @@ def test_what_was_submitted_and_could_not_be_written_is_not_called_undone(
 
 
 def test_an_answer_that_comes_after_the_lease_settles_it_or_is_kept_as_evidence(world: World) -> None:
+    world.reassemble(resolution_hold_seconds=0)
     for settled_first, status in ((False, "SUCCEEDED"), (True, "FAILED")):
         order = world.order(100_000)
         refund_id = late_answer(world, order, operator_settles=settled_first)
@@ -286,8 +291,8 @@ def late_answer(world: World, order: str, *, operator_settles: bool) -> str:
     """Between Indodana's doing it and its answer a minute passes, in which the schedule and an operator are at work."""
     indodana, refund_ids = world.gateway.indodana, []
 
-    def cancel(merchant: str, cancellation: Cancellation) -> CancellationAccepted:
-        accepted = IndodanaClient.cancel(indodana, merchant, cancellation)
+    def cancel(merchant: str, cancellation: Cancellation, **options: Any) -> CancellationAccepted:
+        accepted = IndodanaClient.cancel(indodana, merchant, cancellation, **options)
         refund_ids.append(cancellation.refund_id)
         world.clock.pass_seconds(60)
         world.reconcile()
@@ -319,7 +324,7 @@ def test_what_indodana_refuses_is_failed_and_gives_its_reservation_back(world: W
     assert world.refund(order, 60_000).status == 201
 
 
-REFUSED = [("refused", {"status": status}) for status in (400, 403, 404, 422)] + [("conflict", {})]
+REFUSED = [("refused", {"status": status}) for status in (400, 403, 404, 422)]
 NOT_DONE = [("rate_limited", {"retry_after": 7}), ("unauthorized", {})]
 AMBIGUOUS_DONE = ["reset_after", "error_after", "html_after", "empty_after", "truncated_after"]
 AMBIGUOUS_NOT_DONE = ["reset_before", "error_before", "html", "empty", "ok_error"]
@@ -354,6 +359,18 @@ def test_what_surely_never_happened_is_queued_and_done_later(world: World, fault
 
 
 @pytest.mark.parametrize("fault", AMBIGUOUS_DONE + AMBIGUOUS_NOT_DONE)
+def test_a_conflict_at_a_first_attempt_is_unknown_unless_its_kind_is_known_to_have_done_nothing(world: World) -> None:
+    order = world.order(100_000)
+    world.simulator.fault("conflict", path="order_cancellation", merchant_order_id=order)
+    assert world.refund(order, 1000).body["status"] == "UNKNOWN"
+
+    world.reassemble(conflict_kinds_not_done=frozenset({"ConflictError"}))
+    refused = world.refund(order, 1000)
+
+    assert (refused.status, refused.body["code"]) == (422, "UPSTREAM_REFUSED")
+    assert world.sums(order) == (0, 1000, 99_000)
+
+
 def test_what_nobody_knows_is_unknown_and_keeps_its_reservation(world: World, fault: str) -> None:
     order = world.order(100_000)
     world.simulator.fault(fault, path="order_cancellation", merchant_order_id=order, times=1)
@@ -407,23 +424,57 @@ class TestResolution:
     def test_an_operator_settles_it_as_done(self, world: World, unknown: tuple[str, str]) -> None:
         order, refund_id = unknown
 
-        resolved = world.resolve(order, refund_id, "SUCCEEDED", "Indodana's report of 22 November", subject="finance-1")
+        resolved = world.resolve(order, refund_id, "SUCCEEDED", reference="report of 22 November", subject="finance-1")
 
         assert (resolved.status, resolved.body["status"]) == (200, "SUCCEEDED")
         assert world.sums(order) == (60_000, 0, 40_000)
         record = world.audit(order)[-1]
         assert record["action"] == "REFUND_RESOLVED"
         assert (record["before"], record["after"], record["actor"]) == ("UNKNOWN", "SUCCEEDED", "finance-1")
-        assert record["evidence"] == "Indodana's report of 22 November"
+        evidence = record["evidence"]
+        assert (evidence["source"], evidence["reference"]) == ("SETTLEMENT_REPORT", "report of 22 November")
+        assert evidence["checkedAt"].endswith("Z")
 
     def test_an_operator_settles_it_as_not_done(self, world: World, unknown: tuple[str, str]) -> None:
         order, refund_id = unknown
 
-        resolved = world.resolve(order, refund_id, "FAILED", "not in the settlement file")
+        world.wait_out_the_hold()
+        resolved = world.resolve(order, refund_id, "FAILED", reference="not in the settlement file")
 
         assert resolved.body["failure"]["code"] == "RESOLVED_AS_FAILED"
         assert "not in the settlement file" in resolved.body["failure"]["detail"]
         assert world.sums(order) == (0, 0, 100_000)
+
+    def test_nobody_can_say_that_it_was_not_done_while_it_still_may_be(
+        self, world: World, unknown: tuple[str, str]
+    ) -> None:
+        order, refund_id = unknown
+        looked = world.clock()
+
+        early = world.resolve(order, refund_id, "FAILED")
+        world.wait_out_the_hold()
+        old_evidence = world.resolve(order, refund_id, "FAILED", checked_at=looked)
+        from_the_future = world.resolve(order, refund_id, "FAILED", checked_at=world.clock() + timedelta(minutes=5))
+
+        for refused in (early, old_evidence, from_the_future):
+            assert (refused.status, refused.body["code"]) == (409, "RESOLUTION_TOO_EARLY")
+        hold = world.settings.resolution_hold_seconds
+        assert hold < int(early.headers["retry-after"]) <= hold + LEASE_SECONDS
+        assert world.get(order, refund_id).body["status"] == "UNKNOWN"
+        refusals = [record for record in world.audit(order) if record["action"] == "DECISION_REFUSED"]
+        assert [record["decision"] for record in refusals] == ["RESOLVE_FAILED"] * 3
+        assert world.resolve(order, refund_id, "FAILED").status == 200
+
+    def test_the_hold_counts_from_the_end_of_the_last_lease(self, world: World, unknown: tuple[str, str]) -> None:
+        order, refund_id = unknown
+        stored = world.gateway.ledger.refund(world.order_key(order), refund_id)
+        assert stored.sendable_until
+        first = stored.sendable_until + timedelta(seconds=world.settings.resolution_hold_seconds)
+        world.wait_out_the_hold()
+
+        too_early = world.resolve(order, refund_id, "FAILED", checked_at=first - timedelta(seconds=1))
+        assert too_early.status == 409
+        assert world.resolve(order, refund_id, "FAILED", checked_at=first).status == 200
 
     def test_nothing_else_can_be_resolved(self, world: World, unknown: tuple[str, str]) -> None:
         order, refund_id = unknown
@@ -432,22 +483,81 @@ class TestResolution:
         again = world.resolve(order, refund_id, "FAILED")
 
         assert (again.status, again.body["code"]) == (409, "REFUND_NOT_UNKNOWN")
+        assert world.withdraw(order, refund_id).body["code"] == "REFUND_NOT_WITHDRAWABLE"
         assert world.sums(order) == (60_000, 0, 40_000)
         assert world.resolve(order, "0" * 32, "FAILED").status == 404
+
+    def test_a_decision_on_another_version_is_refused_with_the_refund_as_it_is(
+        self, world: World, unknown: tuple[str, str]
+    ) -> None:
+        order, refund_id = unknown
+
+        stale = world.resolve(order, refund_id, "SUCCEEDED", version=1)
+
+        assert (stale.status, stale.body["code"]) == (412, "VERSION_MISMATCH")
+        assert stale.body["refund"] == world.get(order, refund_id).body
+        assert stale.headers["etag"] == f'"{stale.body["refund"]["version"]}"'
+        assert world.audit(order)[-1]["action"] == "DECISION_REFUSED"
+
+    def test_the_same_decision_by_the_same_person_has_the_same_answer_again(
+        self, world: World, unknown: tuple[str, str]
+    ) -> None:
+        order, refund_id = unknown
+        version, looked = world.get(order, refund_id).body["version"], world.clock()
+        same: dict[str, Any] = {"version": version, "checked_at": looked, "subject": "finance-1"}
+
+        first = world.resolve(order, refund_id, "SUCCEEDED", **same)
+        again = world.resolve(order, refund_id, "SUCCEEDED", **same)
+
+        assert (again.status, again.body) == (first.status, first.body) == (200, first.body)
+        for other in ({"subject": "finance-2"}, {"reference": "another file"}, {"checked_at": world.clock()}):
+            assert world.resolve(order, refund_id, "SUCCEEDED", **(same | other)).status == 412
+        assert [record["action"] for record in world.audit(order)].count("REFUND_RESOLVED") == 1
+
+    def test_a_withdrawal_of_what_was_sent_since_changes_nothing(self, world: World) -> None:
+        """The operator saw it QUEUED; then the worker sent it, and the answer was lost."""
+        order = world.order(100_000)
+        queued = world.refund(order, 60_000, later=True).body
+        world.simulator.fault("reset_after", path="order_cancellation", merchant_order_id=order, times=1)
+        world.work_queue()
+
+        late = world.withdraw(order, queued["refundId"], version=queued["version"])
+
+        assert (late.status, late.body["refund"]["status"]) == (412, "UNKNOWN")
+        assert world.withdraw(order, queued["refundId"]).body["code"] == "REFUND_NOT_WITHDRAWABLE"
+        assert world.sums(order) == (0, 60_000, 40_000)
+        assert world.moved(order) == 60_000
 
     def test_a_queued_refund_can_be_withdrawn_and_not_declared_done(self, world: World) -> None:
         order = world.order(100_000)
         world.simulator.fault("rate_limited", path="order_cancellation", merchant_order_id=order)
         refund_id = world.refund(order, 60_000).body["refundId"]
 
-        assert world.resolve(order, refund_id, "SUCCEEDED").status == 409
-        assert world.resolve(order, refund_id, "FAILED", "the customer kept it").body["status"] == "FAILED"
+        assert world.resolve(order, refund_id, "SUCCEEDED").body["code"] == "REFUND_NOT_UNKNOWN"
+        withdrawn = world.withdraw(order, refund_id, note="the customer kept it")
 
+        assert (withdrawn.status, withdrawn.body["failure"]["code"]) == (200, "WITHDRAWN")
+        record = world.audit(order)[-1]
+        assert (record["action"], record["note"]) == ("REFUND_WITHDRAWN", "the customer kept it")
         assert world.sums(order) == (0, 0, 100_000)
         world.clock.pass_seconds(3600)
         world.reconcile()
         world.work_queue()
         assert world.moved(order) == 0
+
+    def test_ones_own_refund_can_be_withdrawn_and_anothers_only_by_who_may_resolve(self, world: World) -> None:
+        order = world.order(100_000)
+        writes: dict[str, Any] = {"scope": "refunds:read refunds:write"}
+        mine, yours = (
+            world.refund(order, 1000, later=True, subject=subject, **writes).body["refundId"]
+            for subject in ("agent-7", "agent-8")
+        )
+
+        assert world.withdraw(order, mine, subject="agent-7", **writes).status == 200
+        refused = world.withdraw(order, yours, subject="agent-7", **writes)
+        assert (refused.status, refused.body["code"]) == (403, "FORBIDDEN")
+        assert world.audit(order)[-1]["action"] == "DECISION_REFUSED"
+        assert world.withdraw(order, yours, subject="lead-1", scope="refunds:resolve").status == 200
 
     def test_evidence_from_before_nobody_knew_is_refused(self, world: World) -> None:
         order = world.order(100_000)
@@ -460,15 +570,21 @@ class TestResolution:
 
         first = world.resolve(order, refund_id, "FAILED")
 
-        assert (first.status, first.body["code"]) == (409, "REFUND_NOT_UNKNOWN")
-        assert world.get(order, refund_id).body["status"] == "UNKNOWN"
+        assert (first.status, first.body["refund"]["status"]) == (412, "UNKNOWN")
+        assert world.resolve(order, refund_id, "FAILED").body["code"] == "RESOLUTION_TOO_EARLY"
+        world.wait_out_the_hold()
         assert world.resolve(order, refund_id, "FAILED").status == 200
 
     def test_two_operators_at_once_settle_it_once(self, world: World, unknown: tuple[str, str]) -> None:
         order, refund_id = unknown
+        world.wait_out_the_hold()
+        version = world.get(order, refund_id).body["version"]
+
+        def resolve(outcome: str) -> int:
+            return world.resolve(order, refund_id, outcome, version=version).status
+
         with ThreadPoolExecutor(2) as pool:
-            answers = list(pool.map(lambda outcome: world.resolve(order, refund_id, outcome), ["SUCCEEDED", "FAILED"]))
-        assert sorted(answer.status for answer in answers) == [200, 409]
+            assert sorted(pool.map(resolve, ["SUCCEEDED", "FAILED"])) == [200, 412]
         world.sums(order)
 
 
@@ -478,6 +594,7 @@ def test_the_work_list_pages_through_one_merchants_refunds(world: World) -> None
         order = world.order()
         world.simulator.fault("error_before", path="order_cancellation", merchant_order_id=order)
         ids.append(world.refund(order, 1000).body["refundId"])
+        world.reassemble()  # each by another process, for one that saw an outcome become unknown waits
 
     first = world.work_list(limit="2")
     second = world.work_list(limit="2", nextToken=first.body["nextToken"])

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.simulation.mutants import AT_A_TIME, BY_NAME, MUTANTS, ROOT, TABLE, Mutant, control, run_apart
+from tests.simulation.mutant_catalogue import BY_NAME, MUTANTS, Mutant
+from tests.simulation.mutants import AT_A_TIME, TABLE, control, run_apart
 
 type Running = dict[str, Future[dict[str, Any]]]
 
@@ -37,15 +38,6 @@ def test_the_code_as_it_is_survives_all_that_was_told_of_the_mutants(running: Ru
 
     assert "invariant" not in survived, survived
     assert survived.get("schedules", 0) > 100, survived
-
-
-@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
-def test_a_mutant_differs_from_the_code_as_it_is(mutant: Mutant) -> None:
-    texts = {edit.file: (ROOT / edit.file).read_text() for edit in mutant.edits}
-    for edit in mutant.edits:
-        texts[edit.file] = edit.applied_to(texts[edit.file])  # asserts that what it changes is there, once
-    for file, text in texts.items():
-        compile(text, file, "exec")
 
 
 def test_the_table_in_the_docs_names_the_mutants_that_exist_and_what_they_die_of() -> None:

@@ -17,7 +17,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from typing import Any
 
 from tests.simulation import mutating
@@ -29,6 +29,8 @@ BUDGETS = ((0, 0), (1, 0), (0, 1), (1, 1), (0, 2))  # kills and faults
 # By how many budgets it took.
 ACCIDENTS = {1: "no accident", 2: "a kill", 3: "a fault", 4: "a kill and a fault", 5: "two faults"}
 AT_A_TIME = 2
+
+type Running = Future[dict[str, Any]]
 
 
 # ---- one mutant, in this process
@@ -74,18 +76,16 @@ def run(name: str, worlds: Mapping[str, int]) -> dict[str, Any]:
 # ---- all of them, each in a process of its own
 
 
-def run_apart(name: str, worlds: Mapping[str, int] | None = None) -> dict[str, Any]:
-    worlds = worlds or {BY_NAME[name].world: len(BUDGETS)}
-    wanted = [f"{world}={budgets}" for world, budgets in worlds.items()]
-    return {"mutant": name} | mutating.run_apart("tests.simulation.mutants", "--run", name, *wanted)
+def begin(pool: Executor, name: str) -> Running:
+    return pool.submit(run, name, {BY_NAME[name].world: len(BUDGETS)})
 
 
-def control(results: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+def control(pool: Executor, results: Iterable[Mapping[str, Any]]) -> Running:
     """All that was told of the mutants until they died, told of the code as it is."""
     worlds: dict[str, int] = {}
     for result in results:
         worlds[result["world"]] = max(worlds.get(result["world"], 0), result["budgets"])
-    return run_apart(UNMUTATED, worlds)
+    return pool.submit(run, UNMUTATED, worlds)
 
 
 def table(results: Mapping[str, Mapping[str, Any]], schedules: int) -> str:
@@ -125,10 +125,11 @@ def main() -> int:
         worlds = {world: int(budgets or len(BUDGETS)) for world, _, budgets in wanted}
         print(json.dumps(run(options.run, worlds), indent=2))
         return 0
-    with ThreadPoolExecutor(AT_A_TIME) as pool:
-        results = dict(zip(BY_NAME, pool.map(run_apart, BY_NAME), strict=True))
-    survivors = [result for result in results.values() if "invariant" not in result]
-    unmutated = control(result for result in results.values() if "invariant" in result)
+    with mutating.interpreters(AT_A_TIME) as pool:
+        running = {name: begin(pool, name) for name in BY_NAME}
+        results = {name: told.result() for name, told in running.items()}
+        survivors = [result for result in results.values() if "invariant" not in result]
+        unmutated = control(pool, (result for result in results.values() if "invariant" in result)).result()
     if survivors or "schedules" not in unmutated:
         print(json.dumps([*survivors, unmutated], indent=2), file=sys.stderr)
         return 1

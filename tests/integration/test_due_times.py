@@ -214,9 +214,7 @@ def test_each_outcome_on_the_way_is_counted(world: World, capsys: pytest.Capture
 
 
 @pytest.mark.parametrize("paid", [False, True], ids=["failed", "succeeded"])
-def test_a_message_for_a_refund_that_was_settled_before_it_was_sent_is_on_record_once(
-    world: World, paid: bool
-) -> None:
+def test_a_message_for_a_refund_that_was_settled_before_it_was_sent_is_on_record_once(world: World, paid: bool) -> None:
     order = world.order(status="PAID" if paid else "INITIATED")
     world.send(order, "k", amount=1000)
     first = world.receive()

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from indodana import Cancellation, CancellationAccepted, IndodanaClient
+from refunds import verdict
 from refunds.errors import LedgerBusy
 from refunds.ledger import Ledger
-from refunds.model import Refund, RefundStatus
+from refunds.model import AmbiguousRefunds, Reason, Refund, RefundStatus
 from refunds.protocol import LEASE_SECONDS
 from tests.world import Killed, World
 
@@ -59,6 +60,31 @@ def test_a_refund_without_an_amount_takes_all_that_remains(world: World) -> None
     assert world.list(whole).body["refunds"][0]["type"] == "FULL"
     assert world.moved(whole) == Decimal("100000.50")
     assert world.sums(rest) == (100_000, 0, 0)
+
+
+def test_exactly_all_that_is_left_can_be_asked_for_by_its_amount(world: World) -> None:
+    order = world.order(100_000)
+    assert world.refund(order, 40_000).status == 201
+
+    assert world.refund(order, 60_000).status == 201
+    assert world.refund(world.order(100_000), 100_000).body["type"] == "FULL"
+
+    assert world.sums(order) == (100_000, 0, 0)
+
+
+def test_what_can_not_be_sent_is_not_put_on_record(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a reason was added that Indodana has no word for."""
+    order = world.order()
+    monkeypatch.delitem(verdict.INDODANA_REASONS, Reason.OTHERS)
+
+    assert world.refund(order, 1000, fields={"reason": "OTHERS"}).status == 500
+
+    assert world.list(order).status == 404
+    assert world.refund(order, 1000, fields={"reason": "EXPIRED"}).status == 201
+
+
+def test_each_reason_has_a_word_of_indodanas() -> None:
+    assert set(verdict.INDODANA_REASONS) == set(Reason)
 
 
 @pytest.mark.parametrize(
@@ -285,6 +311,34 @@ def test_an_answer_that_comes_after_the_lease_settles_it_or_is_kept_as_evidence(
         assert world.get(order, refund_id).body["status"] == status
         late = [record for record in world.audit(order) if record["action"] == "LATE_EVIDENCE"]
         assert len(late) == settled_first
+
+
+def test_a_late_answer_to_one_attempt_says_nothing_of_the_next(world: World) -> None:
+    """The first was refused, and its answer came after the second had been sent."""
+    world.reassemble(ambiguous_refunds=AmbiguousRefunds.RESUBMIT)
+    order = world.order(100_000)
+    world.simulator.fault("refused", path="order_cancellation", merchant_order_id=order, times=1)
+    first = world.gateway
+
+    def cancel(merchant: str, cancellation: Cancellation, **options: Any) -> CancellationAccepted:
+        try:
+            return IndodanaClient.cancel(first.indodana, merchant, cancellation, **options)
+        finally:
+            world.clock.pass_seconds(60)
+            assert world.reconcile()["leases_expired"] == 1
+            world.clock.pass_seconds(60)
+            assert world.reconcile()["enqueued"] == 1
+            world.simulator.fault("reset_after", path="order_cancellation", merchant_order_id=order, times=1)
+            world.reassemble()
+            world.work_queue()
+
+    first.indodana.cancel = cancel  # type: ignore[method-assign]
+    answer = world.refund(order, 60_000)
+
+    assert (answer.status, answer.body["status"]) == (202, "UNKNOWN")
+    assert world.moved(order) == 60_000
+    assert world.sums(order) == (0, 60_000, 40_000)
+    assert world.audit(order)[-1]["action"] == "LATE_EVIDENCE"
 
 
 def late_answer(world: World, order: str, *, operator_settles: bool) -> str:
@@ -608,6 +662,33 @@ def test_the_work_list_pages_through_one_merchants_refunds(world: World) -> None
         "GET /v1/refunds", query={"status": "UNKNOWN", "nextToken": first.body["nextToken"]}, merchant="m2"
     )
     assert (stolen.status, stolen.body["errors"][0]["field"]) == (400, "nextToken")
+
+
+def test_an_order_with_many_refunds_is_listed_in_pages_oldest_first(world: World) -> None:
+    order = world.order(100_000)
+    made = [world.refund(order, 1000, fields={"note": "n" * 500}).body["refundId"] for _ in range(7)]
+
+    pages, token = [], None
+    while not pages or token:
+        query = {"limit": "3"} | ({"nextToken": token} if token else {})
+        page = world.list(order, query=query)
+        assert page.body["refunded"] == 7000
+        pages.append([refund["refundId"] for refund in page.body["refunds"]])
+        token = page.body["nextToken"]
+
+    assert pages == [made[:3], made[3:6], made[6:]]
+    other = world.order()
+    world.refund(other, 1000)
+    stolen = world.list(other, query={"nextToken": world.list(order, query={"limit": "1"}).body["nextToken"]})
+    assert (stolen.status, stolen.body["errors"][0]["field"]) == (400, "nextToken")
+
+
+def test_a_full_page_of_the_longest_refunds_fits_into_an_answer(world: World) -> None:
+    """Lambda takes 6 MB; the longest note is 500 characters, which JSON writes with up to 12 bytes each."""
+    order = world.order(100_000)
+    long = world.refund(order, 1000, fields={"note": "\U0001f600" * 500, "requestedBy": "\U0001f600" * 100})
+
+    assert len(long.text) * 100 < 6_000_000 / 4
 
 
 def test_another_merchant_finds_nothing(world: World) -> None:

@@ -429,9 +429,7 @@ class TestResubmit:
         from refunds.model import AmbiguousRefunds
 
         world.simulator.settings(recognisesRepeats=True)
-        world.reassemble(
-            ambiguous_refunds=AmbiguousRefunds.RESUBMIT, conflict_kinds_done=frozenset({"ConflictError"})
-        )
+        world.reassemble(ambiguous_refunds=AmbiguousRefunds.RESUBMIT, conflict_kinds_done=frozenset({"ConflictError"}))
 
     @pytest.mark.parametrize("fault", ["reset_after", "reset_before"])
     def test_an_unknown_refund_is_submitted_again_and_moves_money_once(self, world: World, fault: str) -> None:

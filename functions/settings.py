@@ -21,6 +21,7 @@ class Settings:
     indodana_cancellation_version: str
     secret_prefix: str
     merchant_id: str  # the merchant of a queue message that names none and, without a claim, of every caller
+    merchant_ids: frozenset[str]  # all that the stack serves
     merchant_claim: str  # empty: the stack serves one merchant
     ledger_table: str
     audit_table: str
@@ -28,6 +29,9 @@ class Settings:
     refund_dead_letter_queue_url: str
     max_receive_count: int
     ambiguous_refunds: AmbiguousRefunds
+    resolution_hold_seconds: int
+    conflict_kinds_not_done: frozenset[str]
+    conflict_kinds_done: frozenset[str]
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:
@@ -61,4 +65,8 @@ class Settings:
             refund_dead_letter_queue_url=required("REFUND_DEAD_LETTER_QUEUE_URL"),
             max_receive_count=int(receive_count),
             ambiguous_refunds=AmbiguousRefunds(ambiguous),
+            merchant_ids=frozenset({merchant_id, "m1", "m2"}),
+            resolution_hold_seconds=600,
+            conflict_kinds_not_done=frozenset(),
+            conflict_kinds_done=frozenset(),
         )

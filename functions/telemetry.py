@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from aws_lambda_powertools.metrics import MetricUnit, single_metric
 
 from indodana import CredentialsRejected, CredentialsUnavailable, IndodanaError
 from refunds import correlation
+from refunds.model import RefundStatus
 
 if TYPE_CHECKING:
     from indodana import Cancellation, CancellationAccepted, TransactionStatus
@@ -63,7 +64,10 @@ def audit_lost() -> None:
     count("AuditRecordsLost")
 
 
-def refund_outcome(refund: Refund) -> None:
+def transition(refund: Refund) -> None:
+    """Told once of each transition of a refund; one that is being submitted has come to nothing yet."""
+    if refund.status is RefundStatus.SUBMITTING:
+        return
     count("RefundOutcomes", status=refund.status)
     order = refund.request.order
     logger.info(
@@ -98,9 +102,11 @@ class TimedIndodana:
         with _timed("check_status"):
             return self._indodana.check_status(merchant_id, merchant_order_id)
 
-    def cancel(self, merchant_id: str, cancellation: Cancellation) -> CancellationAccepted:
+    def cancel(
+        self, merchant_id: str, cancellation: Cancellation, *, may_send: Callable[[], bool]
+    ) -> CancellationAccepted:
         with _timed("order_cancellation"):
-            return self._indodana.cancel(merchant_id, cancellation)
+            return self._indodana.cancel(merchant_id, cancellation, may_send=may_send)
 
 
 @contextmanager

@@ -27,14 +27,14 @@ def create_refund(request: ApiRequest) -> Response:
     if isinstance(answer, Failure):
         telemetry.count("RefundsRefused", code=answer.code)
         return problems.from_failure(answer, request.origin.request_id)
-    if not answer.replayed:
-        telemetry.refund_outcome(answer.refund)
     return _created(answer.refund, request.origin.request_id, replayed=answer.replayed)
 
 
 def list_refunds(request: ApiRequest) -> Response:
     order = request.order
-    return json_response(200, refunds_view(order.merchant_order_id, assembly.gateway().ledger.refunds_of(order)))
+    return json_response(
+        200, refunds_view(order.merchant_order_id, assembly.gateway().ledger.refunds_of(order, 100, None))
+    )
 
 
 def get_refund(request: ApiRequest) -> Response:
@@ -45,7 +45,6 @@ def resolve_refund(request: ApiRequest) -> Response:
     order, refund_id = request.order, request.refund_id
     outcome, evidence = validation.resolution(request.body())
     refund = assembly.gateway().workflow.resolve(order, refund_id, outcome, evidence, request.origin)
-    telemetry.refund_outcome(refund)
     return json_response(200, refund_view(refund))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,7 +15,9 @@ MAX_TEXT = 500  # characters of upstream's words that a refund carries; the audi
 
 class Indodana(Protocol):
     def check_status(self, merchant_id: str, merchant_order_id: str) -> TransactionStatus: ...
-    def cancel(self, merchant_id: str, cancellation: Cancellation) -> CancellationAccepted: ...
+    def cancel(
+        self, merchant_id: str, cancellation: Cancellation, *, may_send: Callable[[], bool]
+    ) -> CancellationAccepted: ...
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,7 @@ class UpstreamSaid:
 
     status: int | None
     body: str | None
+    sha256: str | None = None
 
 
 def error_said(error: IndodanaError) -> tuple[str | None, str | None]:

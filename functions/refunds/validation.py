@@ -37,6 +37,7 @@ IDEMPOTENCY_KEY_RULE = (
     f"must be 1 to {MAX_IDEMPOTENCY_KEY} printable ASCII characters with no space at either end, the same for every "
     "try of one refund"
 )
+KEY_LIST_RULE = "is a list: repeated headers are joined by commas; send one key, without a comma outside of quotes"
 CORRELATION_ID_RULE = "must be 1 to 128 characters: letters, digits and - _ . : / + ="
 AMOUNT_RULE = f"must be a JSON number of rupiah over 0 and at most {MAX_AMOUNT}, with at most two decimals"
 

@@ -2,6 +2,7 @@
 
 from indodana.client import (
     CANCEL_BUDGET_SECONDS,
+    CANCEL_READ_SECONDS,
     STATUS_BUDGET_SECONDS,
     Cancellation,
     CancellationAccepted,
@@ -23,6 +24,7 @@ from indodana.errors import (
     OutcomeUnknown,
     RateLimited,
     Refused,
+    SendingTooLate,
     ServerFailed,
 )
 from indodana.redaction import redact, redact_value
@@ -30,6 +32,7 @@ from indodana.signing import authorization
 
 __all__ = [
     "CANCEL_BUDGET_SECONDS",
+    "CANCEL_READ_SECONDS",
     "SECRETS_SECONDS",
     "STATUS_BUDGET_SECONDS",
     "AnswerTimedOut",
@@ -49,6 +52,7 @@ __all__ = [
     "OutcomeUnknown",
     "RateLimited",
     "Refused",
+    "SendingTooLate",
     "ServerFailed",
     "Timeouts",
     "TransactionStatus",

@@ -32,6 +32,7 @@ from indodana.errors import (
     OutcomeUnknown,
     RateLimited,
     Refused,
+    SendingTooLate,
     ServerFailed,
 )
 from indodana.signing import authorization
@@ -172,7 +173,9 @@ class IndodanaClient:
         fields = {name: document[name] for name in _DOCUMENTED_FIELDS if name in document}
         return TransactionStatus(status, None if amount is None else Decimal(amount), fields)
 
-    def cancel(self, merchant_id: str, cancellation: Cancellation) -> CancellationAccepted:
+    def cancel(
+        self, merchant_id: str, cancellation: Cancellation, *, may_send: Callable[[], bool] = lambda: True
+    ) -> CancellationAccepted:
         """Moves money: called again, it may move it again."""
         amount = cancellation.amount
         body = simplejson.dumps(
@@ -189,6 +192,8 @@ class IndodanaClient:
         )
         headers = {"Content-Type": "application/json"}
         request = requests.Request("POST", self._cancellation_url, data=body.encode(), headers=headers)
+        if not may_send():
+            raise SendingTooLate("it was too late to send it")
         answer = self._call(merchant_id, request, self._timeouts.cancel_read)
         _accepted(answer, cancellation.merchant_order_id)
         return CancellationAccepted(answer.http_status, answer.body)

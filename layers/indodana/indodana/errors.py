@@ -40,6 +40,10 @@ class ConnectTimedOut(ConnectionFailed):
     """No connection came about in time."""
 
 
+class SendingTooLate(NotSent):
+    """The caller held it back right before it was sent."""
+
+
 class RateLimited(NotSent):
     """Indodana takes no more requests for now (429)."""
 

@@ -136,7 +136,7 @@ class Indodana:
                     *self._not_done(),
                     Fault("HTTP 422", lambda: _error(422, "ValidationError", {"legalName": LEGAL_NAME})),
                     # Where repeats are recognised a 409 says that, and nothing else: it is what `resubmit` relies on.
-                    *([] if self.recognises_repeats else [Fault("HTTP 409", _conflict, twin=True)]),
+                    *([] if self.recognises_repeats else [Fault("HTTP 409", _conflict, leaves_doubt=True, twin=True)]),
                     Fault("lost before it was done", lambda: _lost(), leaves_doubt=True),
                     Fault(
                         "done, and the answer lost",

@@ -71,6 +71,7 @@ SETTINGS = Settings(
     indodana_cancellation_version="v3",
     secret_prefix="qris-gateway/",
     merchant_id="m1",
+    merchant_ids=frozenset({"m1", "m2"}),
     merchant_claim="merchant_id",
     ledger_table=LEDGER,
     audit_table=AUDIT,
@@ -78,6 +79,9 @@ SETTINGS = Settings(
     refund_dead_letter_queue_url=DEAD_LETTERS,
     max_receive_count=MAX_RECEIVE_COUNT,
     ambiguous_refunds=AmbiguousRefunds.REVIEW,
+    resolution_hold_seconds=600,
+    conflict_kinds_not_done=frozenset(),
+    conflict_kinds_done=frozenset({"ConflictError"}),
 )
 
 
@@ -258,8 +262,10 @@ class Sandbox:
     foreseen: tuple[Any, ...] | None = None  # set with its invocation's
 
     def memory(self) -> tuple[Any, ...]:
+        if self.foreseen:
+            return self.foreseen
         known_orders = frozenset(self.gateway.protocol.known_orders.items())
-        return self.foreseen or (self.skew_seconds, tuple(self.secrets_seen), known_orders)
+        return (self.skew_seconds, tuple(self.secrets_seen), known_orders, self.gateway.breaker.memory())
 
 
 @dataclass

@@ -73,6 +73,7 @@ SETTINGS = Settings(
     merchant_id="m1",
     merchant_ids=frozenset({"m1", "m2"}),
     merchant_claim="merchant_id",
+    scope_prefix="",
     ledger_table=LEDGER,
     audit_table=AUDIT,
     refund_queue_url=QUEUE,

@@ -39,7 +39,7 @@ from refunds.model import Failure, FailureCode, Refund
 from refunds.upstream import error_said
 
 RETRY_SECONDS = 2  # when nobody knows better
-TRY_AGAIN = "retry, and a refund with the same Idempotency-Key"
+TRY_AGAIN = "retry; for a refund, with the same Idempotency-Key"
 
 FAILURE_STATUS = {
     FailureCode.ORDER_NOT_FOUND: HTTPStatus.NOT_FOUND,

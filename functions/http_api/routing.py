@@ -65,6 +65,6 @@ def _record(forbidden: Forbidden, event: Event, request_id: str) -> None:
     known_as = requests.correlation_id(event)
     path = {name: ascii(value)[1:-1] for name, value in (event.get("pathParameters") or {}).items()}
     record = audit.forbidden_record(
-        gateway._clock(), actor, request_id, known_as, event["routeKey"], path, str(forbidden)
+        gateway.clock(), actor, request_id, known_as, event["routeKey"], path, str(forbidden)
     )
     gateway.audit_log.record_best_effort(record)

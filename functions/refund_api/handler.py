@@ -52,7 +52,7 @@ def withdraw_refund(request: ApiRequest) -> Response:
 
 def resolve_refund(request: ApiRequest) -> Response:
     order, refund_id, gateway = request.order, request.refund_id, assembly.gateway()
-    resolution = validation.resolution(request.body(), gateway._clock())
+    resolution = validation.resolution(request.body(), gateway.clock())
     return refund_response(gateway.decisions.resolve(order, refund_id, request.version, resolution, request.origin))
 
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeIs
 
 from indodana.errors import CredentialsUnavailable
 
@@ -173,7 +173,8 @@ class CredentialStore:
 
 
 def _parsed(secret_string: object) -> Credentials:
-    api_key = secret_key = None
+    api_key: object = None
+    secret_key: object = None
     if isinstance(secret_string, str):
         try:
             secret = json.loads(secret_string)
@@ -181,9 +182,10 @@ def _parsed(secret_string: object) -> Credentials:
             secret = None  # not raised from here: the parser's error carries the text, which is the secret
         if isinstance(secret, dict):
             api_key, secret_key = secret.get("apiKey"), secret.get("secretKey")
-    for value in (api_key, secret_key):
-        if not isinstance(value, str) or not _PRINTABLE_ASCII.fullmatch(value):
-            raise _MalformedError(
-                "is malformed: it must be JSON with apiKey and secretKey, printable ASCII without spaces"
-            )
+    if not _is_printable_ascii(api_key) or not _is_printable_ascii(secret_key):
+        raise _MalformedError("is malformed: it must be JSON with apiKey and secretKey, printable ASCII without spaces")
     return Credentials(api_key, secret_key)
+
+
+def _is_printable_ascii(value: object) -> TypeIs[str]:
+    return isinstance(value, str) and _PRINTABLE_ASCII.fullmatch(value) is not None

@@ -217,7 +217,12 @@ class Template(Document):
             region=config.region,
             stack_name=config.stack_name,
             endpoint_url=endpoint_url or "http://127.0.0.1",
-            defaults={"MerchantId": "m1", "MerchantClaim": "merchant_id", "JwtAudience": "qris-gateway"},
+            defaults={
+                "MerchantId": "m1",
+                "MerchantClaim": "merchant_id",
+                "MerchantIds": "m1,m2",
+                "JwtAudience": "qris-gateway",
+            },
             samconfig=config.parameters,
             overrides={name: value for name, value in own.items() if value is not None},
         )

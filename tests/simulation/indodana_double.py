@@ -103,7 +103,7 @@ class Indodana:
             *self._not_done(sent),
             Fault("HTTP 422", sent(lambda: _error(422, "ValidationError", {"legalName": LEGAL_NAME}))),
             # Where repeats are recognised a 409 says that, and nothing else: it is what `resubmit` relies on.
-            *([] if self.recognises_repeats else [Fault("HTTP 409", sent(_conflict), twin=True)]),
+            *([] if self.recognises_repeats else [Fault("HTTP 409", sent(_conflict), leaves_doubt=True, twin=True)]),
             Fault("lost before it was done", sent(_lost), leaves_doubt=True),
             Fault("done, and the answer lost", sent(lambda: _after(done(), _lost)), leaves_doubt=True),
             Fault(

@@ -526,7 +526,7 @@ def test_an_audit_record_is_as_the_document_has_it() -> None:
 
 
 def test_a_status_has_the_fields_that_indodana_documents() -> None:
-    documented = set(indodana.client._DOCUMENTED_FIELDS)
+    documented = set(indodana.answers.DOCUMENTED_FIELDS)
     assert set(schema("Transaction")["properties"]) == documented
 
 

@@ -186,7 +186,11 @@ MUTANTS = (
         "A partial refund is sent with the whole transaction's amount.",
         AS_ASKED,
         "one_refund_by_api",
-        Edit("verdict.cancellation", "amount=refund.amount", "amount=refund.transaction_amount or refund.amount"),
+        Edit(
+            "RefundProtocol._reserve",
+            "cancellation(after)",
+            "cancellation(replace(after, reserved_amount=after.transaction_amount or amount))",
+        ),
     ),
     _mutant(
         "submission-retried",

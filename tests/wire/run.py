@@ -1,0 +1,39 @@
+"""Many seeds, in some processes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
+
+from tests.wire.checks import Fault, faults, tallied
+from tests.wire.scene import tell
+
+# They wait more than they work.
+AT_A_TIME = 4
+
+
+def many(first: int, seeds: int) -> tuple[list[Fault], Counter[str]]:
+    """In this process."""
+    found: list[Fault] = []
+    counts: Counter[str] = Counter()
+    with ThreadPoolExecutor(AT_A_TIME) as pool:
+        for told in pool.map(tell, range(first, first + seeds)):
+            found += faults(told)
+            counts += tallied(told)
+            counts["seeds"] += 1
+    return found, counts
+
+
+def everywhere(
+    first: int, seeds: int, *, processes: int | None = None, piece: int = 20
+) -> tuple[list[Fault], Counter[str]]:
+    found: list[Fault] = []
+    counts: Counter[str] = Counter()
+    starts = range(first, first + seeds, piece)
+    sizes = [min(piece, first + seeds - start) for start in starts]
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+        for some, counted in pool.map(many, starts, sizes):
+            found += some
+            counts += counted
+    return found, counts

@@ -373,6 +373,13 @@ _KINDS = {
 }
 
 
+_TOO_EARLY = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/html\r\n\r\n<html><title>400</title></html>",
+    b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\n\r\n",
+)
+
+
 def opening(rng: random.Random, *, tls: bool) -> Opening:
     """What happens on a new connection before a request is read on it."""
     if tls and rng.random() < 0.12:
@@ -397,6 +404,7 @@ def opening(rng: random.Random, *, tls: bool) -> Opening:
                 Opening("RST when accepted", opens=True, reads=0, rst=True),
                 Opening("FIN in the middle of the request", opens=True, reads=rng.randint(1, 200)),
                 Opening("RST in the middle of the request", opens=True, reads=rng.randint(1, 200), rst=True),
+                Opening("answered before the request was read", opens=True, reads=1, answers=rng.choice(_TOO_EARLY)),
             )
         )
     return Opening("", opens=True)
@@ -408,6 +416,7 @@ class Opening:
     opens: bool = False  # comes as far as a request that may be sent
     rst: bool = False
     reads: int | None = None  # bytes of the request, before it closes
+    answers: bytes | None = None  # to what it has not read
     handshake_bytes: int | None = None  # of its own, before it closes
     handshake_says: bytes | None = None
     hangs: bool = False

@@ -201,6 +201,8 @@ class _Judged:
         elif self.said(ConnectionFailed):
             if not (connecting_failed or self._was_slow(CONNECT_SECONDS)):
                 yield NOT_LOST_FOR_NOTHING, f"{name} ({call.answer}), and no connection was refused"
+        elif self.said(RateLimited) and any("answered" in one.name for one in unread):
+            pass
         elif self.said(SendingTooLate):
             if call.lease == "holds":
                 yield NOT_LOST_FOR_NOTHING, f"{name}, and the lease holds"

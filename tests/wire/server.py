@@ -44,8 +44,9 @@ class Arrival:
     attempt: int
     at: float
     connection: int
-    # How many were read on the same connection before it, and how long ago the last answer ended, by the wall clock.
+    # How many were read on the same connection before it, and when the last answer ended, by the wall clock.
     before: int
+    # Before this nobody could know that there would be a connection.
     opened_at: float
     idle_since: float | None = None
     # Sent before the answer to the one before it had ended.
@@ -283,7 +284,8 @@ class _Connection:
     def __init__(self, server: Server, sock: socket.socket, number: int) -> None:
         self._server = server
         self._number = number
-        self._opened_at = time.monotonic()
+        self._accepted_at = time.monotonic()
+        self._opened_at = 0.0
         self._wire = _Wire(sock, server.context)
         self._served = 0
         self._idle_since: float | None = None
@@ -316,7 +318,7 @@ class _Connection:
     def _accident(self, name: str, *, opened: bool = True, since: float | None = None) -> None:
         now = time.monotonic()
         with self._server.lock:
-            since = self._opened_at if since is None else since
+            since = self._accepted_at if since is None else since
             self._server.accidents.append(Accident(name, since, now, fresh=self._served == 0, opened=opened))
         self._wire.buffer = b""
 
@@ -341,14 +343,15 @@ class _Connection:
                 self._accident(opening.name, opened=False)
                 return False
         if self._server.context is not None:
-            if opening.delay:
-                time.sleep(opening.delay)
+            time.sleep(opening.delay)
             self._opened_at = time.monotonic()
             wire.handshake()
         if opening.reads is not None:
             if opening.reads:
                 while len(wire.buffer) < opening.reads and wire.receive(PATIENCE_SECONDS):
                     pass
+            if opening.answers is not None:
+                wire.sends(opening.answers)
             self._accident(opening.name)
             wire.closes(end)
             return False

@@ -20,9 +20,13 @@ FUNCTION ?= StatusCheckFunction
 EVENT ?= events/status_check/paid.json
 ENVIRONMENT ?= staging
 
+# The files of tests/unit that start processes or open connections: `make check` leaves them to `make test`.
+IMPURE := bench_stub build client credentials devstack_aws devstack_gateway devstack_run secret_scan signing simulator \
+	template_transformed tls vulnerabilities
+
 .DEFAULT_GOAL := help
-.PHONY: help run demo chaos token aws simulator test simulate test-docker bench scale cost lint format validate secrets \
-	audit licences build deploy invoke clean
+.PHONY: help run demo chaos token aws simulator check test simulate test-docker bench scale cost lint format validate \
+	secrets audit licences build deploy invoke clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +49,9 @@ aws: $(VENV)/.installed ## start the AWS emulator alone, to outlive the stack
 
 simulator: $(VENV)/.installed ## start the Indodana simulator alone
 	@$(PY) -m devstack.simulator
+
+check: lint ## in seconds: style, types, and the tests that need no process, no connection and no emulated AWS
+	@$(PY) -m pytest -q -p tests.pure tests/unit tests/simulation/test_mutating.py $(IMPURE:%=--ignore tests/unit/test_%.py)
 
 # The audit stands last, so that it is seen where it could not be made.
 test: lint validate secrets build ## everything that needs no Docker

@@ -9,16 +9,8 @@ import time
 from collections import Counter
 
 from tests.wire.checks import faults, tallied
-from tests.wire.run import everywhere
+from tests.wire.run import everywhere, summary
 from tests.wire.scene import Told, tell
-
-
-def summary(counts: Counter[str]) -> str:
-    lines = []
-    for prefix in ("", "verdict: ", "wire: "):
-        names = sorted(name for name in counts if name.startswith(prefix) and (prefix or ": " not in name[:9]))
-        lines.append(", ".join(f"{counts[name]:,} {name.removeprefix(prefix)}" for name in names))
-    return "\n".join(lines)
 
 
 def story(told: Told) -> str:

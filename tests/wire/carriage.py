@@ -179,8 +179,6 @@ def _ended(rng: random.Random, said: Said, framed: _Framed, *, tls: bool) -> Car
         # In one piece with the answer, so that it is there before another request can use the connection.
         carried.steps = [framed.whole + repeated]
         carried.events.append("answered twice at once")
-    if carried.next is not Next.ANSWER:
-        carried.events.append(f"kept: {carried.next.value}")
     return carried
 
 
@@ -299,6 +297,8 @@ def _odd(rng: random.Random, said: Said, read_seconds: float, tls: bool) -> Carr
     name, head, content, clarity = rng.choice(
         (
             ("Content-Length too long", _head(said, [f"Content-Length: {length + 7}"]), body, Clarity.HIDDEN),
+            ("Content-Length too long", _head(said, [f"Content-Length: {length + 1}"]), body, Clarity.HIDDEN),
+            ("Content-Length too long", _head(said, [f"Content-Length: {2 * length}"]), body, Clarity.HIDDEN),
             ("Content-Length too short", _head(said, [f"Content-Length: {at}"]), body, begun),
             ("two Content-Lengths", _head(said, [f"Content-Length: {length}", f"Content-Length: {at}"]), body, clarity),
             ("two Content-Lengths", _head(said, [f"Content-Length: {at}", f"Content-Length: {length}"]), body, clarity),

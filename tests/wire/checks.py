@@ -13,14 +13,12 @@ from indodana import (
     CancellationAccepted,
     ConnectionFailed,
     ConnectionLost,
-    IndodanaError,
     NotSent,
     OutcomeUnknown,
     RateLimited,
     Refused,
     TransactionStatus,
 )
-from indodana.transport import IDLE_SECONDS
 from tests.wire.answers import BODY_LIMIT
 from tests.wire.carriage import CONNECT_SECONDS, Clarity
 from tests.wire.scene import Call, Told
@@ -30,11 +28,16 @@ SendingTooLate = getattr(indodana, "SendingTooLate", NotSent)
 
 # What a call may take beyond its time, apart from what the machine was late by.
 SLACK_SECONDS = 0.1
+# A connection that was idle for longer is forgotten by somebody on the way.
+IDLE_SECONDS = 20.0
+# What is kept of an answer, in characters.
+EVIDENCE_LIMIT = 4000
 
 ACCEPTED_MOVED = "what was accepted has moved, once and exactly"
 NOT_SENT_DID_NOT = "what was not sent has not moved"
 REFUSED_DID_NOT = "what was refused has not moved"
 REFUSED_BY_INDODANA = "a refusal is Indodana's own, and whole"
+OWN_ANSWER = "every request gets its own answer"
 UNDERSTOOD = "a plain answer is understood"
 HIDDEN_IS_UNKNOWN = "what the wire hid is not claimed"
 NOT_LOST_FOR_NOTHING = "unknown is said only where the wire gave cause"
@@ -114,6 +117,11 @@ class _Judged:
         moved = [one for one in self.arrivals if one.moved and call.cancels]
         if self.said(CancellationAccepted) and [one.amount for one in moved] != [call.amount]:
             yield ACCEPTED_MOVED, f"moved {[str(one.amount) for one in moved]}"
+        if isinstance(call.answer, TransactionStatus):
+            status = (call.answer.transaction_status, call.answer.amount)
+            own = [(one.said.transaction_status, one.said.status_amount) for one in self.arrivals if one.said]
+            if status not in own:
+                yield OWN_STATUS, f"{status}, not {own}"
         if self.said(NotSent) and moved:
             yield NOT_SENT_DID_NOT, f"{name}, and {len(moved)} moved"
         if self.said(Refused):
@@ -143,16 +151,18 @@ class _Judged:
             # Their status line says enough.
             early = said.verdicts if said.status in (401, 429) else ()
             allowed = (*early, OutcomeUnknown)
-        if last.stray or self._was_slow(call.read_seconds):
+        if self._was_slow(call.read_seconds):
             allowed = (*allowed, OutcomeUnknown)
+        if last.stray:
+            check, allowed = OWN_ANSWER, (*allowed, OutcomeUnknown)
         if self._once_more_failed():
-            allowed = (*allowed, OutcomeUnknown, ConnectionFailed)
+            allowed = (*allowed, OutcomeUnknown, ConnectionFailed, RateLimited)
         if said.status == 401:
             allowed = (*allowed, SendingTooLate) if call.lease == "ends after one request" else allowed
         if not issubclass(call.verdict, allowed):
             names = "/".join(one.__name__ for one in allowed)
             yield check, f"{call.verdict.__name__} ({call.answer}), not {names}"
-        elif carried.clarity is Clarity.CLEAR and last.answered and not last.stray:
+        elif carried.clarity is Clarity.CLEAR and not last.stray and issubclass(call.verdict, said.verdicts):
             yield from self._of_a_clear_answer(last)
         died = carried.nothing_came and last.before > 0 and len(self.arrivals) == 1
         if died and not call.cancels and self.said(ConnectionLost) and not self.accidents:
@@ -171,28 +181,26 @@ class _Judged:
         assert said is not None
         answer = call.answer
         if isinstance(answer, TransactionStatus):
-            expected = (said.transaction_status, said.status_amount)
-            if (answer.transaction_status, answer.amount) != expected:
-                yield OWN_STATUS, f"{answer.transaction_status} {answer.amount}, not {expected}"
-        elif said.carries_body and not isinstance(answer, ConnectionFailed) and len(said.body) <= BODY_LIMIT:
-            evidence = getattr(answer, "evidence", None)
-            sent = hashlib.sha256(said.body).hexdigest()
-            whole = not any("Encoding" in header for header in said.headers) and not self._was_slow(call.read_seconds)
-            kept = evidence is not None and evidence.sha256 == sent and len(evidence.body) <= 4000
-            if hasattr(answer, "evidence") and whole and not kept:
+            return  # looked at already
+        if answer.http_status is None:
+            if not self._once_more_failed() and not self._was_slow(call.read_seconds):
+                yield SAYS_WHICH, f"{answer}, not HTTP {said.status}"
+            return
+        if answer.http_status != said.status:
+            yield SAYS_WHICH, f"HTTP {answer.http_status}, not {said.status}"
+        if isinstance(answer, RateLimited) and answer.retry_after_seconds != said.retry_after:
+            yield SAYS_WHICH, f"Retry-After {answer.retry_after_seconds}, not {said.retry_after}"
+        if said.field is not None and getattr(answer, "field", None) != said.field:
+            yield SAYS_WHICH, f"contradicts in {getattr(answer, 'field', None)}, not {said.field}"
+        if said.carries_body and len(said.body) <= BODY_LIMIT and not self._was_slow(call.read_seconds):
+            evidence, sent = answer.evidence, hashlib.sha256(said.unpacked or said.body).hexdigest()
+            if evidence is None or evidence.sha256 != sent or len(evidence.body) > EVIDENCE_LIMIT:
                 yield EVIDENCE, f"{evidence}"
-        if isinstance(answer, IndodanaError) and answer.http_status is not None:
-            if answer.http_status != said.status:
-                yield SAYS_WHICH, f"HTTP {answer.http_status}, not {said.status}"
-            if isinstance(answer, RateLimited) and answer.retry_after_seconds != said.retry_after:
-                yield SAYS_WHICH, f"Retry-After {answer.retry_after_seconds}, not {said.retry_after}"
-            if said.field is not None and getattr(answer, "field", None) != said.field:
-                yield SAYS_WHICH, f"contradicts in {getattr(answer, 'field', None)}, not {said.field}"
 
     def _without_a_request(self) -> Iterator[tuple[str, str]]:
         call, name = self.call, self.call.verdict.__name__
-        connecting_failed = call.to != "server" or any(not one.opened for one in self.accidents)
-        unread = [one for one in self.accidents if one.opened]
+        connecting_failed = call.to != "server" or any(one.refused for one in self.accidents)
+        unread = [one for one in self.accidents if one.lost]
         if self.said(OutcomeUnknown):
             if call.to != "server" or not (unread or self._was_slow(call.read_seconds)):
                 yield NOT_LOST_FOR_NOTHING, f"{name} ({call.answer}), and nothing arrived"
@@ -214,7 +222,7 @@ class _Judged:
     def _of_its_time(self) -> Iterator[tuple[str, str]]:
         call = self.call
         # A connection is there at once, unless the server is slow with it.
-        slow = call.to != "server" or any(not one.opened for one in self.accidents) or self.told.tls
+        slow = call.to != "server" or any(one.refused for one in self.accidents) or self.told.tls
         seconds = self.exchanges * (call.read_seconds + (CONNECT_SECONDS if slow else 0)) + SLACK_SECONDS + self.lag
         if self.seconds > seconds:
             yield IN_TIME, f"{self.seconds:.3f} s, more than {seconds:.3f} s"
@@ -258,9 +266,10 @@ class _Judged:
             yield TOO_LATE, "a second request arrived"
         for one in arrivals:
             if not any(one.opened_at <= asked <= one.at for asked in call.asked_at):
+                looks = ", ".join(f"{one.at - asked:.4f}" for asked in call.asked_at) or "not"
                 yield (
                     LAST_LOOK,
-                    f"looked {[round(asked - one.opened_at, 4) for asked in call.asked_at]} s after connecting",
+                    f"looked {looks} s before it came, {one.at - one.opened_at:.4f} s after the handshake began",
                 )
         if self.said(ConnectionFailed) and len(call.asked_at) > len(arrivals):
             yield LAST_LOOK, "looked before there was a connection"

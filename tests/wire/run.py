@@ -11,6 +11,7 @@ from tests.wire.scene import tell
 
 # They wait more than they work.
 AT_A_TIME = 4
+PIECE = 20
 
 
 def many(first: int, seeds: int) -> tuple[list[Fault], Counter[str]]:
@@ -25,15 +26,21 @@ def many(first: int, seeds: int) -> tuple[list[Fault], Counter[str]]:
     return found, counts
 
 
-def everywhere(
-    first: int, seeds: int, *, processes: int | None = None, piece: int = 20
-) -> tuple[list[Fault], Counter[str]]:
+def everywhere(first: int, seeds: int) -> tuple[list[Fault], Counter[str]]:
     found: list[Fault] = []
     counts: Counter[str] = Counter()
-    starts = range(first, first + seeds, piece)
-    sizes = [min(piece, first + seeds - start) for start in starts]
+    starts = range(first, first + seeds, PIECE)
+    sizes = [min(PIECE, first + seeds - start) for start in starts]
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
         for some, counted in pool.map(many, starts, sizes):
             found += some
             counts += counted
     return found, counts
+
+
+def summary(counts: Counter[str]) -> str:
+    kinds: dict[str, list[str]] = {"": [], "verdict": [], "wire": []}
+    for name in sorted(counts):
+        kind, separator, rest = name.partition(": ")
+        kinds[kind if separator else ""].append(f"{counts[name]:,} {rest or name}")
+    return "\n".join(", ".join(names) for names in kinds.values())

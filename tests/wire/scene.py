@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import logging
 import random
 import socket
 import ssl
@@ -26,6 +27,9 @@ from tests.wire.answers import Asked
 from tests.wire.carriage import CANCEL_READ_SECONDS, CONNECT_SECONDS, STATUS_READ_SECONDS
 from tests.wire.lag import Lag
 from tests.wire.server import Arrival, Server
+
+# What the client logs of an answer is for a person, and no part of its verdict.
+logging.getLogger("indodana").addHandler(logging.NullHandler())
 
 MERCHANTS = ("m1", "m2")
 TIMEOUTS = Timeouts(connect=CONNECT_SECONDS, status_read=STATUS_READ_SECONDS, cancel_read=CANCEL_READ_SECONDS)
@@ -111,7 +115,7 @@ class _Secrets:
 
     def get_secret_value(self, SecretId: str, **_: str) -> dict[str, str]:  # noqa: N803 - as boto3 spells it
         key = self.key(SecretId.removeprefix("gateway/"))
-        return {"SecretString": json.dumps({"apiKey": key, "secretKey": f"secret of {key}"})}
+        return {"SecretString": json.dumps({"apiKey": key, "secretKey": f"secret-of-{key}"})}
 
 
 @cache

@@ -74,7 +74,9 @@ class Accident:
     since: float
     until: float
     fresh: bool
-    opened: bool
+    # For the client it may have been no connection at all, or one on which it sent something.
+    refused: bool
+    lost: bool
 
 
 class _Gone(Exception):
@@ -96,6 +98,8 @@ class _Wire:
         """Sends so many bytes of its part of the handshake, or all."""
         assert self._tls is not None
         sent = 0
+        if at_most is not None:
+            self._receive(PATIENCE_SECONDS)
         while True:
             try:
                 self._tls.do_handshake()
@@ -125,8 +129,17 @@ class _Wire:
         return True
 
     def receive(self, seconds: float) -> bool:
+        # What came in one piece with the end of the handshake is here already.
+        if self._opens_sealed():
+            return True
         if not self._receive(seconds):
             return False
+        self._opens_sealed()
+        return True
+
+    def _opens_sealed(self) -> bool:
+        """Whether TLS had bytes for the buffer."""
+        before = len(self.buffer)
         if self._tls is not None:
             with suppress(ssl.SSLWantReadError):
                 while True:
@@ -134,7 +147,7 @@ class _Wire:
                     if not data:
                         raise _Gone
                     self.buffer += data
-        return True
+        return len(self.buffer) > before
 
     def peeks(self) -> bool:
         """Waits until something comes, and leaves it there."""
@@ -298,64 +311,68 @@ class _Connection:
         try:
             rng = random.Random(f"{self._server.seed}/connection/{self._number}")
             opening = carriage.opening(rng, tls=self._server.context is not None)
-            self._event(opening.name)
             if self._opens(opening):
                 while self._next():
                     pass
         except (_Gone, OSError, ssl.SSLError):
             if self._wire.buffer:
                 with self._server.lock:
-                    self._server.unexpected.append(f"a request that was not sent to its end: {self._wire.buffer!r}")
+                    self._server.unexpected.append(
+                        f"a request that came at the wrong time, or not whole: {self._wire.buffer!r}"
+                    )
         finally:
             self._server.idles(self._number, None)
             self._wire.sock.close()
 
     def _event(self, name: str) -> None:
-        if name:
-            with self._server.lock:
-                self._server.events[name] += 1
+        with self._server.lock:
+            self._server.events[name] += 1
 
-    def _accident(self, name: str, *, opened: bool = True, since: float | None = None) -> None:
+    def _accident(self, name: str, *, refused: bool = False, lost: bool = True, since: float | None = None) -> None:
         now = time.monotonic()
         with self._server.lock:
             since = self._accepted_at if since is None else since
-            self._server.accidents.append(Accident(name, since, now, fresh=self._served == 0, opened=opened))
+            self._server.accidents.append(Accident(name, since, now, self._served == 0, refused, lost))
         self._wire.buffer = b""
 
     def _opens(self, opening: Opening) -> bool:
+        """Whether it comes as far as a request that is read whole."""
         wire = self._wire
-        end = End.RST if opening.rst else End.FIN
-        if self._server.context is not None and not (opening.opens and opening.reads is None):
-            if opening.hangs:
-                self._accident(opening.name, opened=False)
-                with suppress(OSError):
-                    while wire.sock.recv(65_536):
-                        pass
-                self._accident(opening.name, opened=False)
-                return False
-            if not opening.opens:
-                if opening.handshake_bytes is not None or opening.handshake_says is not None:
-                    wire.handshake(opening.handshake_bytes or 0)
-                with suppress(OSError):
-                    wire.sock.sendall(opening.handshake_says or b"")
-                # Plainly, and not as TLS does it.
-                wire.closes(End.RST if opening.rst else End.RAGGED)
-                self._accident(opening.name, opened=False)
-                return False
+        if not opening.opens:
+            self._refuses(opening)
+            return False
         if self._server.context is not None:
-            time.sleep(opening.delay)
+            if opening.delay:
+                self._event(opening.name)
+                time.sleep(opening.delay)
             self._opened_at = time.monotonic()
             wire.handshake()
-        if opening.reads is not None:
-            if opening.reads:
-                while len(wire.buffer) < opening.reads and wire.receive(PATIENCE_SECONDS):
+        if opening.reads is None:
+            return True
+        while len(wire.buffer) < opening.reads and wire.receive(PATIENCE_SECONDS):
+            pass
+        if opening.answers is not None:
+            wire.sends(opening.answers)
+        self._accident(opening.name, refused=opening.reads == 0)
+        wire.closes(End.RST if opening.rst else End.FIN)
+        return False
+
+    def _refuses(self, opening: Opening) -> None:
+        """Breaks the TLS handshake off."""
+        wire = self._wire
+        with suppress(OSError):
+            if opening.handshake_bytes is not None:
+                wire.handshake(opening.handshake_bytes)
+            if opening.handshake_says is not None:
+                wire.peeks()
+                wire.sock.sendall(opening.handshake_says)
+            if opening.hangs:
+                wire.sock.settimeout(PATIENCE_SECONDS)
+                while wire.sock.recv(65_536):
                     pass
-            if opening.answers is not None:
-                wire.sends(opening.answers)
-            self._accident(opening.name)
-            wire.closes(end)
-            return False
-        return True
+        # The connection ends, and TLS says nothing about it.
+        wire.closes(End.RST if opening.rst else End.RAGGED)
+        self._accident(opening.name, refused=True, lost=False)
 
     # The requests of one connection
 
@@ -369,7 +386,7 @@ class _Connection:
                 since = time.monotonic()
                 wire.receive(self._last.idle)
                 if then is Next.STRAY_SOON:
-                    self._strays()
+                    self._strays(then)
                     wire.unfit_since = time.monotonic()
                 else:
                     # A request that came at this very moment is not read.
@@ -389,11 +406,12 @@ class _Connection:
             return False
         self._server.idles(self._number, None)
         if then is Next.STRAY_AT_REQUEST:
-            self._strays()
+            self._strays(then)
         arrival.stray = self._strayed
         return self._answer(arrival, then)
 
-    def _strays(self) -> None:
+    def _strays(self, when: Next) -> None:
+        self._event(f"kept: {when.value}")
         self._strayed = True
         self._wire.sends(self._stray)
 
@@ -461,6 +479,8 @@ class _Connection:
         if then in (Next.CLOSE_UNANSWERED, Next.MUTE) or (self._last is not None and self._last.end is End.HALF):
             arrival.answered = False
             arrival.carried = Carried(Clarity.HIDDEN, [], End.FIN, nothing_came=then is not Next.MUTE)
+            if then in (Next.CLOSE_UNANSWERED, Next.MUTE):
+                self._event(f"kept: {then.value}")
             if then is Next.MUTE:
                 wire.waits(PATIENCE_SECONDS)
             return False
@@ -509,9 +529,12 @@ class _Connection:
         return True
 
 
+# None of them says to whom.
 _STRAYS = (
     b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n",
+    b'HTTP/1.1 404 Not Found\r\nContent-Length: 19\r\n\r\n{"status": "ERROR"}',
+    b'HTTP/1.1 200 OK\r\nContent-Length: 45\r\n\r\n{"status": "OK", "transactionStatus": "PAID"}',
+    b'HTTP/1.1 200 OK\r\nContent-Length: 40\r\n\r\n{"stat',
     b"\x00\x01garbage",
-    b"HTTP/1.1 200 OK\r\nContent-Le",
 )

@@ -162,11 +162,21 @@ class _Judged:
         if not issubclass(call.verdict, allowed):
             names = "/".join(one.__name__ for one in allowed)
             yield check, f"{call.verdict.__name__} ({call.answer}), not {names}"
-        elif carried.clarity is Clarity.CLEAR and not last.stray and issubclass(call.verdict, said.verdicts):
+        elif self._is_clear(last) and issubclass(call.verdict, said.verdicts):
             yield from self._of_a_clear_answer(last)
         died = carried.nothing_came and last.before > 0 and len(self.arrivals) == 1
         if died and not call.cancels and self.said(ConnectionLost) and not self.accidents:
             yield ASKED_AGAIN, f"{call.answer}"
+
+    def _is_clear(self, arrival: Arrival) -> bool:
+        """The verdict can be of nothing but this answer."""
+        carried = arrival.carried
+        assert carried is not None
+        return (
+            carried.clarity is Clarity.CLEAR
+            and arrival.answered
+            and not (arrival.stray or self._once_more_failed() or self._was_slow(self.call.read_seconds))
+        )
 
     def _once_more_failed(self) -> bool:
         """After a 401, or a connection that had died, another one was needed, and met an accident."""
@@ -183,8 +193,7 @@ class _Judged:
         if isinstance(answer, TransactionStatus):
             return  # looked at already
         if answer.http_status is None:
-            if not self._once_more_failed() and not self._was_slow(call.read_seconds):
-                yield SAYS_WHICH, f"{answer}, not HTTP {said.status}"
+            yield SAYS_WHICH, f"{answer}, not HTTP {said.status}"
             return
         if answer.http_status != said.status:
             yield SAYS_WHICH, f"HTTP {answer.http_status}, not {said.status}"
@@ -192,7 +201,7 @@ class _Judged:
             yield SAYS_WHICH, f"Retry-After {answer.retry_after_seconds}, not {said.retry_after}"
         if said.field is not None and getattr(answer, "field", None) != said.field:
             yield SAYS_WHICH, f"contradicts in {getattr(answer, 'field', None)}, not {said.field}"
-        if said.carries_body and len(said.body) <= BODY_LIMIT and not self._was_slow(call.read_seconds):
+        if said.carries_body and len(said.body) <= BODY_LIMIT:
             evidence, sent = answer.evidence, hashlib.sha256(said.unpacked or said.body).hexdigest()
             if evidence is None or evidence.sha256 != sent or len(evidence.body) > EVIDENCE_LIMIT:
                 yield EVIDENCE, f"{evidence}"

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from aws import AwsClients
     from indodana import IndodanaClient
     from refunds.audit import AuditLog
+    from refunds.breaker import Breaker
+    from refunds.decisions import Decisions
     from refunds.ledger import Ledger, Lock
     from refunds.protocol import RefundProtocol
     from refunds.queue import RefundQueue
@@ -51,7 +53,7 @@ class Gateway:
         self.settings = settings
         self._aws = aws
         self._given_indodana = indodana
-        self._clock = clock
+        self.clock = clock
         self._sleep = sleep
         self._run_all = run_all
         self._new_lock = new_lock
@@ -87,6 +89,7 @@ class Gateway:
 
     @cached_property
     def ledger(self) -> Ledger:
+        import telemetry
         from refunds.ledger import Ledger
 
         settings = self.settings
@@ -96,6 +99,7 @@ class Gateway:
             settings.audit_table,
             sleep=self._sleep,
             new_lock=self._new_lock,
+            on_transition=telemetry.transition,
         )
 
     @cached_property
@@ -113,21 +117,30 @@ class Gateway:
         return StatusChecks(
             self._timed_indodana,
             self.audit_log,
-            clock=self._clock,
+            clock=self.clock,
             on_upstream_error=telemetry.upstream_error,
         )
+
+    @cached_property
+    def breaker(self) -> Breaker:
+        from refunds.breaker import Breaker
+
+        return Breaker(self.clock)
 
     @cached_property
     def protocol(self) -> RefundProtocol:
         import telemetry
         from refunds.protocol import RefundProtocol
+        from refunds.verdict import ConflictKinds
 
         return RefundProtocol(
             self.ledger,
             self.audit_log,
             self._timed_indodana,
             ambiguous_refunds=self.settings.ambiguous_refunds,
-            clock=self._clock,
+            conflict_kinds=ConflictKinds(self.settings.conflict_kinds_not_done, self.settings.conflict_kinds_done),
+            breaker=self.breaker,
+            clock=self.clock,
             on_upstream_error=telemetry.upstream_error,
         )
 
@@ -135,7 +148,19 @@ class Gateway:
     def workflow(self) -> RefundWorkflow:
         from refunds.workflow import RefundWorkflow
 
-        return RefundWorkflow(self.protocol, self.ledger, self.audit_log, self._queue, clock=self._clock)
+        return RefundWorkflow(self.protocol, self.ledger, self.audit_log, self._queue, clock=self.clock)
+
+    @cached_property
+    def decisions(self) -> Decisions:
+        from refunds.decisions import Decisions
+
+        return Decisions(
+            self.protocol,
+            self.ledger,
+            self.audit_log,
+            resolution_hold_seconds=self.settings.resolution_hold_seconds,
+            clock=self.clock,
+        )
 
     @cached_property
     def worker(self) -> Worker:
@@ -147,10 +172,11 @@ class Gateway:
             self._queue,
             self.audit_log,
             default_merchant_id=self.settings.merchant_id,
+            merchant_ids=self.settings.merchant_ids,
             max_receive_count=self.settings.max_receive_count,
-            clock=self._clock,
+            is_proven=lambda: self.breaker.is_proven,
+            clock=self.clock,
             run_all=self._run_all or in_threads,
-            on_outcome=telemetry.refund_outcome,
             on_dead_letter=lambda: telemetry.count("DeadLetters"),
         )
 
@@ -158,7 +184,7 @@ class Gateway:
     def reconciler(self) -> Reconciler:
         from refunds.reconcile import Reconciler
 
-        return Reconciler(self.ledger, self.protocol, self._queue, clock=self._clock)
+        return Reconciler(self.ledger, self.protocol, self._queue, clock=self.clock)
 
 
 @cache

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -12,8 +12,9 @@ from aws_lambda_powertools.logging import Logger
 from aws_lambda_powertools.logging.utils import copy_config_to_registered_loggers
 from aws_lambda_powertools.metrics import MetricUnit, single_metric
 
-from indodana import CredentialsRejected, CredentialsUnavailable, IndodanaError
+from indodana import ContradictingAnswer, CredentialsRejected, CredentialsUnavailable, IndodanaError
 from refunds import correlation
+from refunds.model import RefundStatus
 
 if TYPE_CHECKING:
     from indodana import Cancellation, CancellationAccepted, TransactionStatus
@@ -51,19 +52,26 @@ def seconds(metric: str, value: float, **dimensions: str) -> None:
 def upstream_error(error: IndodanaError) -> None:
     """Counts a failure by its class, and in all for the alarm: CloudWatch does not add up over a dimension.
 
-    One of credentials counts also under the name that has an alarm of its own.
+    One of credentials counts also under the name that has an alarm of its own; an OK that contradicts what was asked
+    also by its field, for that tells whether Indodana's usual answer is of that kind.
     """
     count("UpstreamErrors", error=type(error).__name__)
     count("UpstreamErrors")
     if isinstance(error, CredentialsRejected | CredentialsUnavailable):
         count("CredentialFailures")
+    if isinstance(error, ContradictingAnswer):
+        count("ContradictingAnswers", field=error.field)
+        count("ContradictingAnswers")
 
 
 def audit_lost() -> None:
     count("AuditRecordsLost")
 
 
-def refund_outcome(refund: Refund) -> None:
+def transition(refund: Refund) -> None:
+    """Told once of each transition of a refund; one that is being submitted has come to nothing yet."""
+    if refund.status is RefundStatus.SUBMITTING:
+        return
     count("RefundOutcomes", status=refund.status)
     order = refund.request.order
     logger.info(
@@ -98,9 +106,11 @@ class TimedIndodana:
         with _timed("check_status"):
             return self._indodana.check_status(merchant_id, merchant_order_id)
 
-    def cancel(self, merchant_id: str, cancellation: Cancellation) -> CancellationAccepted:
+    def cancel(
+        self, merchant_id: str, cancellation: Cancellation, *, may_send: Callable[[], bool]
+    ) -> CancellationAccepted:
         with _timed("order_cancellation"):
-            return self._indodana.cancel(merchant_id, cancellation)
+            return self._indodana.cancel(merchant_id, cancellation, may_send=may_send)
 
 
 @contextmanager

@@ -114,7 +114,7 @@ class World:
     def die_during(self, call: str) -> None:
         """The process dies as it is about to make this call of Indodana's client (`check_status`, `cancel`)."""
 
-        def killed(*_: object) -> None:
+        def killed(*_: object, **__: object) -> None:
             raise Killed("killed")
 
         setattr(self.gateway.indodana, call, killed)
@@ -139,13 +139,14 @@ class World:
         query: dict[str, str] | None = None,
         merchant: str | None = MERCHANT,
         subject: str = "agent-7",
+        scope: str = "refunds:read refunds:write refunds:resolve",
         seconds: float = LAMBDA_SECONDS,
         correlation_id: str | None = None,
         **event_changes: Any,
     ) -> Answer:
         """`body`: a text goes out as it is, anything else as JSON."""
         headers = dict(headers or {}) | ({} if correlation_id is None else {"x-correlation-id": correlation_id})
-        claims = {"sub": subject, "merchant_id": merchant}
+        claims = {"sub": subject, "merchant_id": merchant, "scope": scope}
         path = {"merchantOrderId": order_id, "refundId": refund_id}
         event = {
             "version": "2.0",
@@ -183,11 +184,43 @@ class World:
         return self.api("GET /v1/transactions/{merchantOrderId}/refunds", order_id, **options)
 
     def resolve(
-        self, order_id: str, refund_id: str, outcome: str, evidence: str = "ticket 4711", **options: Any
+        self,
+        order_id: str,
+        refund_id: str,
+        outcome: str,
+        *,
+        version: int | None = None,
+        checked_at: datetime | None = None,
+        reference: str = "ticket 4711",
+        **options: Any,
     ) -> Answer:
-        route = "POST /v1/transactions/{merchantOrderId}/refunds/{refundId}/resolution"
+        """By an operator who has just looked, unless `version` or `checked_at` say otherwise."""
+        evidence = {
+            "source": "SETTLEMENT_REPORT",
+            "reference": reference,
+            "checkedAt": (checked_at or self.clock()).isoformat(),
+        }
         body = {"outcome": outcome, "evidence": evidence}
-        return self.api(route, order_id, refund_id=refund_id, body=body, **options)
+        return self._decide("resolution", order_id, refund_id, version, body, **options)
+
+    def withdraw(
+        self, order_id: str, refund_id: str, *, version: int | None = None, note: str | None = None, **options: Any
+    ) -> Answer:
+        body = {} if note is None else {"note": note}
+        return self._decide("withdrawal", order_id, refund_id, version, body, **options)
+
+    def _decide(
+        self, decision: str, order_id: str, refund_id: str, version: int | None, body: object, **options: Any
+    ) -> Answer:
+        if version is None:
+            version = self.get(order_id, refund_id).body.get("version", 1)
+        route = f"POST /v1/transactions/{{merchantOrderId}}/refunds/{{refundId}}/{decision}"
+        headers = {"if-match": f'"{version}"'}
+        return self.api(route, order_id, refund_id=refund_id, body=body, headers=headers, **options)
+
+    def wait_out_the_hold(self) -> None:
+        """Until it can be said of a refund that was sent just now that it was not done."""
+        self.clock.pass_seconds(self.settings.resolution_hold_seconds + 60)
 
     def work_list(self, status: str = "UNKNOWN", **query: str) -> Answer:
         return self.api("GET /v1/refunds", query={"status": status, **query})

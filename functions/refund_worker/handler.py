@@ -24,6 +24,7 @@ def lambda_handler(event: Mapping[str, Any], context: LambdaContext) -> dict[str
 def _message(record: Mapping[str, Any]) -> Message:
     attributes = record["attributes"]
     given = record.get("messageAttributes", {}).get("correlationId")
+    token = record.get("messageAttributes", {}).get("token")
     return Message(
         message_id=record["messageId"],
         receipt_handle=record["receiptHandle"],
@@ -32,6 +33,7 @@ def _message(record: Mapping[str, Any]) -> Message:
         sender=attributes["SenderId"],
         sent_at=datetime.fromtimestamp(int(attributes["SentTimestamp"]) / 1000, UTC),
         correlation_id=given.get("stringValue", "") if given else None,  # binary has none, which breaks the rule
+        token=token.get("stringValue") if token else None,
     )
 
 

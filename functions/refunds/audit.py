@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -27,9 +27,16 @@ LATE_EVIDENCE = "LATE_EVIDENCE"
 STATUS_CHECKED = "STATUS_CHECKED"
 REFUND_REFUSED = "REFUND_REFUSED"
 REFUND_RESOLVED = "REFUND_RESOLVED"
+REFUND_WITHDRAWN = "REFUND_WITHDRAWN"
+DECISION_REFUSED = "DECISION_REFUSED"
 MESSAGE_DEAD_LETTERED = "MESSAGE_DEAD_LETTERED"
+MESSAGE_FOR_SETTLED_REFUND = "MESSAGE_FOR_SETTLED_REFUND"
+FORBIDDEN = "FORBIDDEN"
 
 KEY_ATTRIBUTES = frozenset({"pk", "sk"})
+# Of what nobody has checked yet, as much as tells whose it is.
+MAX_ACTOR = 256
+MAX_PATH_PART = 256
 
 
 @dataclass(frozen=True)
@@ -46,9 +53,12 @@ def transition_record(
     cause: str | None = None,
     upstream: UpstreamSaid | None = None,
     action: str | None = None,
-    evidence: str | None = None,
+    decision: Mapping[str, Any] | None = None,
 ) -> Item:
-    """The one record of the transition from `before` to `after`; it stands in the same transaction."""
+    """The one record of the transition from `before` to `after`; it stands in the same transaction.
+
+    `decision`: what a person decided, and by what evidence.
+    """
     return to_item(
         {
             **_record(after.request.order, after.updated_at, f"{after.refund_id}#{after.version:06d}", origin, after),
@@ -58,7 +68,7 @@ def transition_record(
             "after": after.status,
             "amount": after.amount,
             "cause": cause,
-            "evidence": evidence,
+            **(decision or {}),
             **_upstream(upstream),
             **_failure(after.failure),
         }
@@ -81,6 +91,74 @@ def refusal_record(
     )
 
 
+def reused_key_record(request: RefundRequest, existing: Refund, at: datetime, origin: Origin) -> Item:
+    """A refund that was asked for with the key of another one."""
+    return to_item(
+        {
+            **_record(request.order, at, uuid.uuid4().hex, origin),
+            **_asked_for(request),
+            "refundId": existing.refund_id,
+            "action": REFUND_REFUSED,
+            "after": existing.status,
+            "amount": request.amount,
+            "failureCode": "IDEMPOTENCY_KEY_REUSED",
+            "failureDetail": "the idempotency key already names a refund that asked for something else",
+        }
+    )
+
+
+def refused_decision_record(
+    refund: Refund, at: datetime, origin: Origin, decision: Mapping[str, Any], cause: str
+) -> Item:
+    """A person's decision on a refund that was not taken."""
+    return to_item(
+        {
+            **_record(refund.request.order, at, uuid.uuid4().hex, origin, refund),
+            **_asked_for(refund.request),
+            "action": DECISION_REFUSED,
+            "after": refund.status,
+            "amount": refund.amount,
+            "cause": cause,
+            **decision,
+        }
+    )
+
+
+def settled_refund_record(refund: Refund, message_id: str, sent_at: datetime, origin: Origin) -> Item:
+    """A message that asks for a refund that was settled before it was sent. Its key is the message's own, so a
+    redelivery records it once."""
+    return to_item(
+        {
+            **_record(refund.request.order, sent_at, message_id, origin, refund),
+            **_asked_for(refund.request),
+            "action": MESSAGE_FOR_SETTLED_REFUND,
+            "after": refund.status,
+            "amount": refund.amount,
+            "messageId": message_id,
+            "cause": f"the idempotency key was used before, and its refund is {refund.status} since "
+            f"{iso(refund.updated_at)}; another refund needs a new key",
+        }
+    )
+
+
+def forbidden_record(
+    at: datetime, actor: str, request_id: str, correlation_id: str, route: str, path: Mapping[str, str], why: str
+) -> Item:
+    """A request of the API whose token does not allow it. It stands in a partition of its day that no merchant can
+    have: whose it is, the token does not say."""
+    where = OrderKey("", f"forbidden-{at:%Y-%m-%d}")
+    origin = Origin(actor[:MAX_ACTOR], "api", request_id, correlation_id)
+    return to_item(
+        {
+            **_record(where, at, uuid.uuid4().hex, origin),
+            "action": FORBIDDEN,
+            "route": route,
+            "path": {name: value[:MAX_PATH_PART] for name, value in path.items()},
+            "cause": why,
+        }
+    )
+
+
 def late_evidence_record(
     refund: Refund, at: datetime, origin: Origin, came_to: str, upstream: UpstreamSaid | None
 ) -> Item:
@@ -92,7 +170,7 @@ def late_evidence_record(
             "action": LATE_EVIDENCE,
             "after": refund.status,
             "amount": refund.amount,
-            "cause": f"its submission came to {came_to}, after it was settled as {refund.status}",
+            "cause": f"late response: outcome was {came_to}, but the refund had already become {refund.status}",
             **_upstream(upstream),
         }
     )
@@ -154,7 +232,7 @@ class AuditLog:
         except (ClientError, BotoCoreError) as error:
             raise LedgerUnavailable("the audit record could not be written") from error
 
-    def note(self, record: Item) -> None:
+    def record_best_effort(self, record: Item) -> None:
         """Adds a record of what moved no money. If that fails, what it tells of stands all the same, and is counted."""
         try:
             self.add(record)
@@ -209,7 +287,9 @@ def _asked_for(request: RefundRequest) -> dict[str, Any]:
 
 
 def _upstream(upstream: UpstreamSaid | None) -> dict[str, Any]:
-    return {"upstreamStatus": upstream.status, "upstreamBody": upstream.body} if upstream else {}
+    if upstream is None:
+        return {}
+    return {"upstreamStatus": upstream.status, "upstreamBody": upstream.body, "upstreamSha256": upstream.sha256}
 
 
 def _failure(failure: Failure | None) -> dict[str, Any]:

@@ -60,6 +60,10 @@ class DecisionRefused(RefundsError):
         self.refund = refund
 
 
+def _since(refund: Refund) -> str:
+    return f"{refund.status} since {refund.updated_at:%Y-%m-%d %H:%M:%S} UTC"
+
+
 class StaleVersion(DecisionRefused):
     """The decision was made on another version of the refund than the one on record."""
 
@@ -77,8 +81,8 @@ class NotResolvable(DecisionRefused):
     def __init__(self, refund: Refund) -> None:
         super().__init__(
             refund,
-            f"the refund is {refund.status} since {refund.updated_at:%Y-%m-%d %H:%M:%S} UTC, and only an UNKNOWN refund "
-            "can be resolved; a QUEUED one can be withdrawn by POST …/withdrawal",
+            f"the refund is {_since(refund)}, and only an UNKNOWN one can be resolved; a QUEUED one can be withdrawn "
+            "by POST …/withdrawal",
         )
 
 
@@ -88,8 +92,8 @@ class NotWithdrawable(DecisionRefused):
     def __init__(self, refund: Refund) -> None:
         super().__init__(
             refund,
-            f"the refund is {refund.status} since {refund.updated_at:%Y-%m-%d %H:%M:%S} UTC, and only a QUEUED refund can "
-            "be withdrawn; an UNKNOWN one is settled by POST …/resolution",
+            f"the refund is {_since(refund)}, and only a QUEUED one can be withdrawn; an UNKNOWN one is settled by "
+            "POST …/resolution",
         )
 
 
@@ -99,8 +103,8 @@ class ResolutionTooEarly(DecisionRefused):
     def __init__(self, refund: Refund, checked_from: datetime, retry_after_seconds: float) -> None:
         super().__init__(
             refund,
-            f"evidence.checkedAt must be at {checked_from:%Y-%m-%d %H:%M:%S} UTC or later and not in the future: until then "
-            "Indodana may still carry the refund out; look again after that time",
+            f"evidence.checkedAt must be {checked_from:%Y-%m-%d %H:%M:%S} UTC or later and not in the future: until "
+            "then Indodana may still carry the refund out, so look again after that time",
         )
         self.retry_after_seconds = retry_after_seconds
 

@@ -55,6 +55,7 @@ log = logging.getLogger("refunds")
 
 OPEN_REFUNDS_INDEX = "open-refunds"
 INDEX_KEY_ATTRIBUTES = frozenset({"pk", "sk", "openKey", "openSince"})
+LIST_KEY_ATTRIBUTES = frozenset({"pk", "sk", "createdAt"})
 
 # Refunds of one order meet in its sums. DynamoDB refuses all but one of those that meet (TransactionConflict), and the
 # others try again, after no less than a transaction takes, and for up to 3.2 s in all.
@@ -75,8 +76,11 @@ type Seen = tuple[Order | None, Refund | None]
 
 @dataclass(frozen=True)
 class OrderRefunds:
+    """A page of an order's refunds, and its sums."""
+
     order: Order | None  # None while no refund has reserved anything yet
     refunds: list[Refund]
+    next_token: str | None
 
 
 class Lock(Protocol):
@@ -102,40 +106,49 @@ class Ledger:
         *,
         sleep: Callable[[float], None] = time.sleep,
         new_lock: Callable[[], Lock] = threading.Lock,
+        on_transition: Callable[[Refund], None] = lambda _: None,
     ) -> None:
+        """`on_transition` is told of each transition once, by whoever made it."""
         self._client = client
         self._table = ledger_table
         self._audit_table = audit_table
         self._sleep = sleep
         self._new_lock = new_lock
+        self._on_transition = on_transition
         self._turns: dict[OrderKey, Lock] = {}
 
     # ---- reading
 
-    def read(self, order: OrderKey, refund_id: str) -> Seen:
-        """The order's sums and the refund, as far as they exist. Raises LedgerUnavailable."""
-        return _seen(self._get([(order, refund_id)]), order, refund_id)
+    def read(self, request: RefundRequest) -> Seen:
+        """The order's sums and the refund that the request names, as far as they exist. Raises LedgerUnavailable."""
+        return _seen(self._get(_keys(request)), request)
 
-    def read_ahead(self, refunds: Collection[tuple[OrderKey, str]]) -> list[Seen | None]:
-        """The same of up to 50 refunds in one call. None: it could not be read, and `read` will say why."""
-        if not refunds:
+    def read_ahead(self, requests: Collection[RefundRequest]) -> list[Seen | None]:
+        """The same of up to 30 requests in one call. None: it could not be read, and `read` will say why."""
+        if not requests:
             return []
         try:
-            items = self._get(refunds)
+            items = self._get([key for request in requests for key in _keys(request)])
         except LedgerUnavailable:
             log.exception("a batch could not be read in one call, so each of its refunds is read alone")
-            return [None for _ in refunds]
-        return [_seen_if_readable(items, order, refund_id) for order, refund_id in refunds]
+            return [None for _ in requests]
+        return [_seen_if_readable(items, request) for request in requests]
 
     def refund(self, order: OrderKey, refund_id: str) -> Refund:
         """Raises NotFound, LedgerUnavailable."""
-        refund = self.read(order, refund_id)[1]
-        if refund is None:
+        key = _refund_item_key(order, refund_id)
+        item = self._get([key]).get(_by_key(key))
+        if item is None:
             raise NotFound("this order has no such refund")
-        return refund
+        return _to_refund(item)
 
-    def refunds_of(self, order: OrderKey) -> OrderRefunds:
-        """Everything of one order, oldest refund first. Raises NotFound where no refund was ever recorded."""
+    def refunds_of(self, order: OrderKey, limit: int, token: str | None) -> OrderRefunds:
+        """A page of the order's refunds, oldest first. All are read for each page: their keys are in no order.
+
+        Raises NotFound where no refund was ever recorded, InvalidRequest for the token, LedgerUnavailable.
+        """
+        start = paging.start_of(token, attributes=LIST_KEY_ATTRIBUTES, must_hold={"pk": order.partition})
+        after = _place(start["ExclusiveStartKey"]) if start else None
         sums: Order | None = None
         refunds: list[Refund] = []
         for item in self._items(
@@ -150,7 +163,10 @@ class Ledger:
                 refunds.append(_to_refund(item))
         if not refunds:
             raise NotFound("no refund of this order was ever asked for")
-        return OrderRefunds(sums, sorted(refunds, key=lambda refund: refund.created_at))
+        refunds.sort(key=lambda refund: _place(_list_key(refund)))
+        rest = [refund for refund in refunds if after is None or _place(_list_key(refund)) > after]
+        next_token = paging.to_token(_list_key(rest[limit - 1])) if len(rest) > limit else None
+        return OrderRefunds(sums, rest[:limit], next_token)
 
     def work_list(self, merchant_id: str, status: RefundStatus, limit: int, token: str | None) -> WorkList:
         """The merchant's refunds in an open status, the longest waiting first. Raises InvalidRequest for the token."""
@@ -220,35 +236,58 @@ class Ledger:
                     self._client.transact_write_items(TransactItems=items)
             except self._client.exceptions.TransactionCanceledException as canceled:
                 reasons: list[dict[str, Any]] = list(canceled.response.get("CancellationReasons", []))  # type: ignore[arg-type]
+                if len(reasons) != len(items):
+                    # Refused for a reason that is not said, perhaps because it had landed already: the next try tells.
+                    if attempt + 1 == CONFLICT_TRIES:
+                        raise LedgerUnavailable("the ledger refused the write and did not say why") from canceled
+                    continue
                 if self._landed_before(after, reasons):
-                    return
+                    break
                 if not any(reason.get("Code") in PASSING_REASONS for reason in reasons):
                     raise LedgerUnavailable(f"the ledger refused the write: {_codes(reasons)}") from canceled
             except (ClientError, BotoCoreError) as error:
                 raise LedgerUnavailable("whether the ledger was written is not known") from error
             else:
-                return
-        raise LedgerBusy("too many refunds of this order at once")
+                break
+        else:
+            raise LedgerBusy("too many refunds of this order at once")
+        self._on_transition(after)
 
-    def postpone(self, refund: Refund, until: datetime) -> Refund:
-        """Notes another attempt that came to nothing and when the next is due: bookkeeping, no transition.
+    def postpone(self, refund: Refund, until: datetime, queue_message: str) -> Refund:
+        """Notes another attempt that came to nothing, when the next is due, and the message that will lead to it.
 
         Raises RefundChanged where someone else was quicker, LedgerUnavailable.
         """
+        after = replace(refund, next_attempt_at=until, attempts=refund.attempts + 1, queue_message=queue_message)
+        self._note(
+            refund,
+            "SET nextAttemptAt = :until, attempts = :attempts, queueMessage = :message",
+            {":until": iso(until), ":attempts": after.attempts, ":message": queue_message},
+        )
+        return after
+
+    def note_message(self, refund: Refund, queue_message: str, at: datetime) -> Refund:
+        """Notes the message that is about to be sent for a refund that is overdue. Raises as `postpone`."""
+        self._note(
+            refund,
+            "SET queueMessage = :message, enqueuedAt = :at",
+            {":message": queue_message, ":at": iso(at)},
+        )
+        return replace(refund, queue_message=queue_message, enqueued_at=at)
+
+    # ---- how
+
+    def _note(self, refund: Refund, update: str, values: dict[str, Any]) -> None:
+        """Bookkeeping of a refund that waits: no transition."""
+        known = ":seenMessage = queueMessage" if refund.queue_message else "attribute_not_exists(queueMessage)"
+        seen = {":version": refund.version, ":seen": refund.attempts, ":seenMessage": refund.queue_message}
         try:
             self._client.update_item(
                 TableName=self._table,
                 Key=_refund_item_key(refund.request.order, refund.refund_id),
-                UpdateExpression="SET nextAttemptAt = :until, attempts = :attempts",
-                ConditionExpression="version = :version AND attempts = :seen",
-                ExpressionAttributeValues=to_item(
-                    {
-                        ":until": iso(until),
-                        ":attempts": refund.attempts + 1,
-                        ":version": refund.version,
-                        ":seen": refund.attempts,
-                    }
-                ),
+                UpdateExpression=update,
+                ConditionExpression=f"version = :version AND attempts = :seen AND {known}",
+                ExpressionAttributeValues=to_item(values | seen),
                 ReturnValuesOnConditionCheckFailure="ALL_OLD",
             )
         except self._client.exceptions.ConditionalCheckFailedException as failed:
@@ -258,16 +297,11 @@ class Ledger:
             raise RefundChanged(_to_refund(current)) from failed
         except (ClientError, BotoCoreError) as error:
             raise LedgerUnavailable("whether the ledger was written is not known") from error
-        return replace(refund, next_attempt_at=until, attempts=refund.attempts + 1)
 
-    # ---- how
-
-    def _get(self, refunds: Iterable[tuple[OrderKey, str]]) -> dict[tuple[str, str], Item]:
-        """These refunds and their orders' sums, by partition and sort key, as far as they exist."""
+    def _get(self, wanted_keys: Iterable[Item]) -> dict[tuple[str, str], Item]:
+        """These items by partition and sort key, as far as they exist."""
         # By key, for two refunds may share an order, and DynamoDB takes a key but once.
-        wanted = {
-            _by_key(key): key for refund in refunds for key in (_order_item_key(refund[0]), _refund_item_key(*refund))
-        }
+        wanted = {_by_key(key): key for key in wanted_keys}
         keys: list[Any] = list(wanted.values())
         found: dict[tuple[str, str], Item] = {}
         try:
@@ -315,6 +349,10 @@ class Ledger:
             put["ConditionExpression"] = "#status = :status AND version = :version"
             put["ExpressionAttributeNames"] = {"#status": "status"}
             put["ExpressionAttributeValues"] = to_item({":status": before.status, ":version": before.version})
+            if after.status is RefundStatus.SUBMITTING:
+                # Put off since it was read, it is not due any more.
+                put["ConditionExpression"] += " AND attempts = :attempts"
+                put["ExpressionAttributeValues"] |= to_item({":attempts": before.attempts})
         return {"Put": put}
 
     def _sums_write(
@@ -399,17 +437,31 @@ def _by_key(item: Item) -> tuple[str, str]:
     return item["pk"]["S"], item["sk"]["S"]
 
 
-def _seen(items: dict[tuple[str, str], Item], order: OrderKey, refund_id: str) -> Seen:
-    sums = items.get(_by_key(_order_item_key(order)))
-    refund = items.get(_by_key(_refund_item_key(order, refund_id)))
+def _keys(request: RefundRequest) -> list[Item]:
+    ids = [request.refund_id] + ([request.spelled_refund_id] if request.spelled_refund_id else [])
+    return [_order_item_key(request.order), *(_refund_item_key(request.order, refund_id) for refund_id in ids)]
+
+
+def _seen(items: dict[tuple[str, str], Item], request: RefundRequest) -> Seen:
+    """A refund that is on record under the key as it was spelled goes first: that is the one that its caller made."""
+    sums, *refunds = (items.get(_by_key(key)) for key in _keys(request))
+    refund = next((item for item in reversed(refunds) if item), None)
     return _to_order(sums) if sums else None, _to_refund(refund) if refund else None
 
 
-def _seen_if_readable(items: dict[tuple[str, str], Item], order: OrderKey, refund_id: str) -> Seen | None:
+def _seen_if_readable(items: dict[tuple[str, str], Item], request: RefundRequest) -> Seen | None:
     try:
-        return _seen(items, order, refund_id)
+        return _seen(items, request)
     except UNREADABLE:
         return None
+
+
+def _list_key(refund: Refund) -> Item:
+    return _refund_item_key(refund.request.order, refund.refund_id) | {"createdAt": {"S": iso(refund.created_at)}}
+
+
+def _place(list_key: Item) -> tuple[str, str]:
+    return list_key["createdAt"]["S"], list_key["sk"]["S"]
 
 
 def _codes(reasons: list[dict[str, Any]]) -> str:
@@ -459,7 +511,11 @@ def _from_refund(refund: Refund) -> Item:
             "attempts": refund.attempts,
             "ambiguous": refund.ambiguous,
             "leaseUntil": iso(refund.lease_until) if refund.lease_until else None,
+            "sendableUntil": iso(refund.sendable_until) if refund.sendable_until else None,
             "nextAttemptAt": iso(refund.next_attempt_at) if refund.next_attempt_at else None,
+            "queueMessage": refund.queue_message,
+            "enqueuedAt": iso(refund.enqueued_at) if refund.enqueued_at else None,
+            "decisionId": refund.decision_id,
             "failureCode": failure.code if failure else None,
             "failureDetail": failure.detail if failure else None,
             "failureUpstreamStatus": failure.upstream_status if failure else None,
@@ -504,6 +560,10 @@ def _to_refund(item: Item) -> Refund:
         attempts=int(values["attempts"]),
         ambiguous=values["ambiguous"],
         lease_until=from_iso(values["leaseUntil"]) if "leaseUntil" in values else None,
+        sendable_until=from_iso(values["sendableUntil"]) if "sendableUntil" in values else None,
         next_attempt_at=from_iso(values["nextAttemptAt"]) if "nextAttemptAt" in values else None,
+        queue_message=values.get("queueMessage"),
+        enqueued_at=from_iso(values["enqueuedAt"]) if "enqueuedAt" in values else None,
+        decision_id=values.get("decisionId"),
         failure=failure,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import unicodedata
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -113,8 +114,29 @@ class RefundRequest:
     @cached_property
     def refund_id(self) -> str:
         """Derived, so that every retry, redelivery and crash lands on the same refund."""
-        identity = json.dumps([self.order.merchant_id, self.order.merchant_order_id, self.idempotency_key])
-        return hashlib.sha256(identity.encode()).hexdigest()[:REFUND_ID_LENGTH]
+        return _refund_id(self.order, self.idempotency_key)
+
+    @cached_property
+    def spelled_refund_id(self) -> str | None:
+        """The id that earlier releases derived from the key as it came."""
+        return None if self.spelled_key is None else _refund_id(self.order, self.spelled_key)
+
+    def asks_the_same_as(self, other: RefundRequest) -> bool:
+        """Whether both ask for the same refund, their keys aside. Earlier releases kept texts as they came, so they
+        are compared in the form in which they are kept now."""
+        return (self.order, self.amount, self.reason, _kept(self.note), _kept(self.requested_by)) == (
+            *(other.order, other.amount, other.reason),
+            *(_kept(other.note), _kept(other.requested_by)),
+        )
+
+
+def _refund_id(order: OrderKey, key: str) -> str:
+    identity = json.dumps([order.merchant_id, order.merchant_order_id, key])
+    return hashlib.sha256(identity.encode()).hexdigest()[:REFUND_ID_LENGTH]
+
+
+def _kept(text: str | None) -> str | None:
+    return None if text is None else unicodedata.normalize("NFC", text)
 
 
 @dataclass(frozen=True)
@@ -143,6 +165,7 @@ class Origin:
     channel: str
     request_id: str
     correlation_id: str | None = None  # None: nobody gave one with this request, message or run
+    message: str | None = None  # the queue message in hand: the gateway's own token in it, or SQS's id of it
 
     @property
     def known_as(self) -> str:
@@ -179,7 +202,11 @@ class Refund:
     attempts: int = 0  # tries to get it done, whether or not they came as far as a submission
     ambiguous: bool = False  # an attempt may have reached Indodana without our knowing its outcome
     lease_until: datetime | None = None  # SUBMITTING: until then the submission belongs to who began it
-    next_attempt_at: datetime | None = None  # when it is next due; None: not before an operator has spoken
+    sendable_until: datetime | None = None  # the end of the last lease: until then its POST could have gone out
+    next_attempt_at: datetime | None = None  # nothing is attempted before; None: not before an operator has spoken
+    queue_message: str | None = None  # QUEUED: the one message that carries it (Origin.message); any other is done
+    enqueued_at: datetime | None = None  # when recovery last sent a message for it, being overdue
+    decision_id: str | None = None  # of the person's decision that led here, so that its repetition is recognised
     failure: Failure | None = None
 
     @property

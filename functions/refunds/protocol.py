@@ -10,6 +10,9 @@ call and the outcome after it, and between them the truth is "unknown":
     died before reserve     nothing happened; the same request makes it
     died before settle      the lease runs out, and the refund becomes UNKNOWN with its reservation kept
     died after settle       the same request reads the outcome
+
+Nothing is attempted before the refund's `next_attempt_at`, nor while this process doubts that Indodana would answer
+(breaker.py).
 """
 
 from __future__ import annotations
@@ -21,10 +24,23 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from indodana import CANCEL_BUDGET_SECONDS, STATUS_BUDGET_SECONDS, IndodanaError, Refused
+from indodana import (
+    CANCEL_BUDGET_SECONDS,
+    CANCEL_READ_SECONDS,
+    STATUS_BUDGET_SECONDS,
+    Cancellation,
+    ConnectionFailed,
+    IndodanaError,
+    NotSent,
+    OutcomeUnknown,
+    Refused,
+    SendingTooLate,
+    TransactionStatus,
+)
 from refunds import audit
 from refunds.audit import AuditLog
 from refunds.backoff import backoff_seconds
+from refunds.breaker import Admission, Breaker, Result
 from refunds.dynamodb import Item
 from refunds.errors import LedgerBusy, LedgerUnavailable, OrderChanged, RefundChanged
 from refunds.ledger import Ledger
@@ -39,10 +55,18 @@ from refunds.model import (
     RefundRequest,
     RefundStatus,
     first_record,
-    utc_now,
+    new_transition_id,
 )
 from refunds.upstream import Indodana, UpstreamSaid, accepted_said, said
-from refunds.verdict import Verdict, cancellation, refusal_detail, surely_not_sent, upstream_failure, verdict_on_error
+from refunds.verdict import (
+    ConflictKinds,
+    Verdict,
+    cancellation,
+    refusal_detail,
+    surely_not_sent,
+    upstream_failure,
+    verdict_on_error,
+)
 
 log = logging.getLogger("refunds")
 
@@ -57,18 +81,20 @@ RESERVE_TRIES = 10
 # A further refund of an order that this process has refunded before goes without a read: 2 calls to AWS instead of 3.
 KNOWN_ORDERS = 1000
 
-SUBMIT_SECONDS = CANCEL_BUDGET_SECONDS + SETTLE_SECONDS  # what must be left before a refund may be sent
+SUBMIT_SECONDS = CANCEL_BUDGET_SECONDS + SETTLE_SECONDS  # what must be left before a submission begins
+WRITE_SECONDS = CANCEL_READ_SECONDS + SETTLE_SECONDS  # … and right before its POST is written
 
 SecondsLeft = Callable[[], float]
 
 
 @dataclass(frozen=True)
 class NotNow:
-    """Indodana could not say whether the order is paid; nothing was reserved."""
+    """Nothing was reserved and nothing sent: Indodana could not say whether the order is paid, or must not be asked."""
 
     cause: str
-    retry_after_seconds: float | None
-    upstream: UpstreamSaid | None
+    retry_after_seconds: float | None = None
+    upstream: UpstreamSaid | None = None
+    unanswered: bool = False  # Indodana was asked, and did not answer
 
 
 @dataclass(frozen=True)
@@ -86,14 +112,18 @@ class RefundProtocol:
         audit_log: AuditLog,
         indodana: Indodana,
         *,
-        ambiguous_refunds: AmbiguousRefunds = AmbiguousRefunds.REVIEW,
-        clock: Callable[[], datetime] = utc_now,
+        ambiguous_refunds: AmbiguousRefunds,
+        conflict_kinds: ConflictKinds,
+        breaker: Breaker,
+        clock: Callable[[], datetime],
         on_upstream_error: Callable[[IndodanaError], None] = lambda _: None,
     ) -> None:
         self._ledger = ledger
         self._audit_log = audit_log
         self._indodana = indodana
         self._ambiguous_refunds = ambiguous_refunds
+        self._conflict_kinds = conflict_kinds
+        self._breaker = breaker
         self._clock = clock
         self._on_upstream_error = on_upstream_error
         self.known_orders: dict[OrderKey, Order] = {}  # as this process last saw their sums, which may be old
@@ -110,11 +140,26 @@ class RefundProtocol:
 
         Raises RefundChanged where somebody else has changed the refund since, LedgerUnavailable.
         """
-        reserved = self._reserve(request, before, order, origin, seconds_left)
-        if isinstance(reserved, Refusal | NotNow):
-            return reserved
-        verdict = self._submit(reserved, seconds_left)
-        return self._settle(reserved, verdict, origin, seconds_left)
+        admission = self._breaker.admit()
+        if admission is Admission.WAIT:
+            if not _holds_its_money(before) and order and (failure := too_much(request.amount, order)):
+                return Refusal(failure)
+            cause = "Indodana's last answer left an outcome unknown; refunds wait until it answers again"
+            return NotNow(cause, self._breaker.wait_seconds)
+        result = Result.NOTHING
+        try:
+            status = self._ask_status(request.order, seconds_left) if admission is Admission.PROBE else None
+            if isinstance(status, NotNow):
+                result = Result.DOUBTFUL if status.unanswered else Result.NOTHING
+                return status
+            reserved = self._reserve(request, before, order, status, origin, seconds_left)
+            if isinstance(reserved, Refusal | NotNow):
+                return reserved
+            refund, sent = reserved
+            verdict, result = self._submit(refund, sent, admission, seconds_left)
+        finally:
+            self._breaker.left(admission, result)
+        return self._settle(refund, verdict, origin, seconds_left)
 
     def expire_lease(self, refund: Refund, origin: Origin) -> Refund:
         """Whoever held the lease is gone, and nobody knows how far it came: UNKNOWN. Returns what is on record then."""
@@ -140,10 +185,15 @@ class RefundProtocol:
             and self._clock() >= refund.lease_until
         )
 
-    def may_be_submitted(self, refund: Refund) -> bool:
+    def waits_for_an_attempt(self, refund: Refund) -> bool:
         if refund.status is RefundStatus.UNKNOWN:  # it has a time for its next attempt where the stack resubmits
             return self._ambiguous_refunds is AmbiguousRefunds.RESUBMIT and refund.next_attempt_at is not None
         return refund.status is RefundStatus.QUEUED
+
+    def is_due(self, refund: Refund) -> bool:
+        """Whether it waits for an attempt that may be made now."""
+        due = refund.next_attempt_at
+        return self.waits_for_an_attempt(refund) and (due is None or due <= self._clock())
 
     # ---- reserve
 
@@ -152,16 +202,22 @@ class RefundProtocol:
         request: RefundRequest,
         before: Refund | None,
         order: Order | None,
+        status: TransactionStatus | Refused | None,
         origin: Origin,
         seconds_left: SecondsLeft,
-    ) -> Refund | Refusal | NotNow:
+    ) -> tuple[Refund, Cancellation] | Refusal | NotNow:
+        """`status`: Indodana's answer, where it was asked already. Of an order that the ledger knows it decides
+        nothing: an order with refunds may read as cancelled."""
         upstream: UpstreamSaid | None = None
         for _ in range(RESERVE_TRIES):
             if before and before.reserved_amount is not None:  # it kept its reservation while it waited
                 amount, transaction_amount = before.reserved_amount, before.transaction_amount
             else:
                 if order is None:
-                    opened = self._ask_status(request.order, seconds_left)
+                    asked = status or self._ask_status(request.order, seconds_left)
+                    if isinstance(asked, NotNow):
+                        return asked
+                    opened = _opened(asked)
                     if not isinstance(opened, tuple):
                         return opened
                     order, upstream = opened
@@ -170,6 +226,8 @@ class RefundProtocol:
                 amount = order.refundable if request.amount is None else request.amount
                 transaction_amount = order.amount
             after = self._submitting(request, before, amount, transaction_amount, origin)
+            # What will be sent is made before anything is written: what can't be sent must not become UNKNOWN.
+            sent = cancellation(after)
             record = audit.transition_record(before, after, origin, upstream=upstream)
             try:
                 self._write(before, after, record, seconds_left, order=order, exact=request.amount is None)
@@ -178,7 +236,7 @@ class RefundProtocol:
             else:
                 if order:
                     self._remember(request.order, order, reserved=amount)
-                return after
+                return after, sent
         raise LedgerBusy("the order's sums changed faster than they could be reserved")
 
     def _remember(self, key: OrderKey, order: Order, *, reserved: Decimal) -> None:
@@ -187,29 +245,21 @@ class RefundProtocol:
         left, now_reserved = order.refundable - reserved, order.reserved + reserved
         self.known_orders[key] = replace(order, refundable=left, reserved=now_reserved, stored=True)
 
-    def _ask_status(self, key: OrderKey, seconds_left: SecondsLeft) -> tuple[Order, UpstreamSaid] | Refusal | NotNow:
-        """An order's first refund: it must be PAID, and its amount opens the order's sums."""
+    def _ask_status(self, key: OrderKey, seconds_left: SecondsLeft) -> TransactionStatus | Refused | NotNow:
         if seconds_left() < STATUS_BUDGET_SECONDS + SETTLE_SECONDS:
-            return NotNow("too little time was left to ask for the order's status", None, None)
+            return NotNow("too little time was left to ask for the order's status")
         try:
-            status = self._indodana.check_status(key.merchant_id, key.merchant_order_id)
+            return self._indodana.check_status(key.merchant_id, key.merchant_order_id)
         except Refused as refused:
-            if refused.http_status == 404:
-                failure = upstream_failure(FailureCode.ORDER_NOT_FOUND, "Indodana knows no such order", refused)
-            else:
-                failure = upstream_failure(FailureCode.UPSTREAM_REFUSED, refusal_detail(refused), refused)
-            return Refusal(failure, said(refused))
+            return refused
         except IndodanaError as error:
             self._on_upstream_error(error)
-            return NotNow(f"the order's status could not be asked: {error}", error.retry_after_seconds, said(error))
-        state = status.transaction_status
-        answered = UpstreamSaid(200, f"transactionStatus {state}, amount {status.amount}")
-        if state != "PAID":
-            detail = f"only a PAID transaction can be refunded, and this one is {state}"
-            return Refusal(Failure(FailureCode.TRANSACTION_NOT_PAID, detail), answered)
-        if status.amount is None:
-            return NotNow("Indodana's answer names no amount", None, answered)
-        return Order.unopened(status.amount), answered
+            return NotNow(
+                f"the order's status could not be asked: {error}",
+                error.retry_after_seconds,
+                said(error),
+                unanswered=isinstance(error, OutcomeUnknown | ConnectionFailed),
+            )
 
     def _submitting(
         self,
@@ -224,7 +274,10 @@ class RefundProtocol:
             "reserved_amount": amount,
             "transaction_amount": transaction,
             "lease_until": at + timedelta(seconds=LEASE_SECONDS),
+            "sendable_until": at + timedelta(seconds=LEASE_SECONDS),
             "next_attempt_at": None,
+            "queue_message": None,
+            "enqueued_at": None,
             "attempts": before.attempts + 1 if before else 1,
         }
         if before:
@@ -233,18 +286,31 @@ class RefundProtocol:
 
     # ---- submit
 
-    def _submit(self, refund: Refund, seconds_left: SecondsLeft) -> Verdict:
-        """One POST, and what it means. It is not begun unless its outcome can still be settled under the lease."""
-        lease_left = (refund.lease_until - self._clock()).total_seconds() if refund.lease_until else 0.0
-        if min(seconds_left(), lease_left) < SUBMIT_SECONDS:
-            return surely_not_sent(refund, "too little time was left to send it")
+    def _submit(
+        self, refund: Refund, sent: Cancellation, admission: Admission, seconds_left: SecondsLeft
+    ) -> tuple[Verdict, Result]:
+        """One POST, and what it means. It is not begun, and not written, unless its outcome can still be settled under
+        the lease."""
+
+        def is_time_for(seconds: float) -> bool:
+            lease_left = (refund.lease_until - self._clock()).total_seconds() if refund.lease_until else 0.0
+            return min(seconds_left(), lease_left) >= seconds
+
+        def may_send() -> bool:
+            # Time has passed since: for the secret, for connecting, or because the process was frozen.
+            return is_time_for(WRITE_SECONDS) and self._breaker.still_admits(admission)
+
+        if not is_time_for(SUBMIT_SECONDS):
+            return surely_not_sent(refund, "too little time was left to send it"), Result.NOTHING
         try:
-            accepted = self._indodana.cancel(refund.request.order.merchant_id, cancellation(refund))
+            accepted = self._indodana.cancel(refund.request.order.merchant_id, sent, may_send=may_send)
+        except SendingTooLate:
+            return surely_not_sent(refund, "held back right before it was sent"), Result.NOTHING
         except IndodanaError as error:
             if not isinstance(error, Refused):
                 self._on_upstream_error(error)
-            return verdict_on_error(refund, error)
-        return Verdict(RefundStatus.SUCCEEDED, upstream=accepted_said(accepted))
+            return verdict_on_error(refund, error, self._conflict_kinds), _result(error)
+        return Verdict(RefundStatus.SUCCEEDED, upstream=accepted_said(accepted)), Result.ANSWERED
 
     # ---- settle
 
@@ -256,7 +322,7 @@ class RefundProtocol:
         # The lease ran out under us. What Indodana said of this very attempt is evidence all the same.
         if (
             late.status is RefundStatus.UNKNOWN
-            and late.attempts == before.attempts
+            and late.sendable_until == before.sendable_until
             and verdict.status in (RefundStatus.SUCCEEDED, RefundStatus.FAILED)
         ):
             try:
@@ -266,10 +332,12 @@ class RefundProtocol:
         if verdict.status is RefundStatus.UNKNOWN:  # which contradicts nothing
             return late
         log.error(
-            "refund %s of order %s is on record as %s, but its submission came to %s: %s",
+            "late answer: refund %s of order %s is on record as %s, but its submission came to %s: %s",
             *(late.refund_id, _order(late), late.status, verdict.status, verdict.cause),
         )
-        self._audit_log.note(audit.late_evidence_record(late, self._clock(), origin, verdict.status, verdict.upstream))
+        self._audit_log.record_best_effort(
+            audit.late_evidence_record(late, self._clock(), origin, verdict.status, verdict.upstream)
+        )
         return late
 
     def _write_outcome(self, before: Refund, verdict: Verdict, origin: Origin, seconds_left: SecondsLeft) -> Refund:
@@ -280,6 +348,7 @@ class RefundProtocol:
             ambiguous=before.ambiguous or unknown,
             lease_until=None,
             next_attempt_at=self._next_attempt(verdict, before.attempts),
+            queue_message=carried_by(origin) if verdict.status is RefundStatus.QUEUED else None,
             failure=verdict.failure,
         )
         record = audit.transition_record(before, after, origin, cause=verdict.cause, upstream=verdict.upstream)
@@ -325,6 +394,39 @@ class RefundProtocol:
         if verdict.status is RefundStatus.QUEUED or (verdict.status is RefundStatus.UNKNOWN and resubmits):
             return self._clock() + timedelta(seconds=backoff_seconds(attempts, verdict.retry_after_seconds))
         return None
+
+
+def _holds_its_money(refund: Refund | None) -> bool:
+    return refund is not None and refund.reserved_amount is not None
+
+
+def _opened(status: TransactionStatus | Refused) -> tuple[Order, UpstreamSaid] | Refusal | NotNow:
+    """An order's first refund: it must be PAID, and its amount opens the order's sums."""
+    if isinstance(status, Refused):
+        if status.http_status == 404:
+            failure = upstream_failure(FailureCode.ORDER_NOT_FOUND, "Indodana knows no such order", status)
+        else:
+            failure = upstream_failure(FailureCode.UPSTREAM_REFUSED, refusal_detail(status), status)
+        return Refusal(failure, said(status))
+    state = status.transaction_status
+    answered = UpstreamSaid(200, f"transactionStatus {state}, amount {status.amount}")
+    if state != "PAID":
+        detail = f"only a PAID transaction can be refunded, and this one is {state}"
+        return Refusal(Failure(FailureCode.TRANSACTION_NOT_PAID, detail), answered)
+    if status.amount is None:
+        return NotNow("Indodana's answer names no amount", upstream=answered)
+    return Order.unopened(status.amount), answered
+
+
+def _result(error: IndodanaError) -> Result:
+    if isinstance(error, OutcomeUnknown):
+        return Result.DOUBTFUL
+    return Result.NOTHING if isinstance(error, NotSent) else Result.ANSWERED
+
+
+def carried_by(origin: Origin) -> str:
+    """The message that will carry a QUEUED refund on: the one in hand, or one that is still to be sent."""
+    return origin.message or new_transition_id()
 
 
 def too_much(amount: Decimal | None, order: Order) -> Failure | None:

@@ -35,8 +35,11 @@ class RefundQueue:
                 QueueUrl=self._url,
                 MessageBody=message_body(refund.request),
                 DelaySeconds=delay,
-                # Held to the rule once more: whatever breaks it, the worker makes a dead letter.
-                MessageAttributes=_attributes(correlationId=correlation_id_in(refund.correlation_id)),
+                MessageAttributes=_attributes(
+                    # Held to the rule once more: whatever breaks it, the worker makes a dead letter.
+                    correlationId=correlation_id_in(refund.correlation_id),
+                    token=refund.queue_message,
+                ),
             )
         except (ClientError, BotoCoreError):
             log.exception("refund %s could not be enqueued", refund.refund_id)

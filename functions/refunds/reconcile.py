@@ -5,20 +5,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from refunds.backoff import backoff_seconds
 from refunds.correlation import correlated
 from refunds.errors import LedgerUnavailable, RefundChanged
 from refunds.ledger import Ledger
 from refunds.model import Origin, Refund, RefundStatus, utc_now
-from refunds.protocol import RefundProtocol
+from refunds.protocol import RefundProtocol, carried_by
 from refunds.queue import RefundQueue
 
 log = logging.getLogger("refunds")
 
 # A refund's own message is due at its time; only when that passed a while ago is another one sent.
-STALE_SECONDS = 30
+OVERDUE_SECONDS = 30
 
 
 @dataclass
@@ -81,19 +80,22 @@ class Reconciler:
             case RefundStatus.UNKNOWN:
                 counts.unknown += 1
                 counts.oldest_unknown_seconds = max(counts.oldest_unknown_seconds, age)
-        if self._is_stale(refund) and self._enqueue(refund):
+        if self._is_overdue(refund) and self._enqueue(refund, origin):
             counts.enqueued += 1
 
-    def _is_stale(self, refund: Refund) -> bool:
+    def _is_overdue(self, refund: Refund) -> bool:
+        """Whether a message of its own should long have come. Each next one is sent when it is twice as long overdue,
+        so a queue that stands still for a day holds a dozen messages of a refund, and not one for each run."""
         due = refund.next_attempt_at
-        waits = self._protocol.may_be_submitted(refund)
-        return waits and due is not None and self._clock() >= due + timedelta(seconds=STALE_SECONDS)
+        if due is None or not self._protocol.waits_for_an_attempt(refund):
+            return False
+        last = (refund.enqueued_at - due).total_seconds() if refund.enqueued_at else 0.0
+        return (self._clock() - due).total_seconds() >= max(OVERDUE_SECONDS, 2 * last)
 
-    def _enqueue(self, refund: Refund) -> bool:
-        """Notes the next time first: dying between the two costs a wait, the other way round a flood of messages."""
-        wait = backoff_seconds(refund.attempts + 1)
+    def _enqueue(self, refund: Refund, origin: Origin) -> bool:
+        """Notes the message first: dying between the two costs a wait, the other way round a flood of messages."""
         try:
-            self._ledger.postpone(refund, self._clock() + timedelta(seconds=wait))
+            noted = self._ledger.note_message(refund, carried_by(origin), self._clock())
         except RefundChanged:
             return False  # someone has just worked on it
-        return self._queue.send(refund)
+        return self._queue.send(noted)

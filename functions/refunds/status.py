@@ -42,4 +42,4 @@ class StatusChecks:
     def _note(
         self, order: OrderKey, origin: Origin, outcome: str, upstream: UpstreamSaid | None, amount: Decimal | None
     ) -> None:
-        self._audit_log.note(audit.status_record(order, self._clock(), origin, outcome, upstream, amount))
+        self._audit_log.record_best_effort(audit.status_record(order, self._clock(), origin, outcome, upstream, amount))

@@ -1,11 +1,16 @@
-"""What a submission says to Indodana, and what its outcome means: the rows of the design's table.
+"""What a submission says to Indodana, and what its outcome means.
 
 what the call did                                 a first attempt      after one that may have reached Indodana
-2xx with `status: OK`                             SUCCEEDED            SUCCEEDED
+OK, and nothing in it that contradicts            SUCCEEDED            SUCCEEDED
 surely not sent                                   QUEUED               UNKNOWN, as before
-409                                               FAILED               SUCCEEDED: it knows the refundId
-400, 403, 404, 422                                FAILED               UNKNOWN, for an operator
+409 of a kind that surely did nothing             FAILED               UNKNOWN, for an operator
+409 of a kind that means "done before"            UNKNOWN              SUCCEEDED
+any other 409                                     UNKNOWN              UNKNOWN, for an operator
+400, 403, 404, 422 in Indodana's own words        FAILED               UNKNOWN, for an operator
 anything else                                     UNKNOWN              UNKNOWN
+
+Which kinds of a 409 mean what, Indodana does not document: the merchant names them once it has confirmed them
+(ConflictKindsNotDone, ConflictKindsDone).
 """
 
 from __future__ import annotations
@@ -37,11 +42,19 @@ class Verdict:
     may_be_resubmitted: bool = True  # of an UNKNOWN one, where the stack resubmits
 
 
-def verdict_on_error(refund: Refund, error: IndodanaError) -> Verdict:
+@dataclass(frozen=True)
+class ConflictKinds:
+    """Kinds of a 409 whose meaning Indodana has confirmed to the merchant."""
+
+    not_done: frozenset[str] = frozenset()
+    done: frozenset[str] = frozenset()
+
+
+def verdict_on_error(refund: Refund, error: IndodanaError, kinds: ConflictKinds) -> Verdict:
     if isinstance(error, NotSent):
         return surely_not_sent(refund, str(error), said(error), error.retry_after_seconds)
     if isinstance(error, Refused):
-        return _refused(refund, error)
+        return _refused(refund, error, kinds)
     return Verdict(RefundStatus.UNKNOWN, cause=str(error), upstream=said(error))
 
 
@@ -53,13 +66,15 @@ def surely_not_sent(
     return Verdict(status, cause, upstream=upstream, retry_after_seconds=retry_after_seconds)
 
 
-def _refused(refund: Refund, refused: Refused) -> Verdict:
-    failure = upstream_failure(FailureCode.UPSTREAM_REFUSED, refusal_detail(refused), refused)
-    if not refund.ambiguous:
-        return Verdict(RefundStatus.FAILED, cause=str(refused), failure=failure, upstream=said(refused))
-    if refused.http_status == 409:  # it recognises the refundId: an earlier attempt did it
+def _refused(refund: Refund, refused: Refused, kinds: ConflictKinds) -> Verdict:
+    conflict = refused.http_status == 409
+    if refund.ambiguous and conflict and refused.kind in kinds.done:  # an earlier attempt did it
         return Verdict(RefundStatus.SUCCEEDED, cause=str(refused), upstream=said(refused))
-    # This attempt was refused, perhaps because an earlier one was done. An operator must look: no further attempt.
+    surely_not_done = not conflict or refused.kind in kinds.not_done
+    if not refund.ambiguous and surely_not_done:
+        failure = upstream_failure(FailureCode.UPSTREAM_REFUSED, refusal_detail(refused), refused)
+        return Verdict(RefundStatus.FAILED, cause=str(refused), failure=failure, upstream=said(refused))
+    # Refused or in conflict, perhaps because an earlier attempt was done: an operator must look, no further attempt.
     return Verdict(RefundStatus.UNKNOWN, cause=str(refused), upstream=said(refused), may_be_resubmitted=False)
 
 

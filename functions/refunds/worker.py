@@ -17,11 +17,11 @@ from refunds import audit, validation
 from refunds.audit import AuditLog
 from refunds.backoff import backoff_seconds
 from refunds.correlation import correlated
-from refunds.errors import IdempotencyKeyReused, InvalidRequest, LedgerUnavailable
+from refunds.errors import FieldError, IdempotencyKeyReused, InvalidRequest, LedgerUnavailable
 from refunds.ledger import Seen
 from refunds.model import OrderKey, Origin, Refund, RefundRequest, RefundStatus, utc_now
 from refunds.protocol import SUBMIT_SECONDS, SecondsLeft
-from refunds.queue import RefundQueue
+from refunds.queue import MAX_VISIBILITY_SECONDS, RefundQueue
 from refunds.workflow import RefundWorkflow
 
 log = logging.getLogger("refunds")
@@ -41,6 +41,13 @@ class Message:
     sender: str
     sent_at: datetime
     correlation_id: str | None = None  # as it came
+    token: str | None = None  # the gateway's own name for it; None: sent by somebody else
+
+    @property
+    def name(self) -> str:
+        """By which the ledger knows the message that carries a refund. Sent again, as from the dead-letter queue, a
+        message of somebody else's has another."""
+        return self.token or self.message_id
 
 
 @dataclass(frozen=True)
@@ -68,9 +75,10 @@ class Worker:
         audit_log: AuditLog,
         *,
         default_merchant_id: str,
+        merchant_ids: frozenset[str],
         max_receive_count: int,
+        is_proven: Callable[[], bool] = lambda: True,
         clock: Callable[[], datetime] = utc_now,
-        on_outcome: Callable[[Refund], None] = lambda _: None,
         run_all: Callable[[Sequence[Job]], list[list[str]]] = in_threads,
         on_dead_letter: Callable[[], None] = lambda: None,
     ) -> None:
@@ -78,9 +86,10 @@ class Worker:
         self._queue = queue
         self._audit_log = audit_log
         self._default_merchant_id = default_merchant_id
+        self._merchant_ids = merchant_ids
         self._max_receive_count = max_receive_count
         self._clock = clock
-        self._on_outcome = on_outcome
+        self._is_proven = is_proven
         self._run_all = run_all
         self._on_dead_letter = on_dead_letter
 
@@ -100,6 +109,9 @@ class Worker:
         lanes = [lane for refunds in by_order.values() for lane in _lanes(list(refunds.values()))]
         ahead = self._workflow.read_ahead([lane[0].request for lane in lanes])
         jobs = [partial(self._one_by_one, lane, seen, seconds_left) for lane, seen in zip(lanes, ahead, strict=True)]
+        # Until Indodana has answered one, they go one by one: of those that are sent together, all would be UNKNOWN.
+        while jobs and not self._is_proven():
+            again.extend(*self._run_all([jobs.pop(0)]))
         for kept in self._run_all(jobs):
             again.extend(kept)
         return again
@@ -125,40 +137,49 @@ class Worker:
                 refund = self._workflow.work(task.request, _origin(message), seconds_left, seen)
             else:
                 refund = self._workflow.take_on(task.request, _origin(message))
-        except IdempotencyKeyReused as error:
+        except (IdempotencyKeyReused, InvalidRequest) as error:
             return self._dead_letter(message, str(error), task.request.order)
         except Exception:  # one refund's failure must not take the batch with it
             log.exception("message %s could not be worked, and will be again", message.message_id)
             self._queue.hide(message.receipt_handle, backoff_seconds(message.receive_count))
             return False
-        self._on_outcome(refund)
         if refund.status in SETTLED:
+            self._record_spent_key(message, refund)
+        if refund.status is not RefundStatus.QUEUED:
+            # Settled; or an operator's; or another's, which leaves a message of its own where it is put off.
             return True
-        if refund.status is RefundStatus.UNKNOWN:
-            return True  # an operator's, or where the stack resubmits, the reconciler's
         return self._leave_to_later(message, refund)
 
     def _leave_to_later(self, message: Message, refund: Refund) -> bool:
-        """The message stays hidden until the refund is due.
+        """One message carries the refund, and stays hidden until it is due. Any other goes.
 
-        At its last delivery it goes: to be received once more would dead-letter it, and an outage is no reason to. The
-        ledger has the refund, and the reconciler enqueues it.
+        At its last delivery the carrier goes, too: to be received once more would dead-letter it, and an outage is no
+        reason to. And where it is due later than SQS can hide it. The ledger has the refund, and the reconciler
+        enqueues it when it is due.
         """
-        if self._is_last_delivery(message):
+        wait = (refund.next_attempt_at - self._clock()).total_seconds() + 1 if refund.next_attempt_at else 1
+        if refund.queue_message != message.name or self._is_last_delivery(message) or wait > MAX_VISIBILITY_SECONDS:
             return True
-        if refund.status is RefundStatus.SUBMITTING:  # by another, who will most likely be done in a moment
-            wait = backoff_seconds(message.receive_count)
-        else:
-            wait = (refund.next_attempt_at - self._clock()).total_seconds() + 1 if refund.next_attempt_at else 1
         self._queue.hide(message.receipt_handle, wait)
         return False
+
+    def _record_spent_key(self, message: Message, refund: Refund) -> None:
+        """Nobody is told that a message asked for a refund that was settled before, so it is on record. (A message of
+        ours, or one from before it was settled, only comes again.)"""
+        if message.token is None and message.sent_at > refund.updated_at:
+            origin = _origin(message)
+            record = audit.settled_refund_record(refund, message.message_id, message.sent_at, origin)
+            self._audit_log.record_best_effort(record)
 
     def _is_last_delivery(self, message: Message) -> bool:
         return message.receive_count >= self._max_receive_count
 
     def _parse(self, message: Message) -> RefundRequest:
         validation.check_correlation_id(message.correlation_id, "correlationId")
-        return validation.refund_message(validation.json_object(message.body.encode()), self._default_merchant_id)
+        request = validation.refund_message(validation.json_object(message.body.encode()), self._default_merchant_id)
+        if request.order.merchant_id not in self._merchant_ids:
+            raise InvalidRequest(FieldError("merchantId", "names no merchant of this stack (parameter MerchantIds)"))
+        return request
 
     def _dead_letter(self, message: Message, cause: str, order: OrderKey | None) -> bool:
         """On record first: a dead letter that no record explains is a riddle, a record too many is not."""
@@ -183,7 +204,7 @@ class Worker:
         except InvalidRequest:
             return None
         merchant_id, order_id = body.get("merchantId", self._default_merchant_id), body.get("merchantOrderId")
-        if not isinstance(merchant_id, str) or not validation.MERCHANT_ID.fullmatch(merchant_id):
+        if not isinstance(merchant_id, str) or merchant_id not in self._merchant_ids:
             return None
         if not isinstance(order_id, str) or not validation.MERCHANT_ORDER_ID.fullmatch(order_id):
             return None
@@ -202,4 +223,5 @@ def _origin(message: Message) -> Origin:
         channel=CHANNEL,
         request_id=message.message_id,
         correlation_id=validation.correlation_id_in(message.correlation_id),
+        message=message.name,
     )

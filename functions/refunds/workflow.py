@@ -1,6 +1,6 @@
-"""What callers, the queue and operators ask for: refunds that are replayed, refused, queued, and settled by hand.
+"""What callers and the queue ask for: refunds that are made, replayed, refused and queued.
 
-Money moves in the protocol alone (protocol.py).
+Money moves in the protocol alone (protocol.py). What people decide is in decisions.py.
 """
 
 from __future__ import annotations
@@ -13,12 +13,10 @@ from datetime import datetime, timedelta
 from refunds import audit
 from refunds.audit import AuditLog
 from refunds.backoff import backoff_seconds
-from refunds.errors import IdempotencyKeyReused, NotResolvable, RefundChanged
+from refunds.errors import FieldError, IdempotencyKeyReused, InvalidRequest, RefundChanged
 from refunds.ledger import Ledger, Seen
 from refunds.model import (
     Failure,
-    FailureCode,
-    OrderKey,
     Origin,
     Refund,
     RefundRequest,
@@ -26,9 +24,10 @@ from refunds.model import (
     first_record,
     utc_now,
 )
-from refunds.protocol import NotNow, RefundProtocol, Refusal, SecondsLeft, too_much
+from refunds.protocol import NotNow, RefundProtocol, Refusal, SecondsLeft, carried_by, too_much
 from refunds.queue import RefundQueue
 from refunds.upstream import UpstreamSaid
+from refunds.validation import KEY_LIST_RULE
 
 log = logging.getLogger("refunds")
 
@@ -62,7 +61,7 @@ class RefundWorkflow:
     def refund_now(self, request: RefundRequest, origin: Origin, seconds_left: SecondsLeft) -> Answer | Failure:
         """Refunds while the caller waits. What Indodana can't take now is QUEUED. A Failure: it was never begun.
 
-        Raises IdempotencyKeyReused, LedgerUnavailable.
+        Raises InvalidRequest for a key that names none, IdempotencyKeyReused, LedgerUnavailable.
         """
         order, existing = self._known_or_read(request)
         if existing:
@@ -80,8 +79,8 @@ class RefundWorkflow:
         return Answer(result)
 
     def refund_later(self, request: RefundRequest, origin: Origin) -> Answer | Failure:
-        """Takes the refund on and leaves it to the queue. Raises IdempotencyKeyReused, LedgerUnavailable."""
-        order, existing = self._ledger.read(request.order, request.refund_id)
+        """Takes the refund on and leaves it to the queue. Raises as `refund_now`."""
+        order, existing = self._read(request)
         if existing:
             return self._replay(existing, request, origin)
         if order and (failure := too_much(request.amount, order)):
@@ -95,7 +94,7 @@ class RefundWorkflow:
 
     def read_ahead(self, requests: Iterable[RefundRequest]) -> list[Seen | None]:
         """What `work` would read of each, in one call; None: it must do so itself."""
-        return self._ledger.read_ahead([(request.order, request.refund_id) for request in requests])
+        return self._ledger.read_ahead(list(requests))
 
     def work(
         self, request: RefundRequest, origin: Origin, seconds_left: SecondsLeft, seen: Seen | None = None
@@ -104,12 +103,12 @@ class RefundWorkflow:
 
         `seen` is what `read_ahead` saw: where it is old by now, the conditions of what is written tell.
 
-        Raises IdempotencyKeyReused, LedgerUnavailable.
+        Raises as `refund_now`.
         """
-        order, existing = seen or self._ledger.read(request.order, request.refund_id)
+        order, existing = self._checked_key(request, seen) if seen else self._read(request)
         if existing:
             existing = self._checked(existing, request, origin)
-            if not self._protocol.may_be_submitted(existing):
+            if not self._protocol.is_due(existing):
                 return existing
         try:
             result = self._protocol.attempt(request, existing, order, origin, seconds_left)
@@ -122,11 +121,8 @@ class RefundWorkflow:
         return result
 
     def take_on(self, request: RefundRequest, origin: Origin) -> Refund:
-        """Puts a queued refund on record without working it; the reconciler enqueues it.
-
-        Raises IdempotencyKeyReused, LedgerUnavailable.
-        """
-        _, existing = self._ledger.read(request.order, request.refund_id)
+        """Puts a queued refund on record without working it; the reconciler enqueues it. Raises as `refund_now`."""
+        _, existing = self._read(request)
         if existing:
             return self._checked(existing, request, origin)
         try:
@@ -134,44 +130,33 @@ class RefundWorkflow:
         except RefundChanged as changed:
             return self._checked(changed.current, request, origin)
 
-    def resolve(self, order: OrderKey, refund_id: str, outcome: RefundStatus, evidence: str, origin: Origin) -> Refund:
-        """An operator settles an UNKNOWN refund by evidence from outside, or withdraws a QUEUED one as FAILED.
-
-        Raises NotFound, NotResolvable, LedgerUnavailable.
-        """
-        before = self._ledger.refund(order, refund_id)
-        if self._protocol.lease_is_over(before):
-            # The evidence is older than the refund's being UNKNOWN: whoever has it must look again.
-            raise NotResolvable(self._protocol.expire_lease(before, origin))
-        withdrawn = before.status is RefundStatus.QUEUED and outcome is RefundStatus.FAILED
-        if before.status is not RefundStatus.UNKNOWN and not withdrawn:
-            raise NotResolvable(before)
-        failure = None
-        if outcome is RefundStatus.FAILED:
-            failure = Failure(FailureCode.RESOLVED_AS_FAILED, f"an operator settled it: {evidence}")
-        after = before.moved(outcome, self._clock(), lease_until=None, next_attempt_at=None, failure=failure)
-        record = audit.transition_record(before, after, origin, action=audit.REFUND_RESOLVED, evidence=evidence)
-        try:
-            self._ledger.transition(before, after, record)
-        except RefundChanged as changed:
-            raise NotResolvable(changed.current) from changed
-        return after
-
     # ---- how
 
     def _known_or_read(self, request: RefundRequest) -> Seen:
         """The order as this process last saw it, if that has the money: where that is old, or the refund exists, the
         reservation's conditions tell. Nothing is refused without reading."""
         order = self._protocol.known_orders.get(request.order)
-        if order and not too_much(request.amount, order):
+        if order and not too_much(request.amount, order) and not (request.spelled_key or request.replay_only):
             return order, None
-        return self._ledger.read(request.order, request.refund_id)
+        return self._read(request)
+
+    def _read(self, request: RefundRequest) -> Seen:
+        return self._checked_key(request, self._ledger.read(request))
+
+    def _checked_key(self, request: RefundRequest, seen: Seen) -> Seen:
+        if request.replay_only and seen[1] is None:
+            raise InvalidRequest(FieldError("Idempotency-Key", KEY_LIST_RULE))
+        return seen
 
     def _replay(self, existing: Refund, request: RefundRequest, origin: Origin) -> Answer:
-        return Answer(self._checked(existing, request, origin), replayed=True)
+        try:
+            return Answer(self._checked(existing, request, origin), replayed=True)
+        except IdempotencyKeyReused:
+            self._audit_log.record_best_effort(audit.reused_key_record(request, existing, self._clock(), origin))
+            raise
 
     def _checked(self, existing: Refund, request: RefundRequest, origin: Origin) -> Refund:
-        if existing.request != request:
+        if not existing.request.asks_the_same_as(request):
             raise IdempotencyKeyReused(existing)
         return self._protocol.expire_lease(existing, origin) if self._protocol.lease_is_over(existing) else existing
 
@@ -186,7 +171,7 @@ class RefundWorkflow:
                 wait_seconds=backoff_seconds(1, not_now.retry_after_seconds),
             )
         wait = backoff_seconds(before.attempts + 1, not_now.retry_after_seconds)
-        return self._ledger.postpone(before, self._clock() + timedelta(seconds=wait))
+        return self._ledger.postpone(before, self._clock() + timedelta(seconds=wait), carried_by(origin))
 
     def _queue_up(
         self,
@@ -199,7 +184,9 @@ class RefundWorkflow:
     ) -> Refund:
         at = self._clock()
         due = at + timedelta(seconds=wait_seconds)
-        refund = first_record(request, RefundStatus.QUEUED, at, origin, next_attempt_at=due)
+        refund = first_record(
+            request, RefundStatus.QUEUED, at, origin, next_attempt_at=due, queue_message=carried_by(origin)
+        )
         record = audit.transition_record(None, refund, origin, cause=cause, upstream=upstream)
         self._ledger.transition(None, refund, record)
         return refund
@@ -208,7 +195,9 @@ class RefundWorkflow:
         """A queued refund has no caller to tell: its refusal is on record as a FAILED refund."""
         at = self._clock()
         if before:
-            after = before.moved(RefundStatus.FAILED, at, failure=refusal.failure, next_attempt_at=None)
+            after = before.moved(
+                RefundStatus.FAILED, at, failure=refusal.failure, next_attempt_at=None, queue_message=None
+            )
         else:
             after = first_record(request, RefundStatus.FAILED, at, origin, failure=refusal.failure)
         record = audit.transition_record(before, after, origin, upstream=refusal.upstream)
@@ -217,10 +206,12 @@ class RefundWorkflow:
 
     def _refuse(self, request: RefundRequest, refusal: Refusal, origin: Origin) -> Answer | Failure:
         """The refusal is the answer, unless the same request, sent twice at once, has meanwhile taken the money."""
-        _, twin = self._ledger.read(request.order, request.refund_id)
+        _, twin = self._ledger.read(request)
         if twin:
             return self._replay(twin, request, origin)
-        self._audit_log.note(audit.refusal_record(request, refusal.failure, self._clock(), origin, refusal.upstream))
+        self._audit_log.record_best_effort(
+            audit.refusal_record(request, refusal.failure, self._clock(), origin, refusal.upstream)
+        )
         return refusal.failure
 
     def _enqueue(self, refund: Refund) -> None:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import io
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
 from indodana import Cancellation, CancellationAccepted, IndodanaClient
+from refunds import verdict
 from refunds.errors import LedgerBusy
 from refunds.ledger import Ledger
-from refunds.model import Refund, RefundStatus
+from refunds.model import AmbiguousRefunds, Reason, Refund, RefundStatus
+from refunds.protocol import LEASE_SECONDS
 from tests.world import Killed, World
 
 
@@ -32,9 +35,11 @@ def test_a_partial_refund_moves_its_amount_once_and_reads_back_the_same(world: W
         "reason": "ITEMS_RETURNED",
         "note": "one of two shirts",
         "requestedBy": "agent",
+        "version": 2,
         "createdAt": refund["createdAt"],
         "updatedAt": refund["updatedAt"],
     }
+    assert created.headers["etag"] == '"2"'
     assert created.headers["location"] == f"/v1/transactions/{order}/refunds/{refund['refundId']}"
     assert world.get(order, refund["refundId"]).body == refund
     assert world.list(order).body["refunds"] == [refund]
@@ -55,6 +60,31 @@ def test_a_refund_without_an_amount_takes_all_that_remains(world: World) -> None
     assert world.list(whole).body["refunds"][0]["type"] == "FULL"
     assert world.moved(whole) == Decimal("100000.50")
     assert world.sums(rest) == (100_000, 0, 0)
+
+
+def test_exactly_all_that_is_left_can_be_asked_for_by_its_amount(world: World) -> None:
+    order = world.order(100_000)
+    assert world.refund(order, 40_000).status == 201
+
+    assert world.refund(order, 60_000).status == 201
+    assert world.refund(world.order(100_000), 100_000).body["type"] == "FULL"
+
+    assert world.sums(order) == (100_000, 0, 0)
+
+
+def test_what_can_not_be_sent_is_not_put_on_record(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a reason was added that Indodana has no word for."""
+    order = world.order()
+    monkeypatch.delitem(verdict.INDODANA_REASONS, Reason.OTHERS)
+
+    assert world.refund(order, 1000, fields={"reason": "OTHERS"}).status == 500
+
+    assert world.list(order).status == 404
+    assert world.refund(order, 1000, fields={"reason": "EXPIRED"}).status == 201
+
+
+def test_each_reason_has_a_word_of_indodanas() -> None:
+    assert set(verdict.INDODANA_REASONS) == set(Reason)
 
 
 @pytest.mark.parametrize(
@@ -266,13 +296,13 @@ def test_what_was_submitted_and_could_not_be_written_is_not_called_undone(
     answer = world.refund(order, 60_000, key="k")
 
     assert (answer.status, answer.body["code"]) == (503, "LEDGER_UNAVAILABLE")
-    assert "was submitted" in answer.body["detail"]
     assert "same Idempotency-Key" in answer.body["detail"]
     assert "came to SUCCEEDED" in logs.getvalue()
     assert world.moved(order) == 60_000
 
 
 def test_an_answer_that_comes_after_the_lease_settles_it_or_is_kept_as_evidence(world: World) -> None:
+    world.reassemble(resolution_hold_seconds=0)
     for settled_first, status in ((False, "SUCCEEDED"), (True, "FAILED")):
         order = world.order(100_000)
         refund_id = late_answer(world, order, operator_settles=settled_first)
@@ -282,12 +312,40 @@ def test_an_answer_that_comes_after_the_lease_settles_it_or_is_kept_as_evidence(
         assert len(late) == settled_first
 
 
+def test_a_late_answer_to_one_attempt_says_nothing_of_the_next(world: World) -> None:
+    """The first was refused, and its answer came after the second had been sent."""
+    world.reassemble(ambiguous_refunds=AmbiguousRefunds.RESUBMIT)
+    order = world.order(100_000)
+    world.simulator.fault("refused", path="order_cancellation", merchant_order_id=order, times=1)
+    first = world.gateway
+
+    def cancel(merchant: str, cancellation: Cancellation, **options: Any) -> CancellationAccepted:
+        try:
+            return IndodanaClient.cancel(first.indodana, merchant, cancellation, **options)
+        finally:
+            world.clock.pass_seconds(60)
+            assert world.reconcile()["leases_expired"] == 1
+            world.clock.pass_seconds(60)
+            assert world.reconcile()["enqueued"] == 1
+            world.simulator.fault("reset_after", path="order_cancellation", merchant_order_id=order, times=1)
+            world.reassemble()
+            world.work_queue()
+
+    first.indodana.cancel = cancel  # type: ignore[method-assign]
+    answer = world.refund(order, 60_000)
+
+    assert (answer.status, answer.body["status"]) == (202, "UNKNOWN")
+    assert world.moved(order) == 60_000
+    assert world.sums(order) == (0, 60_000, 40_000)
+    assert world.audit(order)[-1]["action"] == "LATE_EVIDENCE"
+
+
 def late_answer(world: World, order: str, *, operator_settles: bool) -> str:
     """Between Indodana's doing it and its answer a minute passes, in which the schedule and an operator are at work."""
     indodana, refund_ids = world.gateway.indodana, []
 
-    def cancel(merchant: str, cancellation: Cancellation) -> CancellationAccepted:
-        accepted = IndodanaClient.cancel(indodana, merchant, cancellation)
+    def cancel(merchant: str, cancellation: Cancellation, **options: Any) -> CancellationAccepted:
+        accepted = IndodanaClient.cancel(indodana, merchant, cancellation, **options)
         refund_ids.append(cancellation.refund_id)
         world.clock.pass_seconds(60)
         world.reconcile()
@@ -319,7 +377,7 @@ def test_what_indodana_refuses_is_failed_and_gives_its_reservation_back(world: W
     assert world.refund(order, 60_000).status == 201
 
 
-REFUSED = [("refused", {"status": status}) for status in (400, 403, 404, 422)] + [("conflict", {})]
+REFUSED = [("refused", {"status": status}) for status in (400, 403, 404, 422)]
 NOT_DONE = [("rate_limited", {"retry_after": 7}), ("unauthorized", {})]
 AMBIGUOUS_DONE = ["reset_after", "error_after", "html_after", "empty_after", "truncated_after"]
 AMBIGUOUS_NOT_DONE = ["reset_before", "error_before", "html", "empty", "ok_error"]
@@ -351,6 +409,18 @@ def test_what_surely_never_happened_is_queued_and_done_later(world: World, fault
     assert world.work_queue() == []
     assert world.refund(order, 60_000, key="k").status == 201
     assert world.moved(order) == 60_000
+
+
+def test_a_conflict_at_a_first_attempt_is_unknown_unless_its_kind_is_known_to_have_done_nothing(world: World) -> None:
+    order = world.order(100_000)
+    world.simulator.fault("conflict", path="order_cancellation", merchant_order_id=order)
+    assert world.refund(order, 1000).body["status"] == "UNKNOWN"
+
+    world.reassemble(conflict_kinds_not_done=frozenset({"ConflictError"}))
+    refused = world.refund(order, 1000)
+
+    assert (refused.status, refused.body["code"]) == (422, "UPSTREAM_REFUSED")
+    assert world.sums(order) == (0, 1000, 99_000)
 
 
 @pytest.mark.parametrize("fault", AMBIGUOUS_DONE + AMBIGUOUS_NOT_DONE)
@@ -407,23 +477,57 @@ class TestResolution:
     def test_an_operator_settles_it_as_done(self, world: World, unknown: tuple[str, str]) -> None:
         order, refund_id = unknown
 
-        resolved = world.resolve(order, refund_id, "SUCCEEDED", "Indodana's report of 22 November", subject="finance-1")
+        resolved = world.resolve(order, refund_id, "SUCCEEDED", reference="report of 22 November", subject="finance-1")
 
         assert (resolved.status, resolved.body["status"]) == (200, "SUCCEEDED")
         assert world.sums(order) == (60_000, 0, 40_000)
         record = world.audit(order)[-1]
         assert record["action"] == "REFUND_RESOLVED"
         assert (record["before"], record["after"], record["actor"]) == ("UNKNOWN", "SUCCEEDED", "finance-1")
-        assert record["evidence"] == "Indodana's report of 22 November"
+        evidence = record["evidence"]
+        assert (evidence["source"], evidence["reference"]) == ("SETTLEMENT_REPORT", "report of 22 November")
+        assert evidence["checkedAt"].endswith("Z")
 
     def test_an_operator_settles_it_as_not_done(self, world: World, unknown: tuple[str, str]) -> None:
         order, refund_id = unknown
 
-        resolved = world.resolve(order, refund_id, "FAILED", "not in the settlement file")
+        world.wait_out_the_hold()
+        resolved = world.resolve(order, refund_id, "FAILED", reference="not in the settlement file")
 
         assert resolved.body["failure"]["code"] == "RESOLVED_AS_FAILED"
         assert "not in the settlement file" in resolved.body["failure"]["detail"]
         assert world.sums(order) == (0, 0, 100_000)
+
+    def test_nobody_can_say_that_it_was_not_done_while_it_still_may_be(
+        self, world: World, unknown: tuple[str, str]
+    ) -> None:
+        order, refund_id = unknown
+        looked = world.clock()
+
+        early = world.resolve(order, refund_id, "FAILED")
+        world.wait_out_the_hold()
+        old_evidence = world.resolve(order, refund_id, "FAILED", checked_at=looked)
+        from_the_future = world.resolve(order, refund_id, "FAILED", checked_at=world.clock() + timedelta(minutes=5))
+
+        for refused in (early, old_evidence, from_the_future):
+            assert (refused.status, refused.body["code"]) == (409, "RESOLUTION_TOO_EARLY")
+        hold = world.settings.resolution_hold_seconds
+        assert hold < int(early.headers["retry-after"]) <= hold + LEASE_SECONDS
+        assert world.get(order, refund_id).body["status"] == "UNKNOWN"
+        refusals = [record for record in world.audit(order) if record["action"] == "DECISION_REFUSED"]
+        assert [record["decision"] for record in refusals] == ["RESOLVE_FAILED"] * 3
+        assert world.resolve(order, refund_id, "FAILED").status == 200
+
+    def test_the_hold_counts_from_the_end_of_the_last_lease(self, world: World, unknown: tuple[str, str]) -> None:
+        order, refund_id = unknown
+        stored = world.gateway.ledger.refund(world.order_key(order), refund_id)
+        assert stored.sendable_until
+        first = stored.sendable_until + timedelta(seconds=world.settings.resolution_hold_seconds)
+        world.wait_out_the_hold()
+
+        too_early = world.resolve(order, refund_id, "FAILED", checked_at=first - timedelta(seconds=1))
+        assert too_early.status == 409
+        assert world.resolve(order, refund_id, "FAILED", checked_at=first).status == 200
 
     def test_nothing_else_can_be_resolved(self, world: World, unknown: tuple[str, str]) -> None:
         order, refund_id = unknown
@@ -432,22 +536,81 @@ class TestResolution:
         again = world.resolve(order, refund_id, "FAILED")
 
         assert (again.status, again.body["code"]) == (409, "REFUND_NOT_UNKNOWN")
+        assert world.withdraw(order, refund_id).body["code"] == "REFUND_NOT_WITHDRAWABLE"
         assert world.sums(order) == (60_000, 0, 40_000)
         assert world.resolve(order, "0" * 32, "FAILED").status == 404
+
+    def test_a_decision_on_another_version_is_refused_with_the_refund_as_it_is(
+        self, world: World, unknown: tuple[str, str]
+    ) -> None:
+        order, refund_id = unknown
+
+        stale = world.resolve(order, refund_id, "SUCCEEDED", version=1)
+
+        assert (stale.status, stale.body["code"]) == (412, "VERSION_MISMATCH")
+        assert stale.body["refund"] == world.get(order, refund_id).body
+        assert stale.headers["etag"] == f'"{stale.body["refund"]["version"]}"'
+        assert world.audit(order)[-1]["action"] == "DECISION_REFUSED"
+
+    def test_the_same_decision_by_the_same_person_has_the_same_answer_again(
+        self, world: World, unknown: tuple[str, str]
+    ) -> None:
+        order, refund_id = unknown
+        version, looked = world.get(order, refund_id).body["version"], world.clock()
+        same: dict[str, Any] = {"version": version, "checked_at": looked, "subject": "finance-1"}
+
+        first = world.resolve(order, refund_id, "SUCCEEDED", **same)
+        again = world.resolve(order, refund_id, "SUCCEEDED", **same)
+
+        assert (again.status, again.body) == (first.status, first.body) == (200, first.body)
+        for other in ({"subject": "finance-2"}, {"reference": "another file"}, {"checked_at": world.clock()}):
+            assert world.resolve(order, refund_id, "SUCCEEDED", **(same | other)).status == 412
+        assert [record["action"] for record in world.audit(order)].count("REFUND_RESOLVED") == 1
+
+    def test_a_withdrawal_of_what_was_sent_since_changes_nothing(self, world: World) -> None:
+        """The operator saw it QUEUED; then the worker sent it, and the answer was lost."""
+        order = world.order(100_000)
+        queued = world.refund(order, 60_000, later=True).body
+        world.simulator.fault("reset_after", path="order_cancellation", merchant_order_id=order, times=1)
+        world.work_queue()
+
+        late = world.withdraw(order, queued["refundId"], version=queued["version"])
+
+        assert (late.status, late.body["refund"]["status"]) == (412, "UNKNOWN")
+        assert world.withdraw(order, queued["refundId"]).body["code"] == "REFUND_NOT_WITHDRAWABLE"
+        assert world.sums(order) == (0, 60_000, 40_000)
+        assert world.moved(order) == 60_000
 
     def test_a_queued_refund_can_be_withdrawn_and_not_declared_done(self, world: World) -> None:
         order = world.order(100_000)
         world.simulator.fault("rate_limited", path="order_cancellation", merchant_order_id=order)
         refund_id = world.refund(order, 60_000).body["refundId"]
 
-        assert world.resolve(order, refund_id, "SUCCEEDED").status == 409
-        assert world.resolve(order, refund_id, "FAILED", "the customer kept it").body["status"] == "FAILED"
+        assert world.resolve(order, refund_id, "SUCCEEDED").body["code"] == "REFUND_NOT_UNKNOWN"
+        withdrawn = world.withdraw(order, refund_id, note="the customer kept it")
 
+        assert (withdrawn.status, withdrawn.body["failure"]["code"]) == (200, "WITHDRAWN")
+        record = world.audit(order)[-1]
+        assert (record["action"], record["note"]) == ("REFUND_WITHDRAWN", "the customer kept it")
         assert world.sums(order) == (0, 0, 100_000)
         world.clock.pass_seconds(3600)
         world.reconcile()
         world.work_queue()
         assert world.moved(order) == 0
+
+    def test_ones_own_refund_can_be_withdrawn_and_anothers_only_by_who_may_resolve(self, world: World) -> None:
+        order = world.order(100_000)
+        writes: dict[str, Any] = {"scope": "refunds:read refunds:write"}
+        mine, yours = (
+            world.refund(order, 1000, later=True, subject=subject, **writes).body["refundId"]
+            for subject in ("agent-7", "agent-8")
+        )
+
+        assert world.withdraw(order, mine, subject="agent-7", **writes).status == 200
+        refused = world.withdraw(order, yours, subject="agent-7", **writes)
+        assert (refused.status, refused.body["code"]) == (403, "FORBIDDEN")
+        assert world.audit(order)[-1]["action"] == "DECISION_REFUSED"
+        assert world.withdraw(order, yours, subject="lead-1", scope="refunds:resolve").status == 200
 
     def test_evidence_from_before_nobody_knew_is_refused(self, world: World) -> None:
         order = world.order(100_000)
@@ -460,15 +623,21 @@ class TestResolution:
 
         first = world.resolve(order, refund_id, "FAILED")
 
-        assert (first.status, first.body["code"]) == (409, "REFUND_NOT_UNKNOWN")
-        assert world.get(order, refund_id).body["status"] == "UNKNOWN"
+        assert (first.status, first.body["refund"]["status"]) == (412, "UNKNOWN")
+        assert world.resolve(order, refund_id, "FAILED").body["code"] == "RESOLUTION_TOO_EARLY"
+        world.wait_out_the_hold()
         assert world.resolve(order, refund_id, "FAILED").status == 200
 
     def test_two_operators_at_once_settle_it_once(self, world: World, unknown: tuple[str, str]) -> None:
         order, refund_id = unknown
+        world.wait_out_the_hold()
+        version = world.get(order, refund_id).body["version"]
+
+        def resolve(outcome: str) -> int:
+            return world.resolve(order, refund_id, outcome, version=version).status
+
         with ThreadPoolExecutor(2) as pool:
-            answers = list(pool.map(lambda outcome: world.resolve(order, refund_id, outcome), ["SUCCEEDED", "FAILED"]))
-        assert sorted(answer.status for answer in answers) == [200, 409]
+            assert sorted(pool.map(resolve, ["SUCCEEDED", "FAILED"])) == [200, 412]
         world.sums(order)
 
 
@@ -478,6 +647,7 @@ def test_the_work_list_pages_through_one_merchants_refunds(world: World) -> None
         order = world.order()
         world.simulator.fault("error_before", path="order_cancellation", merchant_order_id=order)
         ids.append(world.refund(order, 1000).body["refundId"])
+        world.reassemble()  # each by another process, for one that saw an outcome become unknown waits
 
     first = world.work_list(limit="2")
     second = world.work_list(limit="2", nextToken=first.body["nextToken"])
@@ -493,10 +663,38 @@ def test_the_work_list_pages_through_one_merchants_refunds(world: World) -> None
     assert (stolen.status, stolen.body["errors"][0]["field"]) == (400, "nextToken")
 
 
+def test_an_order_with_many_refunds_is_listed_in_pages_oldest_first(world: World) -> None:
+    order = world.order(100_000)
+    made = [world.refund(order, 1000, fields={"note": "n" * 500}).body["refundId"] for _ in range(7)]
+
+    pages, token = [], None
+    while not pages or token:
+        query = {"limit": "3"} | ({"nextToken": token} if token else {})
+        page = world.list(order, query=query)
+        assert page.body["refunded"] == 7000
+        pages.append([refund["refundId"] for refund in page.body["refunds"]])
+        token = page.body["nextToken"]
+
+    assert pages == [made[:3], made[3:6], made[6:]]
+    other = world.order()
+    world.refund(other, 1000)
+    stolen = world.list(other, query={"nextToken": world.list(order, query={"limit": "1"}).body["nextToken"]})
+    assert (stolen.status, stolen.body["errors"][0]["field"]) == (400, "nextToken")
+
+
+def test_a_full_page_of_the_longest_refunds_fits_into_an_answer(world: World) -> None:
+    """Lambda takes 6 MB; the longest note is 500 characters, which JSON writes with up to 12 bytes each."""
+    order = world.order(100_000)
+    long = world.refund(order, 1000, fields={"note": "\U0001f600" * 500, "requestedBy": "\U0001f600" * 100})
+
+    assert len(long.text) * 100 < 6_000_000 / 4
+
+
 def test_another_merchant_finds_nothing(world: World) -> None:
     order = world.order()
     world.simulator.fault("error_before", path="order_cancellation", merchant_order_id=order)
     refund_id = world.refund(order, 1000, key="k").body["refundId"]
+    world.reassemble()  # another process, for one that saw an outcome become unknown waits
 
     assert world.status(order, merchant="m2").status == 404
     assert world.refund(order, 1000, key="k", merchant="m2").status == 404

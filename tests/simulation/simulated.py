@@ -65,12 +65,17 @@ SETTINGS = Settings(
     secret_prefix="qris-gateway/",
     merchant_id="m1",
     merchant_claim="merchant_id",
+    merchant_ids=frozenset({"m1", "m2"}),
+    scope_prefix="",
     ledger_table=LEDGER,
     audit_table=AUDIT,
     refund_queue_url=QUEUE,
     refund_dead_letter_queue_url=DEAD_LETTERS,
     max_receive_count=MAX_RECEIVE_COUNT,
     ambiguous_refunds=AmbiguousRefunds.REVIEW,
+    resolution_hold_seconds=0,
+    conflict_kinds_not_done=frozenset(),
+    conflict_kinds_done=frozenset(),
 )
 
 
@@ -473,7 +478,7 @@ class SimulatedWorld:
             SETTINGS.indodana_url + SETTINGS.indodana_base_path,
             store,
             clock=lambda: self.clock().timestamp(),
-            session=self.indodana,  # type: ignore[arg-type]
+            transport=self.indodana,  # type: ignore[arg-type]
         )
         gateway = Gateway(
             Settings(**{**vars(SETTINGS), "ambiguous_refunds": self.ambiguous_refunds}),

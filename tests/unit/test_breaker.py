@@ -1,0 +1,114 @@
+"""When a process may send refunds, after one whose outcome nobody knows."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from refunds.breaker import CLOSED_MAX_SECONDS, PROVEN_SECONDS, Admission, Breaker, Result
+
+
+class Time:
+    def __init__(self) -> None:
+        self.now = datetime(2026, 11, 27, 7, 0, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def passes(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+
+@pytest.fixture
+def time() -> Time:
+    return Time()
+
+
+@pytest.fixture
+def breaker(time: Time) -> Breaker:
+    return Breaker(time)
+
+
+def fail(breaker: Breaker) -> None:
+    breaker.left(breaker.admit(), Result.DOUBTFUL)
+
+
+def test_refunds_are_sent_until_an_outcome_is_unknown(breaker: Breaker) -> None:
+    for result in (Result.ANSWERED, Result.NOTHING):
+        assert breaker.admit() is Admission.SEND
+        breaker.left(Admission.SEND, result)
+    fail(breaker)
+
+    assert breaker.admit() is Admission.WAIT
+
+
+def test_after_a_wait_one_probe_goes_at_a_time(breaker: Breaker, time: Time) -> None:
+    fail(breaker)
+    time.passes(1.9)
+    assert breaker.admit() is Admission.WAIT
+    time.passes(0.1)
+
+    assert [breaker.admit() for _ in range(3)] == [Admission.PROBE, Admission.WAIT, Admission.WAIT]
+
+
+def test_a_probe_that_is_answered_lets_all_others_go(breaker: Breaker, time: Time) -> None:
+    fail(breaker)
+    time.passes(2)
+    breaker.left(breaker.admit(), Result.ANSWERED)
+
+    assert [breaker.admit() for _ in range(3)] == [Admission.SEND] * 3
+
+
+def test_each_failed_probe_doubles_the_wait_up_to_five_minutes(breaker: Breaker, time: Time) -> None:
+    fail(breaker)
+    waits = []
+    for _ in range(10):
+        waits.append(breaker.wait_seconds)
+        time.passes(waits[-1] - 0.001)
+        assert breaker.admit() is Admission.WAIT
+        time.passes(0.001)
+        assert breaker.admit() is Admission.PROBE
+        breaker.left(Admission.PROBE, Result.DOUBTFUL)
+
+    assert waits == [2, 4, 8, 16, 32, 64, 128, 256, CLOSED_MAX_SECONDS, CLOSED_MAX_SECONDS]
+
+
+def test_a_probe_that_came_to_nothing_gives_its_place_to_another_at_once(breaker: Breaker, time: Time) -> None:
+    fail(breaker)
+    time.passes(2)
+    breaker.left(breaker.admit(), Result.NOTHING)
+
+    assert breaker.admit() is Admission.PROBE
+
+
+def test_those_that_were_under_way_neither_open_it_nor_make_the_wait_longer(breaker: Breaker) -> None:
+    for _ in range(4):
+        assert breaker.admit() is Admission.SEND
+    breaker.left(Admission.SEND, Result.DOUBTFUL)
+    assert not breaker.still_admits(Admission.SEND)
+    assert breaker.still_admits(Admission.PROBE)
+
+    breaker.left(Admission.SEND, Result.DOUBTFUL)
+    assert breaker.wait_seconds == 2
+    breaker.left(Admission.SEND, Result.ANSWERED)
+    assert breaker.admit() is Admission.WAIT
+
+
+def test_an_answer_proves_it_for_a_minute(breaker: Breaker, time: Time) -> None:
+    assert not breaker.is_proven
+    breaker.left(breaker.admit(), Result.NOTHING)
+    assert not breaker.is_proven
+    breaker.left(breaker.admit(), Result.ANSWERED)
+    assert breaker.is_proven
+    time.passes(PROVEN_SECONDS)
+    assert breaker.is_proven
+    time.passes(0.001)
+    assert not breaker.is_proven
+
+
+def test_a_clock_that_was_set_back_closes_it_no_longer_than_its_wait(breaker: Breaker, time: Time) -> None:
+    fail(breaker)
+    time.passes(-3600)
+
+    assert breaker.admit() is Admission.PROBE

@@ -16,19 +16,17 @@ from typing import Any
 
 import simplejson
 
-import indodana
 from indodana import (
     CancellationAccepted,
+    ContradictingAnswer,
     CredentialsRejected,
+    ForeignAnswer,
     OutcomeUnknown,
     RateLimited,
     Refused,
     ServerFailed,
     TransactionStatus,
 )
-
-ForeignAnswer = getattr(indodana, "ForeignAnswer", OutcomeUnknown)
-ContradictingAnswer = getattr(indodana, "ContradictingAnswer", OutcomeUnknown)
 
 REFUSALS = (400, 403, 404, 409, 422)
 # What the client reads of a body.

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
-import indodana
 from indodana import (
     CancellationAccepted,
     ConnectionFailed,
@@ -17,14 +16,13 @@ from indodana import (
     OutcomeUnknown,
     RateLimited,
     Refused,
+    SendingTooLate,
     TransactionStatus,
 )
 from tests.wire.answers import BODY_LIMIT
 from tests.wire.carriage import CONNECT_SECONDS, Clarity
 from tests.wire.scene import Call, Told
 from tests.wire.server import Accident, Arrival
-
-SendingTooLate = getattr(indodana, "SendingTooLate", NotSent)
 
 # What a call may take beyond its time, apart from what the machine was late by.
 SLACK_SECONDS = 0.1
@@ -267,8 +265,6 @@ class _Judged:
         for one in arrivals:
             if one.before:
                 yield OWN_CONNECTION, f"as number {one.before + 1} on connection {one.connection}"
-        if SendingTooLate is NotSent:
-            return
         if call.lease == "is over" and arrivals:
             yield TOO_LATE, "a request arrived"
         if call.lease == "ends after one request" and len(arrivals) > 1:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import logging
 import random
@@ -231,9 +230,6 @@ def _at_once(works: list[Callable[[], None]]) -> None:
         thread.join()
 
 
-_TAKES_MAY_SEND = "may_send" in inspect.signature(IndodanaClient.cancel).parameters
-
-
 def _make(client: IndodanaClient, plan: list[Call], wall: _Wall) -> None:
     for call in plan:
         call.wall, call.started = wall(), time.monotonic()
@@ -242,8 +238,7 @@ def _make(client: IndodanaClient, plan: list[Call], wall: _Wall) -> None:
                 call.answer = client.check_status(call.merchant, call.order)
             else:
                 wanted = Cancellation(call.refund_id, call.order, call.amount, "Others", "rina", DATE)
-                options: Any = {"may_send": call.may_send} if _TAKES_MAY_SEND else {}
-                call.answer = client.cancel(call.merchant, wanted, **options)
+                call.answer = client.cancel(call.merchant, wanted, may_send=call.may_send)
         except Exception as error:  # whatever it is, the checks look at it
             call.answer = _without_frames(error)
         call.ended = time.monotonic()

@@ -114,6 +114,15 @@ MUTANTS = (
         ),
     ),
     _mutant(
+        "takes an answer that names no order, on a kept connection",
+        "every request gets its own answer",
+        Edit(
+            "answers.is_about",
+            'isinstance(said, JsonObject) and said.get("merchantOrderId") == merchant_order_id',
+            'not isinstance(said, JsonObject) or said.get("merchantOrderId") in (None, merchant_order_id)',
+        ),
+    ),
+    _mutant(
         "makes no status check once more",
         "a status check on a connection that had died is made once more",
         Edit("Transport.get", "left <= 0 or (answer.broken is None and is_ours(answer))", "True"),

@@ -529,8 +529,12 @@ class _Connection:
         return True
 
 
+# None of them says to whom.
 _STRAYS = (
     b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
+    b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
+    b'HTTP/1.1 404 Not Found\r\nContent-Length: 19\r\n\r\n{"status": "ERROR"}',
+    b'HTTP/1.1 200 OK\r\nContent-Length: 45\r\n\r\n{"status": "OK", "transactionStatus": "PAID"}',
     b'HTTP/1.1 200 OK\r\nContent-Length: 40\r\n\r\n{"stat',
     b"\x00\x01garbage",
 )

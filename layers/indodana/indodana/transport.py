@@ -86,7 +86,10 @@ class Transport:
         read_seconds: float,
         is_ours: Callable[[Answer], bool],
     ) -> Answer:
-        """`is_ours`: whether a whole answer is about what was asked, as far as it says. Raises ConnectionFailed."""
+        """`is_ours`: whether a whole answer is surely about what was asked. Raises ConnectionFailed.
+
+        On a kept connection any other answer may be one to an earlier request, sent late or twice.
+        """
         kept = self._take()
         if kept is None:
             connection = self._connect(connect_seconds)

@@ -66,7 +66,7 @@ POLL_SECONDS = 1.0
 QUIET_POLLS = 3
 
 # What would take the processes elsewhere than they are sent.
-FOREIGN = ("PORT", "HOST", "UPSTREAM_URL", "AWS_ENDPOINT_URL", "LOCAL_DIR", "PYTHONPATH")
+FOREIGN = ("PORT", "HOST", "UPSTREAM_URL", "AWS_ENDPOINT_URL", "PARAMETERS", "LOCAL_DIR", "PYTHONPATH")
 
 
 class ChaosError(DevstackError):

@@ -44,11 +44,11 @@ def load_samconfig(path: Path, environment: str = "local") -> SamConfig:
     for command in ("global", "deploy"):
         section = document.get(environment, {}).get(command, {}).get("parameters", {})
         settings |= section
-        parameters |= _parse_overrides(section.get("parameter_overrides", ""), path.name)
+        parameters |= parse_overrides(section.get("parameter_overrides", ""), f"{path.name}: parameter_overrides")
     return SamConfig(parameters, settings.get("region", DEFAULT_REGION), settings.get("stack_name", DEFAULT_STACK_NAME))
 
 
-def _parse_overrides(overrides: Any, where: str) -> dict[str, str]:
+def parse_overrides(overrides: Any, where: str) -> dict[str, str]:
     """Both of SAM's forms: `Name=value …` and `ParameterKey=Name,ParameterValue=value …`."""
     words = shlex.split(overrides) if isinstance(overrides, str) else [str(word) for word in overrides]
     parsed = {}
@@ -59,7 +59,7 @@ def _parse_overrides(overrides: Any, where: str) -> dict[str, str]:
             name, _, value = word.partition("=")
             parsed[name] = value
         else:
-            raise TemplateError(f"{where}: parameter_overrides holds {word!r}, which is not Name=value")
+            raise TemplateError(f"{where} holds {word!r}, which is not Name=value")
     return parsed
 
 
@@ -348,6 +348,15 @@ class Resolver:
 
     def guard(self, what: str) -> "_Guard":
         return _Guard(self.resolving, what)
+
+    def check_rules(self) -> None:
+        """As CloudFormation does before it makes anything."""
+        for name, rule in self.template.section("Rules").items():
+            if "RuleCondition" in rule and not self.truth(rule["RuleCondition"], f"Rules.{name}"):
+                continue
+            for assertion in rule["Assertions"]:
+                if not self.truth(assertion["Assert"], f"Rules.{name}"):
+                    raise TemplateError(assertion["AssertDescription"])
 
     # Resources
 

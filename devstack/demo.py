@@ -16,7 +16,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, TextIO
@@ -268,10 +268,19 @@ class Demo:
         work = self.operator.get("/v1/refunds?status=UNKNOWN")
         listed = [refund["refundId"] for refund in work["refunds"]]
         tell.check(f"200, one refund: {rupiah(50_000)} of {order}", (work.status, listed), (200, [unknown["refundId"]]))
-        tell.ask("POST …/resolution   SUCCEEDED, by Indodana's settlement report")
+        looked_up = self.operator.get(f"/v1/transactions/{order}/refunds/{unknown['refundId']}")
+        tell.ask("POST …/resolution   SUCCEEDED, by Indodana's settlement report, of the refund at this version")
         resolved = self.operator.post(
             f"/v1/transactions/{order}/refunds/{unknown['refundId']}/resolution",
-            {"outcome": "SUCCEEDED", "evidence": "stands in Indodana's settlement report, line 12"},
+            {
+                "outcome": "SUCCEEDED",
+                "evidence": {
+                    "source": "SETTLEMENT_REPORT",
+                    "reference": "line 12",
+                    "checkedAt": datetime.now(UTC).isoformat(),
+                },
+            },
+            **{"If-Match": looked_up.headers["ETag"]},
         )
         tell.check("200 SUCCEEDED", (resolved.status, resolved["status"]), (200, "SUCCEEDED"))
         self.check_sums(order, refunded=150_000, reserved=0, refundable=50_000)
@@ -359,7 +368,9 @@ def _row(record: Any) -> tuple[str, ...]:
     change = after or ""
     if "refundId" in record and after:
         change = f"{before or '·'} → {after}"
-    why = record.get("evidence") or record.get("cause") or record.get("failureDetail")
+    evidence = record.get("evidence")
+    why = evidence and f"{evidence['source']}, {evidence['reference']}"
+    why = why or record.get("cause") or record.get("failureDetail")
     if why is None and before is None and "reason" in record:
         why = ", ".join(filter(None, [record["reason"], record.get("note"), record.get("requestedBy")]))
     return (

@@ -12,13 +12,13 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, Self, TextIO
 from urllib.parse import urlsplit
 
 from devstack.aws import AwsServer, checked_endpoint, client, prepare_environment, provision
-from devstack.cloudformation import ROOT
+from devstack.cloudformation import ROOT, parse_overrides
 from devstack.errors import DevstackError
 from devstack.gateway import Gateway, HttpApi
 from devstack.queues import LONG_POLL_SECONDS, Poller
@@ -40,6 +40,8 @@ class Settings:
     port: int = DEFAULT_PORT
     upstream_url: str | None = None
     aws_endpoint_url: str | None = None
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    """Of the template, where they are to be others than samconfig.toml's."""
     template: Path = ROOT / "template.yaml"
     directory: Path = LOCAL_DIR
 
@@ -54,7 +56,15 @@ class Settings:
             port=int(port),
             upstream_url=_checked_upstream(upstream) if upstream else None,
             aws_endpoint_url=checked_endpoint(endpoint) if endpoint else None,
+            parameters=_parameters(environment.get("PARAMETERS") or ""),
         )
+
+
+def _parameters(text: str) -> dict[str, str]:
+    try:
+        return parse_overrides(text, "PARAMETERS")
+    except ValueError as error:  # a quotation mark without its other
+        raise DevstackError(f"PARAMETERS is {text!r}, not Name=value with spaces between them: {error}") from error
 
 
 def _checked_upstream(url: str) -> str:
@@ -98,7 +108,8 @@ class Stack:
         self.stack_file.unlink(missing_ok=True)
         self._undo.enter_context(contextlib.redirect_stdout(_LineLog(self._open_log())))
 
-        template = Template.load_local(settings.template, issuer=gateway.url)
+        template = Template.load_local(settings.template, issuer=gateway.url, parameters=settings.parameters)
+        template.model()  # what is wrong with it is said before anything is started
         prepare_environment(template.region)
         endpoint_url = settings.aws_endpoint_url or self._start_aws()
         simulator_url, upstream_url = None, settings.upstream_url
@@ -109,7 +120,11 @@ class Stack:
             simulator_url, upstream_url = simulator.control_url, simulator.upstream_url
 
         template = Template.load_local(
-            settings.template, issuer=gateway.url, upstream_url=upstream_url, endpoint_url=endpoint_url
+            settings.template,
+            issuer=gateway.url,
+            upstream_url=upstream_url,
+            endpoint_url=endpoint_url,
+            parameters=settings.parameters,
         )
         actual = provision(template.model(), endpoint_url, _merchant_secrets(template.model()))
         self.model = model = template.model(actual)

@@ -208,19 +208,34 @@ class Template(Document):
         issuer: str | None = None,
         upstream_url: str | None = None,
         endpoint_url: str | None = None,
+        parameters: Mapping[str, str] | None = None,
     ) -> "Template":
-        """The template as the local stack runs it: with samconfig.toml's `local` values and the stack's own URLs."""
+        """The template as the local stack runs it: with samconfig.toml's `local` values, or with those of `parameters`,
+        and with the stack's own URLs."""
         config = load_samconfig(path.parent / "samconfig.toml")
         own = {"JwtIssuer": issuer, "IndodanaUrl": upstream_url, "AwsEndpointUrl": endpoint_url}
-        return cls.load(
+        wanted = parameters or {}
+        for name in own:
+            if name in wanted:
+                raise TemplateError(f"PARAMETERS gives {name}, which the local stack itself sets")
+        template = cls.load(
             path,
             region=config.region,
             stack_name=config.stack_name,
             endpoint_url=endpoint_url or "http://127.0.0.1",
-            defaults={"MerchantId": "m1", "MerchantClaim": "merchant_id", "JwtAudience": "qris-gateway"},
+            defaults={
+                "MerchantId": "m1",
+                "MerchantClaim": "merchant_id",
+                "MerchantIds": "m1,m2",
+                "JwtAudience": "qris-gateway",
+            },
             samconfig=config.parameters,
-            overrides={name: value for name, value in own.items() if value is not None},
+            overrides={**wanted, **{name: value for name, value in own.items() if value is not None}},
         )
+        for name in wanted:
+            if name not in template.section("Parameters"):
+                raise TemplateError(f"PARAMETERS gives {name}, which template.yaml does not declare")
+        return template
 
     def model(self, actual: Mapping[str, Mapping[str, str]] | None = None) -> Model:
         """`actual` holds what provisioning learnt, by logical id: {"RefundQueue": {"Ref": url, "Arn": arn}}."""
@@ -246,6 +261,7 @@ class _Builder(Resolver):
                     f"{logical_id} is a {kind}, which the local stack does not have "
                     "(if it has no part in running locally, add it to IGNORED_RESOURCE_TYPES in devstack/template.py)"
                 )
+        self.check_rules()
         self.globals = self.template.section("Globals")
         for section in self.globals:
             if section not in ("Function", "HttpApi"):

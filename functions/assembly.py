@@ -53,7 +53,7 @@ class Gateway:
         self.settings = settings
         self._aws = aws
         self._given_indodana = indodana
-        self._clock = clock
+        self.clock = clock
         self._sleep = sleep
         self._run_all = run_all
         self._new_lock = new_lock
@@ -117,7 +117,7 @@ class Gateway:
         return StatusChecks(
             self._timed_indodana,
             self.audit_log,
-            clock=self._clock,
+            clock=self.clock,
             on_upstream_error=telemetry.upstream_error,
         )
 
@@ -125,7 +125,7 @@ class Gateway:
     def breaker(self) -> Breaker:
         from refunds.breaker import Breaker
 
-        return Breaker(self._clock)
+        return Breaker(self.clock)
 
     @cached_property
     def protocol(self) -> RefundProtocol:
@@ -140,7 +140,7 @@ class Gateway:
             ambiguous_refunds=self.settings.ambiguous_refunds,
             conflict_kinds=ConflictKinds(self.settings.conflict_kinds_not_done, self.settings.conflict_kinds_done),
             breaker=self.breaker,
-            clock=self._clock,
+            clock=self.clock,
             on_upstream_error=telemetry.upstream_error,
         )
 
@@ -148,7 +148,7 @@ class Gateway:
     def workflow(self) -> RefundWorkflow:
         from refunds.workflow import RefundWorkflow
 
-        return RefundWorkflow(self.protocol, self.ledger, self.audit_log, self._queue, clock=self._clock)
+        return RefundWorkflow(self.protocol, self.ledger, self.audit_log, self._queue, clock=self.clock)
 
     @cached_property
     def decisions(self) -> Decisions:
@@ -159,7 +159,7 @@ class Gateway:
             self.ledger,
             self.audit_log,
             resolution_hold_seconds=self.settings.resolution_hold_seconds,
-            clock=self._clock,
+            clock=self.clock,
         )
 
     @cached_property
@@ -175,7 +175,7 @@ class Gateway:
             merchant_ids=self.settings.merchant_ids,
             max_receive_count=self.settings.max_receive_count,
             is_proven=lambda: self.breaker.is_proven,
-            clock=self._clock,
+            clock=self.clock,
             run_all=self._run_all or in_threads,
             on_dead_letter=lambda: telemetry.count("DeadLetters"),
         )
@@ -184,7 +184,7 @@ class Gateway:
     def reconciler(self) -> Reconciler:
         from refunds.reconcile import Reconciler
 
-        return Reconciler(self.ledger, self.protocol, self._queue, clock=self._clock)
+        return Reconciler(self.ledger, self.protocol, self._queue, clock=self.clock)
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -21,8 +22,9 @@ class Settings:
     indodana_cancellation_version: str
     secret_prefix: str
     merchant_id: str  # the merchant of a queue message that names none and, without a claim, of every caller
-    merchant_ids: frozenset[str]  # all that the stack serves
     merchant_claim: str  # empty: the stack serves one merchant
+    merchant_ids: frozenset[str]  # all that it serves
+    scope_prefix: str  # what the identity provider puts before a scope
     ledger_table: str
     audit_table: str
     refund_queue_url: str
@@ -42,12 +44,22 @@ class Settings:
                 raise SettingsError(f"{name} is not set: template.yaml sets it for every function")
             return environment[name]
 
-        merchant_id = required("MERCHANT_ID")
-        if not MERCHANT_ID.fullmatch(merchant_id):
-            raise SettingsError(f"MERCHANT_ID {MERCHANT_ID_RULE}")
-        receive_count = required("MAX_RECEIVE_COUNT")
-        if not receive_count.isdecimal() or int(receive_count) < 1:
-            raise SettingsError("MAX_RECEIVE_COUNT must be a whole number from 1: the refund queue's maxReceiveCount")
+        def names(name: str) -> frozenset[str]:
+            return frozenset(filter(None, environment.get(name, "").split(",")))
+
+        def whole_number(name: str, least: int, what: str) -> int:
+            text = required(name)
+            if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) < least:
+                raise SettingsError(f"{name} must be a whole number from {least}: {what}")
+            return int(text)
+
+        merchant_id, merchant_ids = required("MERCHANT_ID"), names("MERCHANT_IDS")
+        for name, merchants in (("MERCHANT_ID", {merchant_id}), ("MERCHANT_IDS", merchant_ids)):
+            if not all(map(MERCHANT_ID.fullmatch, merchants)):
+                raise SettingsError(f"{name} {MERCHANT_ID_RULE}")
+        not_done, done = names("CONFLICT_KINDS_NOT_DONE"), names("CONFLICT_KINDS_DONE")
+        if both := not_done & done:
+            raise SettingsError(f"CONFLICT_KINDS_DONE must have none of CONFLICT_KINDS_NOT_DONE: {', '.join(both)}")
         ambiguous = required("AMBIGUOUS_REFUNDS")
         if ambiguous not in list(AmbiguousRefunds):
             raise SettingsError(f"AMBIGUOUS_REFUNDS must be one of {', '.join(AmbiguousRefunds)}")
@@ -59,14 +71,15 @@ class Settings:
             secret_prefix=required("SECRET_PREFIX"),
             merchant_id=merchant_id,
             merchant_claim=environment.get("MERCHANT_CLAIM", ""),
+            merchant_ids=merchant_ids | {merchant_id},
+            scope_prefix=environment.get("SCOPE_PREFIX", ""),
             ledger_table=required("LEDGER_TABLE"),
             audit_table=required("AUDIT_TABLE"),
             refund_queue_url=required("REFUND_QUEUE_URL"),
             refund_dead_letter_queue_url=required("REFUND_DEAD_LETTER_QUEUE_URL"),
-            max_receive_count=int(receive_count),
+            max_receive_count=whole_number("MAX_RECEIVE_COUNT", 1, "the refund queue's maxReceiveCount"),
             ambiguous_refunds=AmbiguousRefunds(ambiguous),
-            merchant_ids=frozenset({merchant_id, "m1", "m2"}),
-            resolution_hold_seconds=600,
-            conflict_kinds_not_done=frozenset(),
-            conflict_kinds_done=frozenset(),
+            resolution_hold_seconds=whole_number("RESOLUTION_HOLD_SECONDS", 0, "ResolutionHoldSeconds"),
+            conflict_kinds_not_done=not_done,
+            conflict_kinds_done=done,
         )

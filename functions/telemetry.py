@@ -12,7 +12,7 @@ from aws_lambda_powertools.logging import Logger
 from aws_lambda_powertools.logging.utils import copy_config_to_registered_loggers
 from aws_lambda_powertools.metrics import MetricUnit, single_metric
 
-from indodana import CredentialsRejected, CredentialsUnavailable, IndodanaError
+from indodana import ContradictingAnswer, CredentialsRejected, CredentialsUnavailable, IndodanaError
 from refunds import correlation
 from refunds.model import RefundStatus
 
@@ -52,12 +52,16 @@ def seconds(metric: str, value: float, **dimensions: str) -> None:
 def upstream_error(error: IndodanaError) -> None:
     """Counts a failure by its class, and in all for the alarm: CloudWatch does not add up over a dimension.
 
-    One of credentials counts also under the name that has an alarm of its own.
+    One of credentials counts also under the name that has an alarm of its own; an OK that contradicts what was asked
+    also by its field, for that tells whether Indodana's usual answer is of that kind.
     """
     count("UpstreamErrors", error=type(error).__name__)
     count("UpstreamErrors")
     if isinstance(error, CredentialsRejected | CredentialsUnavailable):
         count("CredentialFailures")
+    if isinstance(error, ContradictingAnswer):
+        count("ContradictingAnswers", field=error.field)
+        count("ContradictingAnswers")
 
 
 def audit_lost() -> None:

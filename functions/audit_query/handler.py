@@ -8,15 +8,13 @@ import assembly
 from http_api.requests import ApiRequest, Event
 from http_api.responses import Response, json_response
 from http_api.routing import serve
-from refunds import validation
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
 
 
 def get_timeline(request: ApiRequest) -> Response:
-    limit = validation.page_limit(request.query("limit"))
-    page = assembly.gateway().audit_log.timeline(request.order, limit, request.query("nextToken"))
+    page = assembly.gateway().audit_log.timeline(request.order, request.page_limit, request.query("nextToken"))
     body = {
         "merchantOrderId": request.order.merchant_order_id,
         "records": page.records,

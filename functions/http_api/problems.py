@@ -7,16 +7,18 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
-from http_api.requests import Forbidden
-from http_api.responses import Response, json_response, location, upstream_view
+from http_api.requests import Forbidden, PreconditionRequired
+from http_api.responses import Response, entity_tag, json_response, location, refund_view, upstream_view
 from indodana import (
     AnswerTimedOut,
     AnswerUnreadable,
     ConnectionFailed,
     ConnectionLost,
     ConnectTimedOut,
+    ContradictingAnswer,
     CredentialsRejected,
     CredentialsUnavailable,
+    ForeignAnswer,
     IndodanaError,
     RateLimited,
     Refused,
@@ -29,12 +31,17 @@ from refunds.errors import (
     LedgerBusy,
     LedgerUnavailable,
     NotFound,
+    NotPermitted,
     NotResolvable,
+    NotWithdrawable,
+    ResolutionTooEarly,
+    StaleVersion,
 )
 from refunds.model import Failure, FailureCode, Refund
 from refunds.upstream import error_said
 
 RETRY_SECONDS = 2  # when nobody knows better
+TRY_AGAIN = "retry; for a refund, with the same Idempotency-Key"
 
 FAILURE_STATUS = {
     FailureCode.ORDER_NOT_FOUND: HTTPStatus.NOT_FOUND,
@@ -42,21 +49,36 @@ FAILURE_STATUS = {
     FailureCode.AMOUNT_EXCEEDS_REFUNDABLE: HTTPStatus.UNPROCESSABLE_ENTITY,
     FailureCode.UPSTREAM_REFUSED: HTTPStatus.UNPROCESSABLE_ENTITY,
     FailureCode.RESOLVED_AS_FAILED: HTTPStatus.UNPROCESSABLE_ENTITY,
+    FailureCode.WITHDRAWN: HTTPStatus.UNPROCESSABLE_ENTITY,
 }
 
-# In this order: a class stands before its base.
-UPSTREAM_PROBLEMS: tuple[tuple[type[IndodanaError], HTTPStatus, str], ...] = (
-    (Refused, HTTPStatus.UNPROCESSABLE_ENTITY, "UPSTREAM_REFUSED"),
-    (RateLimited, HTTPStatus.SERVICE_UNAVAILABLE, "UPSTREAM_RATE_LIMITED"),
-    (CredentialsRejected, HTTPStatus.BAD_GATEWAY, "UPSTREAM_CREDENTIALS_REJECTED"),  # ours to mend, not the caller's
-    (CredentialsUnavailable, HTTPStatus.BAD_GATEWAY, "CREDENTIALS_UNAVAILABLE"),
-    (ConnectTimedOut, HTTPStatus.GATEWAY_TIMEOUT, "UPSTREAM_TIMEOUT"),
-    (AnswerTimedOut, HTTPStatus.GATEWAY_TIMEOUT, "UPSTREAM_TIMEOUT"),
-    (ConnectionFailed, HTTPStatus.BAD_GATEWAY, "UPSTREAM_UNREACHABLE"),
-    (ConnectionLost, HTTPStatus.BAD_GATEWAY, "UPSTREAM_UNREACHABLE"),
-    (ServerFailed, HTTPStatus.BAD_GATEWAY, "UPSTREAM_FAILED"),
-    (AnswerUnreadable, HTTPStatus.BAD_GATEWAY, "UPSTREAM_UNREADABLE"),
-    (IndodanaError, HTTPStatus.BAD_GATEWAY, "UPSTREAM_FAILED"),
+# In this order: a class stands before its base. With what the caller is told: the error's own words may name what is
+# nobody's business outside, the log has them.
+UPSTREAM_PROBLEMS: tuple[tuple[type[IndodanaError], HTTPStatus, str, str], ...] = (
+    (Refused, HTTPStatus.UNPROCESSABLE_ENTITY, "UPSTREAM_REFUSED", "Indodana refused it"),
+    (RateLimited, HTTPStatus.SERVICE_UNAVAILABLE, "UPSTREAM_RATE_LIMITED", "Indodana is rate-limiting requests"),
+    # The next two are ours to mend, not the caller's.
+    (
+        CredentialsRejected,
+        HTTPStatus.BAD_GATEWAY,
+        "UPSTREAM_CREDENTIALS_REJECTED",
+        "Indodana rejected the merchant's credentials",
+    ),
+    (
+        CredentialsUnavailable,
+        HTTPStatus.BAD_GATEWAY,
+        "CREDENTIALS_UNAVAILABLE",
+        "the merchant's credentials could not be read",
+    ),
+    (ConnectTimedOut, HTTPStatus.GATEWAY_TIMEOUT, "UPSTREAM_TIMEOUT", "Indodana did not answer in time"),
+    (AnswerTimedOut, HTTPStatus.GATEWAY_TIMEOUT, "UPSTREAM_TIMEOUT", "Indodana did not answer in time"),
+    (ConnectionFailed, HTTPStatus.BAD_GATEWAY, "UPSTREAM_UNREACHABLE", "no connection to Indodana could be made"),
+    (ConnectionLost, HTTPStatus.BAD_GATEWAY, "UPSTREAM_UNREACHABLE", "the connection to Indodana was lost"),
+    (ServerFailed, HTTPStatus.BAD_GATEWAY, "UPSTREAM_FAILED", "Indodana failed"),
+    (AnswerUnreadable, HTTPStatus.BAD_GATEWAY, "UPSTREAM_UNREADABLE", "Indodana's answer could not be read"),
+    (ContradictingAnswer, HTTPStatus.BAD_GATEWAY, "UPSTREAM_UNREADABLE", "Indodana's answer contradicts itself"),
+    (ForeignAnswer, HTTPStatus.BAD_GATEWAY, "UPSTREAM_UNREADABLE", "something in front of Indodana refused the request"),
+    (IndodanaError, HTTPStatus.BAD_GATEWAY, "UPSTREAM_FAILED", "Indodana could not be asked"),
 )
 
 
@@ -67,18 +89,31 @@ def from_error(error: Exception, request_id: str) -> Response | None:
             status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE if isinstance(error, BodyTooLarge) else HTTPStatus.BAD_REQUEST
             fields = [{"field": found.field, "detail": found.detail} for found in error.errors]
             return _problem(status, "INVALID_REQUEST", str(error), request_id, errors=fields)
-        case Forbidden():
+        case Forbidden() | NotPermitted():
             return _problem(HTTPStatus.FORBIDDEN, "FORBIDDEN", str(error), request_id)
+        case PreconditionRequired():
+            return _problem(HTTPStatus.PRECONDITION_REQUIRED, "PRECONDITION_REQUIRED", str(error), request_id)
         case NotFound():
             return _problem(HTTPStatus.NOT_FOUND, "NOT_FOUND", str(error), request_id)
         case IdempotencyKeyReused():
             return _problem(HTTPStatus.UNPROCESSABLE_ENTITY, "IDEMPOTENCY_KEY_REUSED", str(error), request_id)
+        case StaleVersion():
+            headers = {"etag": entity_tag(error.refund)}
+            view = refund_view(error.refund)
+            return _problem(
+                HTTPStatus.PRECONDITION_FAILED, "VERSION_MISMATCH", str(error), request_id, headers, refund=view
+            )
         case NotResolvable():
             return _problem(HTTPStatus.CONFLICT, "REFUND_NOT_UNKNOWN", str(error), request_id)
+        case NotWithdrawable():
+            return _problem(HTTPStatus.CONFLICT, "REFUND_NOT_WITHDRAWABLE", str(error), request_id)
+        case ResolutionTooEarly():
+            headers = _retry_after(error.retry_after_seconds)
+            return _problem(HTTPStatus.CONFLICT, "RESOLUTION_TOO_EARLY", str(error), request_id, headers)
+        case LedgerBusy():
+            return _try_again("LEDGER_BUSY", f"too many refunds of this order at once; {TRY_AGAIN}", request_id)
         case LedgerUnavailable():
-            code = "LEDGER_BUSY" if isinstance(error, LedgerBusy) else "LEDGER_UNAVAILABLE"
-            detail = f"{error}; repeat the request with the same Idempotency-Key to learn what became of it"
-            return _try_again(code, detail, request_id)
+            return _try_again("LEDGER_UNAVAILABLE", f"a dependency was unavailable; {TRY_AGAIN}", request_id)
         case IndodanaError():
             return _from_upstream(error, request_id)
     return None
@@ -89,44 +124,49 @@ def from_failure(
 ) -> Response:
     """A refund that was not made; `refund` where it is on record as FAILED."""
     more: dict[str, Any] = upstream_view(failure)
-    headers = {}
+    headers, detail = {}, failure.detail
     if refund:
         more["refundId"] = refund.refund_id
         headers["location"] = location(refund)
-    if replayed:
+    if refund and replayed:
         headers["idempotency-replayed"] = "true"
-    return _problem(FAILURE_STATUS[failure.code], failure.code, failure.detail, request_id, headers, **more)
+        decided = f"{refund.updated_at:%Y-%m-%d %H:%M:%S} UTC"
+        detail += f"; this was decided at {decided}, and another try needs a new Idempotency-Key"
+    return _problem(FAILURE_STATUS[failure.code], failure.code, detail, request_id, headers, **more)
 
 
 def in_progress(refund: Refund, request_id: str) -> Response:
     detail = "the first request with this idempotency key is being submitted; repeat it later to learn its outcome"
-    headers = {"retry-after": str(RETRY_SECONDS), "location": location(refund)}
+    headers = _retry_after(RETRY_SECONDS) | {"location": location(refund)}
     refund_id = refund.refund_id
     return _problem(HTTPStatus.CONFLICT, "REFUND_IN_PROGRESS", detail, request_id, headers, refundId=refund_id)
 
 
 def internal_error(request_id: str) -> Response:
-    detail = "something went wrong here; the request id leads to it in the logs"
+    detail = "internal error; quote this requestId to support"
     return _problem(HTTPStatus.INTERNAL_SERVER_ERROR, "INTERNAL_ERROR", detail, request_id)
 
 
 def _from_upstream(error: IndodanaError, request_id: str) -> Response:
-    status, code = next((status, code) for kind, status, code in UPSTREAM_PROBLEMS if isinstance(error, kind))
+    _, status, code, detail = next(row for row in UPSTREAM_PROBLEMS if isinstance(error, row[0]))
     if isinstance(error, Refused) and error.http_status == HTTPStatus.NOT_FOUND:
-        status, code = HTTPStatus.NOT_FOUND, FailureCode.ORDER_NOT_FOUND.value
+        status, code, detail = HTTPStatus.NOT_FOUND, FailureCode.ORDER_NOT_FOUND.value, "Indodana knows no such order"
     headers = {}
     if status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT):
-        headers["retry-after"] = str(max(1, math.ceil(error.retry_after_seconds or RETRY_SECONDS)))
+        headers = _retry_after(error.retry_after_seconds or RETRY_SECONDS)
     more: dict[str, Any] = {}
     if error.http_status is not None:
         kind_said, message = error_said(error)
         more["upstream"] = {"status": error.http_status, "error": {"kind": kind_said, "message": message}}
-    return _problem(status, code, str(error), request_id, headers, **more)
+    return _problem(status, code, detail, request_id, headers, **more)
 
 
 def _try_again(code: str, detail: str, request_id: str) -> Response:
-    headers = {"retry-after": str(RETRY_SECONDS)}
-    return _problem(HTTPStatus.SERVICE_UNAVAILABLE, code, detail, request_id, headers)
+    return _problem(HTTPStatus.SERVICE_UNAVAILABLE, code, detail, request_id, _retry_after(RETRY_SECONDS))
+
+
+def _retry_after(seconds: float) -> dict[str, str]:
+    return {"retry-after": str(max(1, math.ceil(seconds)))}
 
 
 def _problem(

@@ -42,6 +42,7 @@ def refund_view(refund: Refund) -> dict[str, Any]:
         "reason": request.reason,
         "note": request.note,
         "requestedBy": request.requested_by,
+        "version": refund.version,
         "createdAt": iso(refund.created_at),
         "updatedAt": iso(refund.updated_at),
     }
@@ -54,6 +55,15 @@ def refund_view(refund: Refund) -> dict[str, Any]:
     return view
 
 
+def refund_response(refund: Refund, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Its ETag is what a decision about it names in If-Match."""
+    return json_response(status, refund_view(refund), {"etag": entity_tag(refund), **(headers or {})})
+
+
+def entity_tag(refund: Refund) -> str:
+    return f'"{refund.version}"'
+
+
 def refunds_view(merchant_order_id: str, found: OrderRefunds) -> dict[str, Any]:
     """The sums are null while every refund of the order still waits, and its amount was not asked for yet."""
     order = found.order
@@ -64,6 +74,7 @@ def refunds_view(merchant_order_id: str, found: OrderRefunds) -> dict[str, Any]:
         "reserved": order.reserved if order else None,
         "refundable": order.refundable if order else None,
         "refunds": [refund_view(refund) for refund in found.refunds],
+        "nextToken": found.next_token,
     }
 
 

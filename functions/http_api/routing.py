@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any
 import assembly
 import telemetry
 from http_api import problems, requests
-from http_api.requests import ApiRequest, Event
+from http_api.requests import ApiRequest, Event, Forbidden
 from http_api.responses import Response
 from refunds.correlation import correlated
+from refunds.errors import LedgerUnavailable
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
 
 View = Callable[[ApiRequest], Response]
+NOBODY = "unknown"  # who has a token that does not say who has it
 
 
 def serve(event: Event, context: LambdaContext, routes: Mapping[str, View]) -> Response:
@@ -34,22 +36,35 @@ def _answer(event: Event, context: LambdaContext, routes: Mapping[str, View]) ->
     log: dict[str, Any] = {"request_id": request_id, "route": event["routeKey"]}
     try:
         settings = assembly.gateway().settings
-        request = requests.read(
-            event,
-            lambda: context.get_remaining_time_in_millis() / 1000,
-            merchant_id=settings.merchant_id,
-            merchant_claim=settings.merchant_claim,
-        )
+        request = requests.read(event, lambda: context.get_remaining_time_in_millis() / 1000, settings)
         log |= {"merchant_id": request.merchant_id, "actor": request.origin.actor}
         log |= {"path": event.get("pathParameters")}
         response = routes[event["routeKey"]](request)
     except Exception as error:
         problem = problems.from_error(error, request_id)
         if problem is None:
-            telemetry.logger.exception("a bug", extra=log)
+            telemetry.logger.exception("unhandled exception", extra=log)
             problem = problems.internal_error(request_id)
+        # The caller is told less: what went wrong among us is for who reads the logs.
         log["error"] = f"{type(error).__name__}: {error}"
+        if isinstance(error, LedgerUnavailable) and error.__cause__:
+            log["cause"] = f"{type(error.__cause__).__name__}: {error.__cause__}"
+        if isinstance(error, Forbidden):
+            _record(error, event, request_id)
         response = problem
     log |= {"status": response["statusCode"], "ms": round((time.perf_counter() - started) * 1000, 1)}
     telemetry.logger.info("request", extra=log)
     return response
+
+
+def _record(forbidden: Forbidden, event: Event, request_id: str) -> None:
+    from refunds import audit
+
+    gateway = assembly.gateway()
+    actor = requests.principal(event) or NOBODY
+    known_as = requests.correlation_id(event)
+    path = {name: ascii(value)[1:-1] for name, value in (event.get("pathParameters") or {}).items()}
+    record = audit.forbidden_record(
+        gateway.clock(), actor, request_id, known_as, event["routeKey"], path, str(forbidden)
+    )
+    gateway.audit_log.record_best_effort(record)

@@ -1,4 +1,4 @@
-"""The refunds of the API: make one, read them, resolve one."""
+"""The refunds of the API: make one, read them, withdraw one, settle one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import assembly
 import telemetry
 from http_api import problems
 from http_api.requests import ApiRequest, Event
-from http_api.responses import Response, json_response, location, refund_view, refunds_view
+from http_api.responses import Response, json_response, location, refund_response, refund_view, refunds_view
 from http_api.routing import serve
 from refunds import validation
 from refunds.model import OPEN_STATUSES, Failure, Refund, RefundStatus
@@ -32,26 +32,34 @@ def create_refund(request: ApiRequest) -> Response:
 
 def list_refunds(request: ApiRequest) -> Response:
     order = request.order
-    return json_response(
-        200, refunds_view(order.merchant_order_id, assembly.gateway().ledger.refunds_of(order, 100, None))
-    )
+    found = assembly.gateway().ledger.refunds_of(order, request.page_limit, request.query("nextToken"))
+    return json_response(200, refunds_view(order.merchant_order_id, found))
 
 
 def get_refund(request: ApiRequest) -> Response:
-    return json_response(200, refund_view(assembly.gateway().ledger.refund(request.order, request.refund_id)))
+    return refund_response(assembly.gateway().ledger.refund(request.order, request.refund_id))
+
+
+def withdraw_refund(request: ApiRequest) -> Response:
+    order, refund_id, note = request.order, request.refund_id, validation.withdrawal(request.optional_body())
+    gateway = assembly.gateway()
+    may_withdraw_others = request.has_scope(f"{gateway.settings.scope_prefix}refunds:resolve")
+    refund = gateway.decisions.withdraw(
+        order, refund_id, request.version, note, request.origin, may_withdraw_others=may_withdraw_others
+    )
+    return refund_response(refund)
 
 
 def resolve_refund(request: ApiRequest) -> Response:
-    order, refund_id = request.order, request.refund_id
-    outcome, evidence = validation.resolution(request.body())
-    refund = assembly.gateway().workflow.resolve(order, refund_id, outcome, evidence, request.origin)
-    return json_response(200, refund_view(refund))
+    order, refund_id, gateway = request.order, request.refund_id, assembly.gateway()
+    resolution = validation.resolution(request.body(), gateway.clock())
+    return refund_response(gateway.decisions.resolve(order, refund_id, request.version, resolution, request.origin))
 
 
 def list_work(request: ApiRequest) -> Response:
     status = validation.open_status(request.query("status"), OPEN_STATUSES)
-    limit = validation.page_limit(request.query("limit"))
-    found = assembly.gateway().ledger.work_list(request.merchant_id, status, limit, request.query("nextToken"))
+    token = request.query("nextToken")
+    found = assembly.gateway().ledger.work_list(request.merchant_id, status, request.page_limit, token)
     body = {"refunds": [refund_view(refund) for refund in found.refunds], "nextToken": found.next_token}
     return json_response(200, body)
 
@@ -62,9 +70,9 @@ def _created(refund: Refund, request_id: str, *, replayed: bool) -> Response:
         headers["idempotency-replayed"] = "true"
     match refund.status:
         case RefundStatus.SUCCEEDED:
-            return json_response(201, refund_view(refund), headers)
+            return refund_response(refund, 201, headers)
         case RefundStatus.QUEUED | RefundStatus.UNKNOWN:
-            return json_response(202, refund_view(refund), headers)
+            return refund_response(refund, 202, headers)
         case RefundStatus.SUBMITTING:
             return problems.in_progress(refund, request_id)
         case RefundStatus.FAILED:
@@ -82,6 +90,7 @@ ROUTES = {
     "POST /v1/transactions/{merchantOrderId}/refunds": create_refund,
     "GET /v1/transactions/{merchantOrderId}/refunds": list_refunds,
     "GET /v1/transactions/{merchantOrderId}/refunds/{refundId}": get_refund,
+    "POST /v1/transactions/{merchantOrderId}/refunds/{refundId}/withdrawal": withdraw_refund,
     "POST /v1/transactions/{merchantOrderId}/refunds/{refundId}/resolution": resolve_refund,
     "GET /v1/refunds": list_work,
 }

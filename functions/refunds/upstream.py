@@ -6,11 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-import simplejson
-
-from indodana import Cancellation, CancellationAccepted, IndodanaError, TransactionStatus, redact
-
-MAX_TEXT = 500  # characters of upstream's words that a refund carries; the audit keeps more
+from indodana import AnswerEvidence, Cancellation, CancellationAccepted, IndodanaError, TransactionStatus
 
 
 class Indodana(Protocol):
@@ -22,7 +18,7 @@ class Indodana(Protocol):
 
 @dataclass(frozen=True)
 class UpstreamSaid:
-    """What Indodana answered, for the record. `body` is redacted."""
+    """What Indodana answered, for the record: of the body what may be kept, and the sha256 of all of it."""
 
     status: int | None
     body: str | None
@@ -30,20 +26,19 @@ class UpstreamSaid:
 
 
 def error_said(error: IndodanaError) -> tuple[str | None, str | None]:
-    """Upstream's own error kind and message as short, redacted text that can be stored and sent."""
-    message = error.message
-    if message is not None and not isinstance(message, str):
-        message = simplejson.dumps(message, use_decimal=True)
-    return _short(error.kind), _short(message)
+    """Upstream's own error kind and message, as they can be stored and sent."""
+    return error.kind, error.message
 
 
 def said(error: IndodanaError) -> UpstreamSaid | None:
-    return None if error.http_status is None else UpstreamSaid(error.http_status, redact(error.body))
+    return None if error.http_status is None else _said(error.http_status, error.evidence)
 
 
 def accepted_said(accepted: CancellationAccepted) -> UpstreamSaid:
-    return UpstreamSaid(accepted.http_status, redact(accepted.body))
+    return _said(accepted.http_status, accepted.evidence)
 
 
-def _short(text: str | None) -> str | None:
-    return None if text is None else redact(text)[:MAX_TEXT]
+def _said(http_status: int, evidence: AnswerEvidence | None) -> UpstreamSaid:
+    if evidence is None:
+        return UpstreamSaid(http_status, None)
+    return UpstreamSaid(http_status, evidence.body, evidence.sha256)

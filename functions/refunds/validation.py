@@ -4,46 +4,70 @@ from __future__ import annotations
 
 import json
 import re
-import unicodedata
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+from refunds import keys, texts
 from refunds.errors import BodyTooLarge, FieldError, InvalidRequest
-from refunds.model import OrderKey, Reason, RefundRequest, RefundStatus
+from refunds.keys import Key
+from refunds.model import Evidence, EvidenceSource, OrderKey, Reason, RefundRequest, RefundStatus, Resolution
 
 MAX_BODY_BYTES = 16 * 1024  # a refund with every field at its longest is under 4 KiB
 MAX_AMOUNT = Decimal("99999999999999.99")  # Indodana's decimal(16,2)
+MAX_AMOUNT_DIGITS = 14  # before the point
 MAX_REQUESTED_BY = 100
 MAX_NOTE = 500
-MAX_EVIDENCE = 1000
-MAX_IDEMPOTENCY_KEY = 255
+MAX_REFERENCE = 200
+MAX_PRINCIPAL = 256
 MAX_UNKNOWN_SAID = 10  # a body has room for thousands of fields; a log line and an audit record have not
 MAX_PAGE = 100
 DEFAULT_PAGE = 50
+CLOCK_SKEW_SECONDS = 5  # by which the clock of who looked something up may be ahead of ours
 
 MERCHANT_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-MERCHANT_ORDER_ID = re.compile(r"[A-Za-z0-9=.\-_+@:&^%!$]{1,32}")  # Indodana's own rule for merchantOrderId
+# Indodana's own rule for merchantOrderId, but for those that clients take out of an address: `.` and `..`.
+MERCHANT_ORDER_ID = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9=.\-_+@:&^%!$]{1,32}")
 REFUND_ID = re.compile(r"[0-9a-f]{32}")
-# No space at its ends: HTTP takes those off a header, so the same key would name two refunds by API and by queue.
-IDEMPOTENCY_KEY = re.compile(rf"[\x21-\x7e](?:[\x20-\x7e]{{0,{MAX_IDEMPOTENCY_KEY - 2}}}[\x21-\x7e])?")
 # A caller's own; with what API Gateway makes its ids of, for those serve where a caller gives none.
 CORRELATION_ID = re.compile(r"[A-Za-z0-9\-_.:/+=]{1,128}")
+ENTITY_TAG = re.compile(r'"(0|[1-9][0-9]{0,17})"')
+CHECKED_AT = re.compile(
+    r"20[0-9]{2}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])T(?:[01][0-9]|2[0-3]):[0-5][0-9]"
+    r"(?::[0-5][0-9](?:\.[0-9]{1,9})?)?(?:Z|[+-](?:[01][0-9]|2[0-3]):?[0-5][0-9])"
+)
+# What a caller's own field name must look like to be said back, logged and recorded: people put names of people there.
+FIELD_NAME = re.compile(r"[a-z][A-Za-z0-9_]{0,39}")
+
 
 MERCHANT_ID_RULE = "must be 1 to 64 letters, digits, '_' or '-'"
-MERCHANT_ORDER_ID_RULE = "must be 1 to 32 characters: letters, digits and = . - _ + @ : & ^ % ! $"
+MERCHANT_ORDER_ID_RULE = (
+    "must be 1 to 32 characters: letters, digits and = . - _ + @ : & ^ % ! $, and not . or .. alone"
+)
 REFUND_ID_RULE = "must be a refundId as the API gave it: 32 lower-case hexadecimal digits"
 IDEMPOTENCY_KEY_RULE = (
-    f"must be 1 to {MAX_IDEMPOTENCY_KEY} printable ASCII characters with no space at either end, the same for every "
-    "try of one refund"
+    f"must be 1 to {keys.MAX_LENGTH} printable ASCII characters with no space at either end, the same for every try of "
+    "one refund"
 )
-KEY_LIST_RULE = "is a list: repeated headers are joined by commas; send one key, without a comma outside of quotes"
+KEY_LIST_RULE = (
+    "must be one key, and is a list: API Gateway joins repeated headers by comma. Send one key, once; a key that has a "
+    "comma itself goes into double quotes"
+)
 CORRELATION_ID_RULE = "must be 1 to 128 characters: letters, digits and - _ . : / + ="
 AMOUNT_RULE = f"must be a JSON number of rupiah over 0 and at most {MAX_AMOUNT}, with at most two decimals"
+THREE_DECIMALS_RULE = (
+    "must not be written with exactly three decimals: 25.000 may mean 25 or 25 thousand; write 25 or 25000"
+)
+ENTITY_TAG_RULE = 'must be one entity tag, the refund\'s ETag as it was read, as in "3"; no list, no W/ and no *'
+CHECKED_AT_RULE = "must be a time with its offset, as in 2026-11-23T09:15:00+07:00"
 
 REFUND_FIELDS = ("amount", "reason", "note", "requestedBy")
 MESSAGE_FIELDS = ("merchantId", "merchantOrderId", "idempotencyKey", *REFUND_FIELDS)
 RESOLUTION_FIELDS = ("outcome", "evidence")
+EVIDENCE_FIELDS = ("source", "reference", "checkedAt", "note")
+WITHDRAWAL_FIELDS = ("note",)
+EVIDENCE_RULE = f"must be an object of {', '.join(EVIDENCE_FIELDS[:-1])} and, if need be, note"
 RESOLUTION_OUTCOMES = (RefundStatus.SUCCEEDED, RefundStatus.FAILED)
 
 
@@ -129,16 +153,37 @@ def correlation_id_in(text: str | None) -> str | None:
     return text if text is not None and CORRELATION_ID.fullmatch(text) else None
 
 
-def resolution(body: Mapping[str, Any]) -> tuple[RefundStatus, str]:
+def resolution(body: Mapping[str, Any], now: datetime) -> Resolution:
     """An operator's outcome and its evidence. Raises InvalidRequest."""
     errors = _Errors()
     _no_unknown_fields(body, RESOLUTION_FIELDS, errors)
     outcome = body.get("outcome")
     if outcome not in RESOLUTION_OUTCOMES:
         errors.add("outcome", f"must be one of {', '.join(RESOLUTION_OUTCOMES)}")
-    evidence = _free_text(body, "evidence", MAX_EVIDENCE, errors)
+    evidence = _evidence(body.get("evidence"), errors)
+    # One that is too new for FAILED is the domain's to refuse: it knows from when on a look can tell.
+    latest = now + timedelta(seconds=CLOCK_SKEW_SECONDS)
+    if evidence and evidence.checked_at > latest and outcome == RefundStatus.SUCCEEDED:
+        errors.add("evidence.checkedAt", f"must not be in the future; it is {now:%Y-%m-%d %H:%M:%S} UTC now")
     errors.raise_any()
-    return RefundStatus(str(outcome)), evidence
+    assert evidence
+    return Resolution(RefundStatus(str(outcome)), evidence)
+
+
+def withdrawal(body: Mapping[str, Any]) -> str | None:
+    """The note of who withdraws a refund. Raises InvalidRequest."""
+    errors = _Errors()
+    _no_unknown_fields(body, WITHDRAWAL_FIELDS, errors)
+    note = _note(body, errors)
+    errors.raise_any()
+    return note
+
+
+def version_in(entity_tag: str) -> int:
+    """The refund's version that an If-Match header names. Raises InvalidRequest."""
+    if not (found := ENTITY_TAG.fullmatch(entity_tag)):
+        raise InvalidRequest(FieldError("If-Match", ENTITY_TAG_RULE))
+    return int(found[1])
 
 
 def open_status(text: str | None, allowed: tuple[RefundStatus, ...]) -> RefundStatus:
@@ -155,39 +200,97 @@ def page_limit(text: str | None) -> int:
     return int(text)
 
 
+def is_principal(value: object) -> bool:
+    """Whether it can stand for who did something, in a record and in a log line."""
+    return isinstance(value, str) and texts.flaw(value, MAX_PRINCIPAL, lines=False) is None
+
+
 def is_money(value: object) -> bool:
     """Whether it is an exact sum in rupiah that Indodana's decimal(16,2) can hold; a bool, a float, a text is none."""
-    return (
-        isinstance(value, Decimal)
-        and value.is_finite()
-        and 0 < value <= MAX_AMOUNT
-        and int(value.as_tuple().exponent) >= -2  # an int: the value is finite
-    )
+    return _money_or_flaw(value)[0] is not None
 
 
-def _refund(order: OrderKey, key: str, body: Mapping[str, Any], errors: _Errors) -> RefundRequest:
-    amount = body.get("amount")
-    if is_money(amount):
-        amount = Decimal(f"{amount:f}")  # 1e3 as 1000: people read it in answers and in the audit
-    elif "amount" in body:
-        errors.add("amount", f"{AMOUNT_RULE}; leave it out to refund all that remains")
+def _money_or_flaw(value: object) -> tuple[Decimal | None, str]:
+    """The sum in plain digits, in which people read it (1e3 is 1000, 25.10 is 25.1), or what is wrong with it.
+
+    By its digits: Decimal's own operations round to 28 of them, and write out as many zeros as an exponent asks for.
+    """
+    if not isinstance(value, Decimal) or not value.is_finite() or value <= 0:
+        return None, AMOUNT_RULE
+    _, digits, exponent = value.as_tuple()
+    assert isinstance(exponent, int)  # it is finite
+    if exponent == -3:
+        return None, THREE_DECIMALS_RULE
+    significant = "".join(map(str, digits)).rstrip("0")
+    exponent += len(digits) - len(significant)
+    if exponent < -2 or len(significant) + exponent > MAX_AMOUNT_DIGITS:
+        return None, AMOUNT_RULE
+    return Decimal(f"{significant}e{exponent}") if exponent < 0 else Decimal(significant + "0" * exponent), ""
+
+
+def _refund(order: OrderKey, key: Key, body: Mapping[str, Any], errors: _Errors) -> RefundRequest:
+    amount = None
+    if "amount" in body:
+        amount, flaw = _money_or_flaw(body["amount"])
+        if flaw:
+            errors.add("amount", f"{flaw}; leave it out to refund all that remains")
     reason = body.get("reason")
     if not isinstance(reason, str) or reason not in Reason.__members__:
         errors.add("reason", f"must be one of {', '.join(Reason)}")
         reason = Reason.OTHERS
-    note = _free_text(body, "note", MAX_NOTE, errors) if "note" in body else None
-    requested_by = _free_text(body, "requestedBy", MAX_REQUESTED_BY, errors, lines=False)
-    return RefundRequest(order, key, amount, Reason(reason), note, requested_by)
+    note = _note(body, errors)
+    requested_by = _free_text(body.get("requestedBy"), "requestedBy", MAX_REQUESTED_BY, errors, lines=False)
+    return RefundRequest(
+        order, key.key, amount, Reason(reason), note, requested_by, spelled_key=key.spelled, replay_only=key.replay_only
+    )
 
 
-def _idempotency_key(value: object, field: str, errors: _Errors) -> str:
+def _idempotency_key(value: object, field: str, errors: _Errors) -> Key:
     if value is None:
         errors.add(field, f"is missing; it {IDEMPOTENCY_KEY_RULE}")
-    elif not isinstance(value, str) or not IDEMPOTENCY_KEY.fullmatch(value):
+    elif not isinstance(value, str):
         errors.add(field, IDEMPOTENCY_KEY_RULE)
+    elif found := keys.read(value):
+        return found
     else:
-        return value
-    return ""
+        errors.add(field, KEY_LIST_RULE if keys.is_list(value) else IDEMPOTENCY_KEY_RULE)
+    return Key("")
+
+
+def _evidence(value: object, errors: _Errors) -> Evidence | None:
+    """None: something is wrong with it, which `errors` says then."""
+    if isinstance(value, str):
+        errors.add(
+            "evidence",
+            f"{EVIDENCE_RULE}; a text alone, as of earlier releases, is not taken, nor is a "
+            "decision without the header If-Match",
+        )
+        return None
+    if not isinstance(value, dict):
+        errors.add("evidence", EVIDENCE_RULE)
+        return None
+    _no_unknown_fields(value, EVIDENCE_FIELDS, errors, within="evidence.")
+    source = value.get("source")
+    if not isinstance(source, str) or source not in EvidenceSource.__members__:
+        errors.add("evidence.source", f"must be one of {', '.join(EvidenceSource)}")
+        source = None
+    reference = _free_text(value.get("reference"), "evidence.reference", MAX_REFERENCE, errors, lines=False)
+    checked_at = _time(value.get("checkedAt"))
+    if checked_at is None:
+        errors.add("evidence.checkedAt", CHECKED_AT_RULE)
+    note = _note(value, errors, within="evidence.")
+    if source is None or checked_at is None:
+        return None
+    return Evidence(EvidenceSource(source), reference, checked_at, note)
+
+
+def _time(value: object) -> datetime | None:
+    if not isinstance(value, str) or not CHECKED_AT.fullmatch(value):
+        return None
+    try:
+        return datetime.fromisoformat(value).astimezone(UTC)
+    except ValueError:  # 30 February
+        return None
 
 
 def _text(
@@ -200,36 +303,34 @@ def _text(
     return ""
 
 
-def _free_text(body: Mapping[str, Any], field: str, longest: int, errors: _Errors, *, lines: bool = True) -> str:
-    """A text of people's words: no control characters (but line breaks and tabs, where `lines`), no lone surrogates."""
-    value = body.get(field)
-    if (
-        isinstance(value, str)
-        and 1 <= len(value) <= longest
-        and value.strip()
-        and all(_may_be_written(character) or (lines and character in "\r\n\t") for character in value)
-    ):
-        return value
-    kind = "printable text" if lines else "printable text on one line"
-    errors.add(field, f"must be {kind} of 1 to {longest} characters")
+def _note(body: Mapping[str, Any], errors: _Errors, within: str = "") -> str | None:
+    """Null or empty, as forms send what nobody filled in, it is left out."""
+    note = body.get("note")
+    return None if note in (None, "") else _free_text(note, f"{within}note", MAX_NOTE, errors)
+
+
+def _free_text(value: object, field: str, longest: int, errors: _Errors, *, lines: bool = True) -> str:
+    """A text of people's words, in the form in which it is kept."""
+    if not isinstance(value, str) or not value:
+        errors.add(field, f"must be text of 1 to {longest} characters{'' if lines else ' on one line'}")
+    elif flaw := texts.flaw(value, longest, lines=lines):
+        errors.add(field, flaw)
+    else:
+        return texts.kept(value)
     return ""
 
 
-def _may_be_written(character: str) -> bool:
-    # Python holds these for not printable: spaces of other widths, and the joiners of scripts and of emoji.
-    return character.isprintable() or unicodedata.category(character) == "Zs" or character in "\u200c\u200d"
-
-
-def _no_unknown_fields(body: Mapping[str, Any], known: tuple[str, ...], errors: _Errors) -> None:
+def _no_unknown_fields(body: Mapping[str, Any], known: tuple[str, ...], errors: _Errors, within: str = "") -> None:
     unknown = [field for field in body if field not in known]
     for field in unknown[:MAX_UNKNOWN_SAID]:
-        errors.add(_printable(field), f"is not known here; the fields are {', '.join(known)}")
+        errors.add(_said(field, within), f"unknown field; allowed fields: {', '.join(known)}")
 
 
-def _printable(field: str) -> str:
-    """A caller's own field name, safe to say back: a lone surrogate could not be sent, SQS takes no control characters
-    in a dead letter's cause, a long name need not be said in full."""
-    return field[:64].encode("unicode_escape").decode()
+def _said(field: str, within: str = "") -> str:
+    """A caller's own field name, as far as it may be said back."""
+    if FIELD_NAME.fullmatch(field):
+        return within + field
+    return f"a field{' of ' + within[:-1] if within else ''} whose name has {len(field)} characters"
 
 
 def _number(text: str) -> Decimal:
@@ -244,5 +345,5 @@ def _object_without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(fields) != len(pairs):
         names = [name for name, _ in pairs]
         repeated = next(name for name in names if names.count(name) > 1)
-        raise InvalidRequest(FieldError(_printable(repeated), "stands more than once in the body"))
+        raise InvalidRequest(FieldError(_said(repeated), "stands more than once in the body"))
     return fields

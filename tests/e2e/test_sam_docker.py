@@ -169,12 +169,14 @@ def test_every_route_is_answered_for_an_order_id_that_must_be_encoded(stack: Sam
     assert states(stack, order, ["SUCCEEDED", "UNKNOWN"]) == ["SUCCEEDED", "UNKNOWN"]
     unknown = stack.refunds(order)["refunds"][1]
     assert unknown in stack.call("GET", "/v1/refunds?status=UNKNOWN").body["refunds"]
-    resolution = {"outcome": "SUCCEEDED", "evidence": "in the settlement file"}
-    resolved = stack.call("POST", f"{path(order)}/refunds/{unknown['refundId']}/resolution", resolution)
+    resolved = stack.resolve(unknown, "SUCCEEDED")
     assert (resolved.status, resolved.body["status"]) == (200, "SUCCEEDED")
 
     assert stack.audit(order)[-1]["action"] == "REFUND_RESOLVED"
     assert stack.simulator.moved("m1", order) == 35_000
+    waiting = stack.refund(order, 1000, later=True).body
+    target = f"{path(order)}/refunds/{waiting['refundId']}/withdrawal"
+    assert stack.call("POST", target, headers={"If-Match": f'"{waiting["version"]}"'}).status in (200, 409, 412)
     assert stack.functions.routes | {HEALTH} == {route.key for route in MODEL.routes}
     assert sam.runs_what_was_built(stack.functions.service.output)
 
@@ -261,9 +263,9 @@ def test_start_api_brings_a_route_to_its_function_which_answers_nobody_unvouched
     if route.key == HEALTH:
         assert (status, text) == (204, "")
         return
-    assert (status, media_type, json.loads(text)["code"]) == (500, "application/problem+json", "INTERNAL_ERROR")
+    assert (status, media_type, json.loads(text)["code"]) == (403, "application/problem+json", "FORBIDDEN")
     assert route.key in logged(start_api.output[heard:], "route")
-    assert stack.operations[before:] == []
+    assert [target.rpartition(".")[2] for target in stack.operations[before:]] == ["PutItem"]  # that it was refused
 
 
 def ask(start_api: Service, stack: SamStack, route: Route) -> tuple[int, str | None, str]:

@@ -296,7 +296,6 @@ def test_what_was_submitted_and_could_not_be_written_is_not_called_undone(
     answer = world.refund(order, 60_000, key="k")
 
     assert (answer.status, answer.body["code"]) == (503, "LEDGER_UNAVAILABLE")
-    assert "was submitted" in answer.body["detail"]
     assert "same Idempotency-Key" in answer.body["detail"]
     assert "came to SUCCEEDED" in logs.getvalue()
     assert world.moved(order) == 60_000
@@ -412,7 +411,6 @@ def test_what_surely_never_happened_is_queued_and_done_later(world: World, fault
     assert world.moved(order) == 60_000
 
 
-@pytest.mark.parametrize("fault", AMBIGUOUS_DONE + AMBIGUOUS_NOT_DONE)
 def test_a_conflict_at_a_first_attempt_is_unknown_unless_its_kind_is_known_to_have_done_nothing(world: World) -> None:
     order = world.order(100_000)
     world.simulator.fault("conflict", path="order_cancellation", merchant_order_id=order)
@@ -425,6 +423,7 @@ def test_a_conflict_at_a_first_attempt_is_unknown_unless_its_kind_is_known_to_ha
     assert world.sums(order) == (0, 1000, 99_000)
 
 
+@pytest.mark.parametrize("fault", AMBIGUOUS_DONE + AMBIGUOUS_NOT_DONE)
 def test_what_nobody_knows_is_unknown_and_keeps_its_reservation(world: World, fault: str) -> None:
     order = world.order(100_000)
     world.simulator.fault(fault, path="order_cancellation", merchant_order_id=order, times=1)
@@ -695,6 +694,7 @@ def test_another_merchant_finds_nothing(world: World) -> None:
     order = world.order()
     world.simulator.fault("error_before", path="order_cancellation", merchant_order_id=order)
     refund_id = world.refund(order, 1000, key="k").body["refundId"]
+    world.reassemble()  # another process, for one that saw an outcome become unknown waits
 
     assert world.status(order, merchant="m2").status == 404
     assert world.refund(order, 1000, key="k", merchant="m2").status == 404

@@ -1,21 +1,21 @@
-"""Indodana, as far as its documentation goes, with exact books: what stands behind the client's session."""
+"""Indodana, as far as its documentation goes, with exact books, in the place of the client's transport."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
+from http.client import HTTPMessage
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import requests
-from urllib3.connection import HTTPConnection
-from urllib3.exceptions import ProtocolError
 
-from indodana.transport import NotConnected
+from indodana import ConnectionFailed, ConnectionLost, SendingTooLate
+from indodana.transport import Answer
 from tests.simulation.engine import Call, Fault, current_fiber
 
 LEGAL_NAME = "Siti Rahmawati binti Ahmad"  # must be found in no log, record or message
@@ -25,22 +25,8 @@ USER_ID = "indodana-user-8231"
 LATE_SECONDS = (590.0, 20.0)
 
 
-@dataclass
-class Response:
-    """What the client needs of requests' response."""
-
-    status_code: int
-    body: str
-    headers: dict[str, str] = field(default_factory=dict)
-
-    def iter_content(self, _: int) -> Iterator[bytes]:
-        yield self.body.encode()
-
-    def __enter__(self) -> Response:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
+# Makes a call one that is written at the moment at which it takes effect.
+type _Sent = Callable[[Callable[[], Answer]], Callable[[], Answer]]
 
 
 @dataclass(frozen=True)
@@ -109,82 +95,84 @@ class Indodana:
     def carry_out(self, late: Late) -> None:
         self._cancel(late.authorization, late.wanted)
 
-    # ---- as a requests session
+    # ---- as the client's transport
 
-    def send(self, request: requests.PreparedRequest, **_: Any) -> Response:
-        parts = urlsplit(request.url or "")
+    def get(self, request: requests.PreparedRequest, **_: Any) -> Answer:
         authorization = request.headers["Authorization"]
-        if request.method == "GET":
-            order_id = parse_qs(parts.query)["merchantOrderId"][0]
-            call = Call(
-                "check_status",
-                f"order {order_id}",
-                lambda: self._check_status(authorization, order_id),
-                [
-                    *self._not_done(),
-                    Fault("answer lost", lambda: _lost()),
-                    Fault("HTTP 500", lambda: _error(500, "ServerError", "try again"), twin=True),
-                ],
-            )
-        else:
-            wanted = json.loads(request.body or b"", parse_float=Decimal, parse_int=Decimal)
-            call = Call(
-                "cancel",
-                f"refund {wanted['refundId'][:6]} of {wanted['cancellationAmount']}",
-                lambda: self._cancel(authorization, wanted),
-                [
-                    *self._not_done(),
-                    Fault("HTTP 422", lambda: _error(422, "ValidationError", {"legalName": LEGAL_NAME})),
-                    # Where repeats are recognised a 409 says that, and nothing else: it is what `resubmit` relies on.
-                    *([] if self.recognises_repeats else [Fault("HTTP 409", _conflict, leaves_doubt=True, twin=True)]),
-                    Fault("lost before it was done", lambda: _lost(), leaves_doubt=True),
-                    Fault(
-                        "done, and the answer lost",
-                        lambda: _after(self._cancel(authorization, wanted), _lost),
-                        leaves_doubt=True,
-                    ),
-                    Fault(
-                        "done, and HTTP 500",
-                        lambda: _after(
-                            self._cancel(authorization, wanted), lambda: Response(502, "<html>Bad Gateway</html>")
-                        ),
-                        leaves_doubt=True,
-                        twin=True,
-                    ),
-                    Fault(
-                        "HTTP 500, and not done",
-                        lambda: Response(500, "<html>Error</html>"),
-                        leaves_doubt=True,
-                        twin=True,
-                    ),
-                    Fault(
-                        "HTTP 200 with an error, and not done",
-                        lambda: _error(200, "ServerError", "not now"),
-                        leaves_doubt=True,
-                        twin=True,
-                    ),
-                    *self._out_of_time(authorization, wanted),
-                ],
-                refund_id=wanted["refundId"],
-            )
-        answer: Response = current_fiber().make(call)
+        order_id = parse_qs(urlsplit(request.url or "").query)["merchantOrderId"][0]
+        call = Call(
+            "check_status",
+            f"order {order_id}",
+            lambda: self._check_status(authorization, order_id),
+            [
+                *self._not_done(),
+                Fault("answer lost", _lost),
+                Fault("HTTP 500", lambda: _error(500, "ServerError", "try again"), twin=True),
+            ],
+        )
+        answer: Answer = current_fiber().make(call)
+        return answer
+
+    def post(self, request: requests.PreparedRequest, *, may_send: Callable[[], bool], **_: Any) -> Answer:
+        authorization = request.headers["Authorization"]
+        wanted = json.loads(request.body or b"", parse_float=Decimal, parse_int=Decimal)
+
+        def sent(happens: Callable[[], Answer]) -> Callable[[], Answer]:
+            """It is written at the moment at which it takes effect, if it may be."""
+
+            def happen() -> Answer:
+                if not may_send():
+                    raise SendingTooLate("it was too late to send it")
+                return happens()
+
+            return happen
+
+        def done() -> Answer:
+            return self._cancel(authorization, wanted)
+
+        faults = [
+            *self._not_done(sent),
+            Fault("HTTP 422", sent(lambda: _error(422, "ValidationError", {"legalName": LEGAL_NAME}))),
+            # Where repeats are recognised a 409 says that, and nothing else: it is what `resubmit` relies on.
+            *([] if self.recognises_repeats else [Fault("HTTP 409", sent(_conflict), leaves_doubt=True, twin=True)]),
+            Fault("lost before it was done", sent(_lost), leaves_doubt=True),
+            Fault("done, and the answer lost", sent(lambda: _after(done(), _lost)), leaves_doubt=True),
+            Fault(
+                "done, and HTTP 500",
+                sent(lambda: _after(done(), lambda: _answer(502, "<html>Bad Gateway</html>"))),
+                leaves_doubt=True,
+                twin=True,
+            ),
+            Fault(
+                "HTTP 500, and not done", sent(lambda: _answer(500, "<html>Error</html>")), leaves_doubt=True, twin=True
+            ),
+            Fault(
+                "HTTP 200 with an error, and not done",
+                sent(lambda: _error(200, "ServerError", "not now")),
+                leaves_doubt=True,
+                twin=True,
+            ),
+            *self._out_of_time(authorization, wanted, sent),
+        ]
+        detail = f"refund {wanted['refundId'][:6]} of {wanted['cancellationAmount']}"
+        answer: Answer = current_fiber().make(Call("cancel", detail, sent(done), faults, refund_id=wanted["refundId"]))
         return answer
 
     def close(self) -> None:
         pass
 
-    def _out_of_time(self, authorization: str, wanted: dict[str, Any]) -> list[Fault]:
+    def _out_of_time(self, authorization: str, wanted: dict[str, Any], sent: _Sent) -> list[Fault]:
         faults: list[Fault] = []
         if self.arrives_late:
 
-            def late(seconds: float) -> Response:
+            def late(seconds: float) -> Answer:
                 self.late.append(Late(self.now() + seconds, authorization, wanted))
                 return _lost()
 
             faults += [
                 Fault(
                     f"given up, and done {seconds:g} s later",
-                    lambda seconds=seconds: late(seconds),
+                    sent(lambda seconds=seconds: late(seconds)),
                     leaves_doubt=True,
                     twin=seconds != LATE_SECONDS[0],
                 )
@@ -192,26 +180,26 @@ class Indodana:
             ]
         if freeze := self.freeze:
 
-            def frozen_before() -> Response:
+            def frozen_before() -> Answer:
                 freeze()
-                return self._cancel(authorization, wanted)
+                return sent(lambda: self._cancel(authorization, wanted))()
 
-            def frozen_after() -> Response:
+            def frozen_after() -> Answer:
                 answer = self._cancel(authorization, wanted)
                 freeze()
                 return answer
 
             faults += [
                 Fault("the process freezes before it writes", frozen_before, leaves_doubt=True, takes_time=True),
-                Fault("done, and the process freezes", frozen_after, leaves_doubt=True, takes_time=True),
+                Fault("done, and the process freezes", sent(frozen_after), leaves_doubt=True, takes_time=True),
             ]
         return faults
 
-    def _not_done(self) -> list[Fault]:
+    def _not_done(self, sent: _Sent = lambda happens: happens) -> list[Fault]:
         return [
             Fault("no connection", _no_connection),
-            Fault("HTTP 429", lambda: Response(429, "slow down", {"Retry-After": "3"}), twin=True),
-            Fault("HTTP 401", lambda: _error(401, "FailedAuthError", "who are you?")),
+            Fault("HTTP 429", sent(lambda: _answer(429, "slow down", {"Retry-After": "3"})), twin=True),
+            Fault("HTTP 401", sent(lambda: _error(401, "FailedAuthError", "who are you?"))),
         ]
 
     def _merchant(self, authorization: str) -> str | None:
@@ -222,20 +210,20 @@ class Indodana:
                 return merchant_id
         return None
 
-    def _check_status(self, authorization: str, order_id: str) -> Response:
+    def _check_status(self, authorization: str, order_id: str) -> Answer:
         merchant_id = self._merchant(authorization)
         if merchant_id is None:
             return _error(401, "FailedAuthError", "unknown key")
         if (merchant_id, order_id) not in self.orders:
             return _error(404, "NotFoundError", "no such order")
         amount, status = self.orders[merchant_id, order_id]
-        return Response(
+        return _answer(
             200,
             f'{{"status": "OK", "transactionStatus": "{status}", "merchantOrderId": "{order_id}", "amount": {amount}, '
             f'"legalName": "{LEGAL_NAME}", "indodanaUserId": "{USER_ID}"}}',
         )
 
-    def _cancel(self, authorization: str, wanted: dict[str, Any]) -> Response:
+    def _cancel(self, authorization: str, wanted: dict[str, Any]) -> Answer:
         merchant_id = self._merchant(authorization)
         if merchant_id is None:
             return _error(401, "FailedAuthError", "unknown key")
@@ -248,24 +236,38 @@ class Indodana:
         movement = Movement(merchant_id, order_id, wanted["refundId"], amount)
         self.movements.append(movement)
         self.on_movement(movement)
-        return Response(200, f'{{"status": "OK", "merchantOrderId": "{order_id}", "legalName": "{LEGAL_NAME}"}}')
+        return _answer(200, f'{{"status": "OK", "merchantOrderId": "{order_id}", "legalName": "{LEGAL_NAME}"}}')
 
 
-def _after(_: Response, then: Callable[[], Response]) -> Response:
+def _after(_: Answer, then: Callable[[], Answer]) -> Answer:
     return then()
 
 
-def _lost() -> Response:
-    raise requests.ConnectionError(ProtocolError("Connection aborted.", ConnectionResetError(104, "reset by peer")))
+class Shown(Answer):
+    """The scheduler tells by its text whether two calls came to the same."""
+
+    def __repr__(self) -> str:
+        return f"{self.http_status} {self.headers.items()} {self.body!r} {self.broken!r}"
 
 
-def _no_connection() -> Response:
-    raise NotConnected(HTTPConnection("indodana.test"), ConnectionRefusedError(111, "Connection refused"))
+def _answer(status: int, body: str, headers: Mapping[str, str] | None = None) -> Answer:
+    fields = HTTPMessage()
+    for name, value in (headers or {}).items():
+        fields[name] = value
+    return Shown(status, fields, body.encode())
 
 
-def _conflict() -> Response:
+def _lost() -> Answer:
+    return Shown(None, HTTPMessage(), b"", ConnectionLost("the connection broke"))
+
+
+def _no_connection() -> Answer:
+    raise ConnectionFailed("no connection to Indodana: refused")
+
+
+def _conflict() -> Answer:
     return _error(409, "ConflictError", "conflict")
 
 
-def _error(status: int, kind: str, message: object) -> Response:
-    return Response(status, json.dumps({"status": "ERROR", "error": {"kind": kind, "message": message}}))
+def _error(status: int, kind: str, message: object) -> Answer:
+    return _answer(status, json.dumps({"status": "ERROR", "error": {"kind": kind, "message": message}}))

@@ -104,14 +104,14 @@ MUTANTS = (
         "What Indodana says was paid is read in another unit, a hundred times as much.",
         NOT_MORE_THAN_PAID,
         "more_than_was_paid",
-        Edit("RefundProtocol._ask_status", "Order.unopened(status.amount)", "Order.unopened(status.amount * 100)"),
+        Edit("_opened", "Order.unopened(status.amount)", "Order.unopened(status.amount * 100)"),
     ),
     _mutant(
         "any-status-is-paid",
         "Only what is known to be fraud is not refunded, instead of only what is PAID being refunded.",
         NOT_MORE_THAN_PAID,
         "an_order_that_is_not_paid",
-        Edit("RefundProtocol._ask_status", 'state != "PAID"', 'state == "REJECTED"'),
+        Edit("_opened", 'state != "PAID"', 'state == "REJECTED"'),
     ),
     _mutant(
         "all-that-remains-not-exact",
@@ -158,17 +158,13 @@ MUTANTS = (
         "one_refund_by_api",
         Edit(
             "RefundProtocol.attempt",
-            "verdict = self._submit(...)",
-            "settled = self._settle(reserved, Verdict(RefundStatus.SUCCEEDED), origin, seconds_left)",
-        ),
-        Edit(
-            "RefundProtocol.attempt",
-            "return self._settle(...)",
+            "verdict, result = self._submit(...)",
             """
-            self._submit(reserved, seconds_left)
-            return settled
+            settled = self._settle(refund, Verdict(RefundStatus.SUCCEEDED), origin, seconds_left)
+            ORIGINAL
             """,
         ),
+        Edit("RefundProtocol.attempt", "return self._settle(refund, verdict, ...)", "return settled"),
     ),
     _mutant(
         "written-after-the-call",
@@ -178,7 +174,7 @@ MUTANTS = (
         Edit("RefundProtocol._reserve", "self._write(...)", "self._reserved = lambda: ORIGINAL"),
         Edit(
             "RefundProtocol.attempt",
-            "verdict = self._submit(...)",
+            "verdict, result = self._submit(...)",
             """
             ORIGINAL
             self._reserved()
@@ -190,7 +186,11 @@ MUTANTS = (
         "A partial refund is sent with the whole transaction's amount.",
         AS_ASKED,
         "one_refund_by_api",
-        Edit("cancellation", "amount=refund.amount", "amount=refund.transaction_amount or refund.amount"),
+        Edit(
+            "RefundProtocol._reserve",
+            "cancellation(after)",
+            "cancellation(replace(after, reserved_amount=after.transaction_amount or amount))",
+        ),
     ),
     _mutant(
         "submission-retried",
@@ -213,7 +213,7 @@ MUTANTS = (
         "A process that was frozen sends its refund although its lease has run out.",
         INTENT_FIRST,
         "a_process_that_froze_before_it_sent",
-        Edit("RefundProtocol._submit", "min(seconds_left(), lease_left) < SUBMIT_SECONDS", "seconds_left() < 0"),
+        Edit("RefundProtocol._submit", "min(seconds_left(), lease_left)", "seconds_left() + SUBMIT_SECONDS"),
     ),
     # ---- what the call did
     _mutant(
@@ -263,7 +263,8 @@ MUTANTS = (
         "A 200 is success, whatever its body says.",
         SUCCEEDED_HAS_MOVED,
         "one_refund_by_api",
-        Edit("_accepted", 'document.get("status") != "OK"', 'document.get("status") is None'),
+        Edit("Reading._ok", 'not self._is_own_document("OK")', "False"),
+        Edit("Reading.cancellation", "self._contradicted(self._ok())", "self._ok() and None"),
     ),
     _mutant(
         "first-conflict-is-success",
@@ -291,7 +292,7 @@ MUTANTS = (
             "set(RefundStatus)",
         ),
         Edit(
-            "RefundProtocol.may_be_submitted",
+            "RefundProtocol.waits_for_an_attempt",
             "refund.status is RefundStatus.QUEUED",
             "refund.status in (RefundStatus.QUEUED, RefundStatus.SUBMITTING)",
         ),
@@ -346,7 +347,7 @@ MUTANTS = (
         NEVER_AGAIN,
         "one_message",
         Edit(
-            "RefundProtocol.may_be_submitted",
+            "RefundProtocol.waits_for_an_attempt",
             "self._ambiguous_refunds is AmbiguousRefunds.RESUBMIT and ...",
             "True",
         ),
@@ -358,9 +359,12 @@ MUTANTS = (
         FAILED_HAS_NOT,
         "an_operator_who_looked_too_early",
         Edit(
-            "RefundWorkflow.resolve",
-            "raise NotResolvable(self._protocol.expire_lease(before, origin))",
+            "Decisions._decide",
             "before = self._protocol.expire_lease(before, origin)",
+            """
+            ORIGINAL
+            version = before.version
+            """,
         ),
     ),
     _mutant(
@@ -369,9 +373,9 @@ MUTANTS = (
         FAILED_HAS_NOT,
         "a_refund_under_way_and_an_operator",
         Edit(
-            "RefundWorkflow.resolve",
-            "before.status is RefundStatus.QUEUED",
-            "before.status in (RefundStatus.QUEUED, RefundStatus.SUBMITTING)",
+            "Decisions.withdraw",
+            "refund.status is not RefundStatus.QUEUED",
+            "refund.status not in (RefundStatus.QUEUED, RefundStatus.SUBMITTING)",
         ),
     ),
     # ---- writing
@@ -488,9 +492,9 @@ MUTANTS = (
         LEGAL,
         "two_merchants_with_one_order_id",
         Edit(
-            "RefundRequest.refund_id",
-            "[self.order.merchant_id, self.order.merchant_order_id, self.idempotency_key]",
-            "[self.order.merchant_order_id, self.idempotency_key]",
+            "_refund_id",
+            "[order.merchant_id, order.merchant_order_id, key]",
+            "[order.merchant_order_id, key]",
         ),
     ),
     _mutant(
@@ -499,9 +503,9 @@ MUTANTS = (
         LEGAL,
         "two_orders_with_one_key",
         Edit(
-            "RefundRequest.refund_id",
-            "[self.order.merchant_id, self.order.merchant_order_id, self.idempotency_key]",
-            "[self.order.merchant_id, self.idempotency_key]",
+            "_refund_id",
+            "[order.merchant_id, order.merchant_order_id, key]",
+            "[order.merchant_id, key]",
         ),
     ),
     _mutant(
@@ -516,7 +520,7 @@ MUTANTS = (
         "A key that is used again with another payload answers with the first one's refund.",
         TOLD_OF_ITS_OWN,
         "one_key_for_two_payloads",
-        Edit("RefundWorkflow._checked", "existing.request != request", "existing.refund_id != request.refund_id"),
+        Edit("RefundWorkflow._checked", "existing.request.asks_the_same_as(request)", "True"),
     ),
     _mutant(
         "payload-not-compared-after-a-race",
@@ -538,14 +542,14 @@ MUTANTS = (
         "What Indodana said of a success is kept as it came.",
         NOT_KEPT,
         "one_refund_by_api",
-        Edit("accepted_said", "redact(accepted.body)", "accepted.body"),
+        Edit("Reading._evidence", "evidence.of(...)", 'AnswerEvidence(self._answer.body.decode(), "0")'),
     ),
     _mutant(
         "refusal-not-redacted",
         "What Indodana said of a refusal is kept with the refund as it came.",
         NOT_KEPT,
         "one_refund_by_api",
-        Edit("_short", "redact(text)", "text"),
+        Edit("Reading._message", "evidence.words(...)", "str(said)"),
     ),
     # ---- the queue and the schedule
     _mutant(
@@ -571,7 +575,7 @@ MUTANTS = (
         COMES_TO_AN_END,
         "one_refund_by_api",
         Edit("Worker._is_done", "self._leave_to_later(message, refund)", "True"),
-        Edit("Reconciler._enqueue", "self._queue.send(refund)", "True"),
+        Edit("Reconciler._enqueue", "self._queue.send(noted)", "True"),
     ),
     _mutant(
         "stale-refund-not-enqueued",
@@ -579,8 +583,8 @@ MUTANTS = (
         COMES_TO_AN_END,
         "one_refund_later",
         Edit(
-            "Reconciler._is_stale",
-            "self._protocol.may_be_submitted(refund)",
+            "Reconciler._is_overdue",
+            "self._protocol.waits_for_an_attempt(refund)",
             "refund.status is not RefundStatus.QUEUED and ORIGINAL",
         ),
     ),

@@ -656,7 +656,7 @@ class SimulatedWorld:
             SETTINGS.indodana_url + SETTINGS.indodana_base_path,
             store,
             clock=lambda: clock().timestamp(),
-            session=self.indodana,  # type: ignore[arg-type]
+            transport=self.indodana,  # type: ignore[arg-type]
         )
         gateway = Gateway(
             Settings(**{**vars(SETTINGS), "ambiguous_refunds": self.ambiguous_refunds}),

@@ -1,3 +1,4 @@
+import inspect
 import json
 import logging
 import threading
@@ -82,6 +83,20 @@ def test_credentials_are_cached_for_the_ttl_and_no_longer() -> None:
     assert store.get("m1") == OLD
     clock.now += 1
     assert store.get("m1") == NEW
+
+
+def test_a_clock_that_went_back_says_nothing_about_a_secrets_age() -> None:
+    secrets_manager, clock = SecretsManager(), Clock()
+    store = store_on(secrets_manager, clock, ttl_seconds=300)
+    store.get("m1")
+    secrets_manager.holds(NEW)
+    clock.now -= 0.1
+    assert store.get("m1") == NEW
+
+
+def test_a_store_goes_by_the_wall_clock_unless_told_otherwise() -> None:
+    """A monotonic clock may stand still while the function is frozen, and a rotated key would live on."""
+    assert inspect.signature(CredentialStore).parameters["clock"].default is time.time
 
 
 def test_merchants_do_not_share_credentials() -> None:
@@ -171,6 +186,11 @@ def test_a_failure_with_nothing_cached_says_so_and_is_asked_again_next_time() ->
         '{"apiKey": "k", "secretKey": ["s3cret-value"]}',
         '{"apiKey": "s3cret-value\\r\\nX-Injected: 1", "secretKey": "s"}',
         '{"apiKey": "s3cret-value é", "secretKey": "s"}',
+        '{"apiKey": "k", "secretKey": "s3cret-value "}',
+        '{"apiKey": "k", "secretKey": " s3cret-value"}',
+        '{"apiKey": "k", "secretKey": "s3cret-value\\n"}',
+        '{"apiKey": "k", "secretKey": "s3cret\u00a0s3cret-value"}',
+        '{"apiKey": "k", "secretKey": "s3cret-value\\u200b"}',
         "[" * 100_000,
     ],
 )

@@ -119,11 +119,28 @@ def test_a_taken_port_is_one_clear_line_and_leaves_the_other_stacks_file(tmp_pat
         ({"UPSTREAM_URL": "indodana.test"}, "UPSTREAM_URL"),
         ({"UPSTREAM_URL": "https://indodana.test/path"}, "UPSTREAM_URL"),
         ({"AWS_ENDPOINT_URL": "nowhere"}, "AWS_ENDPOINT_URL"),
+        ({"PARAMETERS": "ResolutionHoldSeconds"}, "PARAMETERS holds 'ResolutionHoldSeconds', which is not Name=value"),
+        ({"PARAMETERS": "SecretPrefix='x/"}, "PARAMETERS is"),
     ],
 )
 def test_a_setting_that_makes_no_sense_is_named(environment: dict[str, str], said: str) -> None:
     with pytest.raises(DevstackError, match=said):
         Settings.of_environment(environment)
+
+
+def test_parameters_of_the_template_are_given_as_sam_takes_them() -> None:
+    settings = Settings.of_environment({"PARAMETERS": "ResolutionHoldSeconds=0 MerchantIds='m1,m2' SecretPrefix=x=y/"})
+    assert settings.parameters == {"ResolutionHoldSeconds": "0", "MerchantIds": "m1,m2", "SecretPrefix": "x=y/"}
+
+
+@pytest.mark.parametrize("parameters", ["ResolutionHoldSeconds=-1", "Typo=1"])
+def test_a_parameter_that_makes_no_sense_is_one_clear_line(tmp_path: Path, parameters: str) -> None:
+    running = Running(tmp_path, PARAMETERS=parameters)
+    _, errors = running.process.communicate(timeout=20)
+
+    [line] = errors.splitlines()
+    assert (running.process.returncode, parameters.split("=")[0] in line) == (1, True)
+    assert line.startswith("The stack cannot start: ")
 
 
 def test_the_settings_have_the_documented_defaults() -> None:

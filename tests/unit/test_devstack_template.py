@@ -249,6 +249,42 @@ def test_samconfig_gives_the_local_environment_in_both_of_sams_forms(tmp_path: P
     assert load_samconfig(tmp_path / "none.toml").parameters == {}
 
 
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [
+        ({"Typo": "1"}, "PARAMETERS gives Typo, which template.yaml does not declare"),
+        ({"IndodanaUrl": "http://127.0.0.1:1"}, "PARAMETERS gives IndodanaUrl, which the local stack itself sets"),
+        ({"ResolutionHoldSeconds": "90000"}, "ResolutionHoldSeconds is '90000', out of its range .must be 0 to 86400"),
+        ({"ResolutionHoldSeconds": "soon"}, "ResolutionHoldSeconds is 'soon', not a number"),
+        ({"MerchantIds": "m 1"}, "MerchantIds is 'm 1', which does not match"),
+        ({"MerchantIds": ",".join(["m1"] * 1000)}, "too short or too long"),
+        ({"AmbiguousRefunds": "guess"}, "not one of review, resubmit"),
+        ({"MerchantIds": ""}, "MerchantIds must name every merchant"),
+        ({"CreateUserPool": "yes"}, "must be empty with CreateUserPool"),
+    ],
+)
+def test_a_parameter_that_the_template_would_refuse_is_refused(parameters: dict[str, str], said: str) -> None:
+    with pytest.raises(TemplateError, match=said):
+        Template.load_local(issuer="http://127.0.0.1:8080", parameters=parameters).model()
+
+
+def test_the_local_stack_takes_other_parameters_of_the_template() -> None:
+    given = {
+        "ResolutionHoldSeconds": "0",
+        "MerchantId": "m2",
+        "MerchantIds": "m2,m3",
+        "ConflictKindsDone": "DuplicateError",
+    }
+    environment = Template.load_local(parameters=given).model().environment()
+    assert {
+        "RESOLUTION_HOLD_SECONDS": "0",
+        "MERCHANT_ID": "m2",
+        "MERCHANT_IDS": "m2,m3",
+        "CONFLICT_KINDS_DONE": "DuplicateError",
+        "MERCHANT_CLAIM": "merchant_id",
+    }.items() <= environment.items()
+
+
 def test_the_projects_own_template_is_understood() -> None:
     model = Template.load_local(
         issuer="http://127.0.0.1:8080", upstream_url="http://127.0.0.1:9", endpoint_url="http://127.0.0.1:5000"

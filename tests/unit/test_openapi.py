@@ -8,14 +8,17 @@ from collections.abc import Iterator
 from copy import deepcopy
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import cache
 from http import HTTPStatus
 from pathlib import Path
+from re import _parser  # type: ignore[attr-defined]
 from typing import Any
 
 import pytest
 import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 import indodana
@@ -23,14 +26,15 @@ from devstack import pages
 from devstack.pages import operations
 from devstack.template import Route, Template
 from http_api import problems
-from http_api.requests import CORRELATION_HEADER, Forbidden
-from http_api.responses import Response, json_response, location, refund_view, refunds_view
-from refunds import audit, validation
+from http_api.requests import CORRELATION_HEADER, Forbidden, PreconditionRequired
+from http_api.responses import Response, json_response, location, refund_response, refund_view, refunds_view
+from refunds import audit, texts, validation
 from refunds.dynamodb import from_item
 from refunds.errors import InvalidRequest
 from refunds.ledger import OrderRefunds
 from refunds.model import (
     OPEN_STATUSES,
+    EvidenceSource,
     Failure,
     FailureCode,
     Order,
@@ -41,9 +45,10 @@ from refunds.model import (
     RefundRequest,
     RefundStatus,
     first_record,
+    iso,
 )
 from refunds.upstream import UpstreamSaid
-from tests.openapi import DOCUMENT, complaints, inlined, schema
+from tests.openapi import DOCUMENT, closed, complaints, inlined, schema
 from tests.unit.test_problems import DOMAIN, FAILURES, UPSTREAM
 
 ROOT = Path(__file__).parents[2]
@@ -153,7 +158,7 @@ def test_its_operations_are_the_templates_routes() -> None:
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.key)
 def test_an_operation_wants_the_scopes_of_its_route(route: Route) -> None:
-    wanted = [{"jwt": list(route.scopes)}] if route.authorizer else []
+    wanted = [{"jwt": [scope]} for scope in route.scopes] if route.authorizer else []
     operation = OPERATIONS[route.key]
 
     assert operation["security"] == wanted
@@ -189,21 +194,30 @@ def test_the_patterns_are_the_codes() -> None:
     patterns = {
         "MerchantOrderId": validation.MERCHANT_ORDER_ID,
         "RefundId": validation.REFUND_ID,
-        "IdempotencyKey": validation.IDEMPOTENCY_KEY,
         "CorrelationId": validation.CORRELATION_ID,
+        "EntityTag": validation.ENTITY_TAG,
     }
     assert {name: schema(name)["pattern"] for name in patterns} == {
         name: f"^{pattern.pattern}$" for name, pattern in patterns.items()
     }
+    refund = schema("RefundRequest")["properties"]
+    visible = f"(?=[{texts.INVISIBLE}]*[^{texts.INVISIBLE}])"
+    assert refund["note"]["pattern"] == rf"^(?:{visible}[{texts.ALLOWED}]+)?(?!\n)$"
+    assert refund["requestedBy"]["pattern"] == rf"^{visible}[{texts.ALLOWED_ON_ONE_LINE}]+(?!\n)$"
+    evidence = schema("Evidence")["properties"]
+    assert evidence["reference"]["pattern"] == refund["requestedBy"]["pattern"]
+    assert evidence["checkedAt"]["pattern"] == f"^{validation.CHECKED_AT.pattern}$"
+    assert evidence["note"] | {"description": ""} == refund["note"] | {"description": ""}
+    assert schema("Withdrawal")["properties"]["note"] | {"description": ""} == refund["note"] | {"description": ""}
 
 
 def test_the_limits_are_the_codes() -> None:
-    body, resolution = schema("RefundRequest"), schema("Resolution")
+    body = schema("RefundRequest")
     limit = DOCUMENT["components"]["parameters"]["Limit"]["schema"]
     assert schema("RequestAmount")["maximum"] == validation.MAX_AMOUNT
     assert body["properties"]["note"]["maxLength"] == validation.MAX_NOTE
     assert body["properties"]["requestedBy"]["maxLength"] == validation.MAX_REQUESTED_BY
-    assert resolution["properties"]["evidence"]["maxLength"] == validation.MAX_EVIDENCE
+    assert schema("Evidence")["properties"]["reference"]["maxLength"] == validation.MAX_REFERENCE
     assert (limit["minimum"], limit["maximum"], limit["default"]) == (1, validation.MAX_PAGE, validation.DEFAULT_PAGE)
     assert {schema(name)["properties"][items]["maxItems"] for name, items in PAGES} == {validation.MAX_PAGE}
     for operation in OPERATIONS.values():
@@ -211,12 +225,14 @@ def test_the_limits_are_the_codes() -> None:
             assert f"{validation.MAX_BODY_BYTES // 1024} KiB" in operation["requestBody"]["description"]
 
 
-PAGES = [("RefundPage", "refunds"), ("AuditPage", "records")]
+PAGES = [("RefundPage", "refunds"), ("OrderRefunds", "refunds"), ("AuditPage", "records")]
 
 
 def test_the_fields_are_the_codes() -> None:
     assert tuple(schema("RefundRequest")["properties"]) == validation.REFUND_FIELDS
     assert tuple(schema("Resolution")["properties"]) == validation.RESOLUTION_FIELDS
+    assert tuple(schema("Evidence")["properties"]) == validation.EVIDENCE_FIELDS
+    assert tuple(schema("Withdrawal")["properties"]) == validation.WITHDRAWAL_FIELDS
 
 
 def test_the_enums_are_the_codes() -> None:
@@ -227,44 +243,146 @@ def test_the_enums_are_the_codes() -> None:
     assert schema("OpenStatus")["enum"] == list(OPEN_STATUSES)
     assert schema("FailureCode")["enum"] == list(FailureCode)
     assert schema("Resolution")["properties"]["outcome"]["enum"] == list(validation.RESOLUTION_OUTCOMES)
+    assert schema("Evidence")["properties"]["source"]["enum"] == list(EvidenceSource)
     assert set(schema("AuditRecord")["properties"]["action"]["enum"]) == {*steps, *others}
 
 
-def is_taken(body: dict[str, Any]) -> bool:
+def is_taken(body: dict[str, Any], key: str = "key") -> bool:
     try:
-        validation.refund_request(ORDER, "key", body)
+        return not validation.refund_request(ORDER, key, body).replay_only
     except InvalidRequest:
         return False
-    return True
 
 
-@given(st.decimals(allow_nan=False, allow_infinity=False) | st.decimals(-1, 10**16, places=2) | st.integers(-1, 10**17))
-@example(Decimal("0.01"))
-@example(Decimal("0.001"))
-@example(validation.MAX_AMOUNT)
-@example(validation.MAX_AMOUNT + Decimal("0.01"))
-@example(Decimal("1E+3"))
-@example(Decimal("-1"))
-@example(Decimal("0"))
-def test_an_amount_is_taken_where_the_document_says_so(amount: Decimal | int) -> None:
-    amount = Decimal(amount)
-    if abs(amount.adjusted()) > 20:  # beyond what a schema's own arithmetic can tell
+@cache
+def rules(name: str) -> Any:
+    return Draft202012Validator(closed(inlined(schema(name))))
+
+
+def is_documented(name: str, value: Any) -> bool:
+    return bool(rules(name).is_valid(value))
+
+
+def refund_body(**fields: Any) -> dict[str, Any]:
+    return {"reason": "OTHERS", "requestedBy": "rina"} | fields
+
+
+def ranges(pattern: str) -> set[tuple[int, int]]:
+    """Of characters, as the classes of a regular expression have them, whether they allow or forbid them."""
+    found: set[tuple[int, int]] = set()
+
+    def walk(node: Any) -> None:
+        match node:
+            case (_parser.RANGE, (first, last)):
+                found.add((first, last))
+            case (_parser.LITERAL, code):
+                found.add((code, code))
+            case tuple() | list() | _parser.SubPattern():
+                for part in node:
+                    walk(part)
+
+    walk(_parser.parse(pattern))
+    return found
+
+
+def texts_of(pattern: str, longest: int) -> st.SearchStrategy[str]:
+    """Of characters in the document's ranges, at their ends and beyond them; and of lengths about the longest."""
+    found = sorted(ranges(pattern))
+    beyond = sorted({code for first, last in found for code in (first - 1, last + 1) if 0 <= code <= 0x10FFFF})
+    within = st.sampled_from(found).flatmap(lambda ends: st.integers(*ends))
+    characters = (within | st.sampled_from(beyond)).map(chr)
+    exactly = st.integers(longest - 1, longest + 1).map("é".__mul__)
+    return st.text(characters, max_size=4) | st.text(within.map(chr), max_size=12) | st.text(max_size=120) | exactly
+
+
+def pattern_of(field: str) -> str:
+    return str(schema("RefundRequest")["properties"][field]["pattern"])
+
+
+@given(texts_of(pattern_of("requestedBy"), validation.MAX_REQUESTED_BY))
+@example("\u200d")
+@example("Rina\n")
+@example("")
+@example("\ud800")
+def test_who_wants_it_is_taken_where_the_document_says_so(text: str) -> None:
+    body = refund_body(requestedBy=text)
+    assert is_taken(body) == is_documented("RefundRequest", body)
+
+
+@given(texts_of(pattern_of("note"), validation.MAX_NOTE) | st.none() | st.booleans())
+@example("two\nlines\n")
+@example("\n")
+@example("")
+@example("\u202e")
+@example("\ud800")
+def test_a_note_is_taken_where_the_document_says_so(note: object) -> None:
+    body = refund_body(note=note)
+    assert is_taken(body) == is_documented("RefundRequest", body)
+
+
+NUMBERS = (
+    st.decimals(allow_nan=False, allow_infinity=False)
+    | st.decimals(-1, 10**16, places=2)
+    | st.decimals(0, 10**15, places=4)
+    | st.integers(-1, 10**17).map(Decimal)
+)
+
+
+@given(NUMBERS, st.integers(0, 40), st.integers(-4, 4))
+@example(Decimal("0.01"), 0, 0)
+@example(Decimal("0.001"), 0, 0)
+@example(validation.MAX_AMOUNT, 20, 0)
+@example(validation.MAX_AMOUNT + Decimal("0.01"), 0, 0)
+@example(Decimal("1E+3"), 0, 0)
+@example(Decimal("25000"), 4, 0)
+def test_an_amount_is_taken_where_the_document_says_so_however_it_is_spelled(
+    amount: Decimal, zeros: int, exponent: int
+) -> None:
+    sign, digits, power = amount.as_tuple()
+    assert isinstance(power, int)
+    amount = Decimal((sign, (*digits, *[0] * zeros), power - zeros + exponent))
+    beyond_a_schema = abs(amount.adjusted()) > 20  # whose own arithmetic can't tell
+    if beyond_a_schema or amount.as_tuple().exponent == -3:  # … nor does it see how a number is spelled
         assert not validation.is_money(amount)
-    elif validation.is_money(amount):
-        assert complaints(schema("RequestAmount"), amount) == []
-    elif complaints(schema("RequestAmount"), amount) == []:
-        # A schema sees the number, the code its spelling, too: 1.000 has three decimals.
-        assert amount.normalize().as_tuple() != amount.as_tuple()
+    else:
+        assert is_taken(refund_body(amount=amount)) == is_documented("RefundRequest", refund_body(amount=amount))
 
 
-@given(st.text(max_size=120) | st.text(st.characters(max_codepoint=0x2100), max_size=12), st.booleans())
-@example("\u200d", False)
-@example("two\nlines", True)
-@example("\x85", False)
-def test_no_text_is_taken_that_the_document_forbids(text: str, as_note: bool) -> None:
-    body = {"reason": "OTHERS", "requestedBy": "rina"} | {"note" if as_note else "requestedBy": text}
-    if is_taken(body):
-        assert complaints(schema("RefundRequest"), body) == []
+PRINTABLE = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size=20)
+KEYS = (
+    st.text(max_size=12)
+    | PRINTABLE
+    | st.text(st.sampled_from('u ,"\\;'), max_size=8)
+    | st.from_regex(schema("IdempotencyKey")["pattern"])
+)
+
+
+@given(KEYS.filter(lambda key: not key.endswith("\n")))  # before which Python's `$` matches, too
+@example('"')
+@example('""')
+@example('","')
+@example("k" * 255)
+@example("k" * 256)
+def test_a_key_is_taken_where_the_document_says_so(key: str) -> None:
+    """Beyond that, a list of one key; which names the refund that its first entry does."""
+    if is_documented("IdempotencyKey", key):
+        assert is_taken(refund_body(), key)
+    elif is_taken(refund_body(), key):
+        first, comma, _ = key.partition(",")
+        named = [validation.refund_request(ORDER, each, refund_body()).refund_id for each in (key, first.strip(), key)]
+        assert comma
+        assert len(set(named)) == 1
+
+
+@given(
+    st.from_regex(schema("MerchantOrderId")["pattern"], fullmatch=True)
+    | st.text(st.sampled_from("A.\u00e9/ "), max_size=34)
+)
+@example(".")
+@example("..")
+@example("...")
+def test_an_order_id_is_taken_where_the_document_says_so(order_id: str) -> None:
+    assert bool(validation.MERCHANT_ORDER_ID.fullmatch(order_id)) == is_documented("MerchantOrderId", order_id)
 
 
 @pytest.mark.parametrize(
@@ -277,11 +395,12 @@ def test_no_text_is_taken_that_the_document_forbids(text: str, as_note: bool) ->
         {"amount": Decimal("0.005")},
         {"reason": "BECAUSE"},
         {"reason": None},
-        {"note": ""},
+        {"note": " "},
         {"note": "a bell \a"},
-        {"note": None},
+        {"note": 7},
         {"note": "x" * 501},
         {"requestedBy": ""},
+        {"requestedBy": None},
         {"requestedBy": "two\nlines"},
         {"requestedBy": 7},
         {"currency": "IDR"},
@@ -304,6 +423,7 @@ def answers() -> list[Response]:
         *(found for error, *_ in DOMAIN.values() if (found := problems.from_error(error, "r"))),
         problems.from_error(indodana.Refused("it went wrong", http_status=404), "r") or {},
         problems.from_error(Forbidden("no merchant"), "r") or {},
+        problems.from_error(PreconditionRequired(), "r") or {},
         *(problems.from_failure(Failure(code, "because"), "r") for code in FAILURES),
         problems.from_failure(FAILURE, "r", refund(RefundStatus.FAILED, failure=FAILURE), replayed=True),
         problems.in_progress(refund(RefundStatus.SUBMITTING), "r"),
@@ -374,16 +494,23 @@ def body_of(value: Any) -> Any:
 def test_a_refund_is_as_the_document_has_it(found: Refund) -> None:
     order = Order(Decimal(2000), Decimal("999.5"), reserved=Decimal("1000.5"))
     assert complaints(schema("Refund"), body_of(refund_view(found))) == []
-    assert complaints(schema("OrderRefunds"), body_of(refunds_view("A&B", OrderRefunds(order, [found])))) == []
-    assert complaints(schema("OrderRefunds"), body_of(refunds_view("A&B", OrderRefunds(None, [found])))) == []
+    for listed in (OrderRefunds(order, [found], None), OrderRefunds(None, [found], "next")):
+        assert complaints(schema("OrderRefunds"), body_of(refunds_view("A&B", listed))) == []
+    assert complaints(schema("EntityTag"), refund_response(found)["headers"]["etag"]) == []
     assert complaints(schema("RefundPath"), location(found)) == []
 
 
 def test_an_audit_record_is_as_the_document_has_it() -> None:
-    said = UpstreamSaid(200, "{}")
+    said = UpstreamSaid(200, "{}", "0" * 64)
+    evidence = {"source": "SETTLEMENT_REPORT", "reference": "line 12", "checkedAt": iso(AT)}
+    decision = {"decision": "RESOLVE_FAILED", "evidence": evidence, "onVersion": 2}
     before, after = refund(RefundStatus.UNKNOWN), refund(RefundStatus.FAILED, failure=FAILURE)
     records = [
-        audit.transition_record(before, after, ORIGIN, cause="x", upstream=said, evidence="y"),
+        audit.transition_record(before, after, ORIGIN, cause="x", upstream=said, decision=decision),
+        audit.refused_decision_record(before, AT, ORIGIN, decision, "x"),
+        audit.reused_key_record(request(), before, AT, ORIGIN),
+        audit.settled_refund_record(after, "message-1", AT, ORIGIN),
+        audit.forbidden_record(AT, "rina", "request-1", "request-1", "GET /v1/refunds", {"refundId": "x"}, "why"),
         audit.transition_record(None, refund(RefundStatus.QUEUED), ORIGIN),
         audit.refusal_record(request(amount=None, note=None), FAILURE, AT, ORIGIN, said),
         audit.status_record(ORDER, AT, ORIGIN, "PAID", said, Decimal(5)),
@@ -399,7 +526,7 @@ def test_an_audit_record_is_as_the_document_has_it() -> None:
 
 
 def test_a_status_has_the_fields_that_indodana_documents() -> None:
-    documented = set(indodana.client._DOCUMENTED_FIELDS)
+    documented = set(indodana.answers.DOCUMENTED_FIELDS)
     assert set(schema("Transaction")["properties"]) == documented
 
 

@@ -24,8 +24,20 @@ ENVIRONMENT = {
     "REFUND_DEAD_LETTER_QUEUE_URL": "https://sqs.test/dead-letters",
     "MAX_RECEIVE_COUNT": "5",
     "AMBIGUOUS_REFUNDS": "review",
+    "MERCHANT_IDS": "m1,m2",
+    "SCOPE_PREFIX": "qris-gateway/",
+    "RESOLUTION_HOLD_SECONDS": "600",
+    "CONFLICT_KINDS_NOT_DONE": "ConflictError,BusyError",
+    "CONFLICT_KINDS_DONE": "DuplicateError",
 }
-MAY_BE_EMPTY = {"INDODANA_BASE_PATH": "indodana_base_path", "MERCHANT_CLAIM": "merchant_claim"}
+MAY_BE_EMPTY: dict[str, tuple[str, object]] = {
+    "INDODANA_BASE_PATH": ("indodana_base_path", ""),
+    "MERCHANT_CLAIM": ("merchant_claim", ""),
+    "MERCHANT_IDS": ("merchant_ids", frozenset({"m1"})),
+    "SCOPE_PREFIX": ("scope_prefix", ""),
+    "CONFLICT_KINDS_NOT_DONE": ("conflict_kinds_not_done", frozenset()),
+    "CONFLICT_KINDS_DONE": ("conflict_kinds_done", frozenset()),
+}
 REQUIRED = sorted(set(ENVIRONMENT) - set(MAY_BE_EMPTY))
 
 
@@ -38,12 +50,17 @@ def test_each_variable_is_one_setting() -> None:
         secret_prefix="qris-gateway/",
         merchant_id="m1",
         merchant_claim="merchant_id",
+        merchant_ids=frozenset({"m1", "m2"}),
+        scope_prefix="qris-gateway/",
         ledger_table="ledger",
         audit_table="audit",
         refund_queue_url="https://sqs.test/refunds",
         refund_dead_letter_queue_url="https://sqs.test/dead-letters",
         max_receive_count=5,
         ambiguous_refunds=AmbiguousRefunds.REVIEW,
+        resolution_hold_seconds=600,
+        conflict_kinds_not_done=frozenset({"ConflictError", "BusyError"}),
+        conflict_kinds_done=frozenset({"DuplicateError"}),
     )
 
 
@@ -73,10 +90,13 @@ def test_a_missing_variable_is_named(name: str, missing: str | None) -> None:
     ("name", "value", "right"),
     [
         *[("MERCHANT_ID", value, "must be 1 to 64 letters") for value in ("m 1", "m/1", "m#1", "m1\n", "é", "m" * 65)],
+        *[("MERCHANT_IDS", value, "must be 1 to 64 letters") for value in ("m 1", "m1, m2", "m1;m2", "m1,é")],
         *[
             ("MAX_RECEIVE_COUNT", value, "must be a whole number from 1")
-            for value in ("0", "-1", "five", "1.5", "5 ", "²", "1e1")
+            for value in ("0", "-1", "five", "1.5", "5 ", "²", "1e1", "9" * 5000)
         ],
+        *[("RESOLUTION_HOLD_SECONDS", value, "must be a whole number from 0") for value in ("-1", "1.5", "ten", "²")],
+        ("CONFLICT_KINDS_DONE", "BusyError", "must have none of CONFLICT_KINDS_NOT_DONE: BusyError"),
         *[("AMBIGUOUS_REFUNDS", value, "must be one of review, resubmit") for value in ("REVIEW", "retry", "review ")],
     ],
 )
@@ -85,10 +105,15 @@ def test_a_wrong_variable_is_named_with_what_would_be_right(name: str, value: st
         Settings.from_environment(ENVIRONMENT | {name: value})
 
 
-@pytest.mark.parametrize(("name", "setting"), MAY_BE_EMPTY.items())
-def test_some_may_be_empty(name: str, setting: str) -> None:
-    assert getattr(Settings.from_environment(ENVIRONMENT | {name: ""}), setting) == ""
-    assert getattr(Settings.from_environment({k: v for k, v in ENVIRONMENT.items() if k != name}), setting) == ""
+@pytest.mark.parametrize(("name", "setting", "then"), [(name, *then) for name, then in MAY_BE_EMPTY.items()])
+def test_some_may_be_empty(name: str, setting: str, then: object) -> None:
+    assert getattr(Settings.from_environment(ENVIRONMENT | {name: ""}), setting) == then
+    assert getattr(Settings.from_environment({k: v for k, v in ENVIRONMENT.items() if k != name}), setting) == then
+
+
+def test_the_merchant_of_messages_that_name_none_is_served_too() -> None:
+    settings = Settings.from_environment(ENVIRONMENT | {"MERCHANT_IDS": "m2,m3"})
+    assert settings.merchant_ids == {"m1", "m2", "m3"}
 
 
 @pytest.mark.parametrize("value", AmbiguousRefunds)

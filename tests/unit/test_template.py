@@ -20,16 +20,18 @@ from tests.e2e.test_sam_docker import INVOCATIONS
 
 ROOT = Path(__file__).parents[2]
 
-# The API's table in the design: a route that is not here, or has another scope, is a mistake.
+# The API's table in the design: a route that is not here, or has other scopes, is a mistake. Each of them opens it.
 SCOPES = {
-    "GET /v1/transactions/{merchantOrderId}": "transactions:read",
-    "POST /v1/transactions/{merchantOrderId}/refunds": "refunds:write",
-    "GET /v1/transactions/{merchantOrderId}/refunds": "refunds:read",
-    "GET /v1/transactions/{merchantOrderId}/refunds/{refundId}": "refunds:read",
-    "POST /v1/transactions/{merchantOrderId}/refunds/{refundId}/resolution": "refunds:resolve",
-    "GET /v1/refunds": "refunds:read",
-    "GET /v1/transactions/{merchantOrderId}/audit": "audit:read",
+    "GET /v1/transactions/{merchantOrderId}": ["transactions:read"],
+    "POST /v1/transactions/{merchantOrderId}/refunds": ["refunds:write"],
+    "GET /v1/transactions/{merchantOrderId}/refunds": ["refunds:read"],
+    "GET /v1/transactions/{merchantOrderId}/refunds/{refundId}": ["refunds:read"],
+    "POST /v1/transactions/{merchantOrderId}/refunds/{refundId}/withdrawal": ["refunds:write", "refunds:resolve"],
+    "POST /v1/transactions/{merchantOrderId}/refunds/{refundId}/resolution": ["refunds:resolve"],
+    "GET /v1/refunds": ["refunds:read"],
+    "GET /v1/transactions/{merchantOrderId}/audit": ["audit:read"],
 }
+ALL_SCOPES = {scope for scopes in SCOPES.values() for scope in scopes}
 # Open to everybody; no other route may be.
 HEALTH = "GET /v1/health"
 ENVIRONMENT = {
@@ -40,12 +42,17 @@ ENVIRONMENT = {
     "SECRET_PREFIX",
     "MERCHANT_ID",
     "MERCHANT_CLAIM",
+    "MERCHANT_IDS",
+    "SCOPE_PREFIX",
     "LEDGER_TABLE",
     "AUDIT_TABLE",
     "REFUND_QUEUE_URL",
     "REFUND_DEAD_LETTER_QUEUE_URL",
     "MAX_RECEIVE_COUNT",
     "AMBIGUOUS_REFUNDS",
+    "CONFLICT_KINDS_NOT_DONE",
+    "CONFLICT_KINDS_DONE",
+    "RESOLUTION_HOLD_SECONDS",
     "POWERTOOLS_SERVICE_NAME",
     "POWERTOOLS_METRICS_NAMESPACE",
     "POWERTOOLS_LOG_LEVEL",
@@ -133,8 +140,11 @@ def test_every_route_of_the_design_is_there_with_its_scope_and_no_other() -> Non
     }
     # Cognito puts the resource server's name before a scope.
     assert found == {
-        route: [{"Fn::If": ["CreatesUserPool", f"qris-gateway/{scope}", scope]}] for route, scope in SCOPES.items()
+        route: [{"Fn::If": ["CreatesUserPool", f"qris-gateway/{scope}", scope]} for scope in scopes]
+        for route, scopes in SCOPES.items()
     }
+    prefix = TEMPLATE["Globals"]["Function"]["Environment"]["Variables"]["SCOPE_PREFIX"]
+    assert prefix == {"Fn::If": ["CreatesUserPool", "qris-gateway/", ""]}
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
@@ -158,6 +168,13 @@ def test_the_open_route_is_throttled_harder_than_the_others_and_says_nothing() -
     assert answer == {"statusCode": 204, "headers": {"cache-control": "no-store"}}
 
 
+def test_the_access_log_says_who_was_answered_what_and_holds_no_personal_data() -> None:
+    log = json.loads(RESOURCES["Api"]["Properties"]["AccessLogSettings"]["Format"])
+    assert log.keys() >= {"requestId", "status", "method", "path", "sourceIp", "subject", "client", "authorizedParty"}
+    for value in log.values():
+        assert re.fullmatch(r"\$context\.[A-Za-z._]+", value.replace("client_id", "client"))
+
+
 @pytest.mark.parametrize("function", [function for function in FUNCTIONS if routes(function)])
 def test_a_function_behind_the_api_ends_before_the_api_gives_up(function: str) -> None:
     assert FUNCTIONS[function]["Timeout"] < HTTP_API_TIMEOUT_SECONDS
@@ -168,11 +185,11 @@ def test_the_user_pool_knows_the_routes_scopes_and_only_machines_get_tokens_ther
         name for name, resource in RESOURCES.items() if resource.get("Condition") == "CreatesUserPool"
     }
     scopes = RESOURCES["ResourceServer"]["Properties"]["Scopes"]
-    assert {scope["ScopeName"] for scope in scopes} == set(SCOPES.values())
+    assert {scope["ScopeName"] for scope in scopes} == ALL_SCOPES
     client = RESOURCES["UserPoolClient"]["Properties"]
     assert client["AllowedOAuthFlows"] == ["client_credentials"]
     assert {each["Fn::Sub"] for each in client["AllowedOAuthScopes"]} == {
-        f"${{ResourceServer}}/{scope}" for scope in SCOPES.values()
+        f"${{ResourceServer}}/{scope}" for scope in ALL_SCOPES
     }
     assert RESOURCES["ResourceServer"]["Properties"]["Identifier"] == "qris-gateway"
     assert RESOURCES["UserPool"]["Properties"]["AdminCreateUserConfig"] == {"AllowAdminCreateUserOnly": True}
@@ -182,15 +199,27 @@ def test_the_user_pool_knows_the_routes_scopes_and_only_machines_get_tokens_ther
     ("given", "is_right"),
     [
         ({"JwtIssuer": "https://issuer.example", "JwtAudience": "gateway"}, True),
+        ({"JwtIssuer": "https://issuer.example", "JwtAudience": "gateway", "MerchantClaim": "merchant_id"}, False),
+        (
+            {
+                "JwtIssuer": "https://issuer.example",
+                "JwtAudience": "gateway",
+                "MerchantClaim": "merchant_id",
+                "MerchantIds": "m1,m2",
+            },
+            True,
+        ),
         ({"JwtIssuer": "https://issuer.example"}, False),
         ({"JwtAudience": "gateway"}, False),
         ({"CreateUserPool": "yes"}, True),
-        ({"CreateUserPool": "yes", "MerchantClaim": "merchant_id"}, False),
+        ({"CreateUserPool": "yes", "MerchantClaim": "merchant_id", "MerchantIds": "m1"}, False),
         ({"CreateUserPool": "yes", "JwtIssuer": "https://issuer.example"}, False),
         ({"CreateUserPool": "yes", "JwtAudience": "gateway"}, False),
     ],
 )
-def test_a_stack_has_one_issuer_and_a_claim_only_if_its_tokens_have_it(given: dict[str, str], is_right: bool) -> None:
+def test_a_stack_has_one_issuer_and_a_claim_only_if_its_tokens_have_it_and_its_merchants_are_named(
+    given: dict[str, str], is_right: bool
+) -> None:
     resolver = Resolver(Template(TEMPLATE, overrides={"MerchantId": "m1"} | given), {})
     failed = [
         assertion["AssertDescription"]
@@ -261,16 +290,17 @@ def test_no_role_has_a_wildcard_action_or_reaches_every_resource(function: str) 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_no_role_may_change_or_delete_what_the_audit_table_holds(function: str) -> None:
-    allowed = {"AuditQueryFunction": {"dynamodb:Query"}, "HealthFunction": set()}
+    allowed = {"AuditQueryFunction": {"dynamodb:Query", "dynamodb:PutItem"}, "HealthFunction": set()}
     assert actions_on(function, "AuditTable") == allowed.get(function, {"dynamodb:PutItem"})
 
 
-def test_the_audit_query_may_only_read_the_audit_table() -> None:
+def test_the_audit_query_may_only_read_the_audit_table_and_add_to_it() -> None:
     assert {statement["Sid"]: statement["Action"] for statement in statements("AuditQueryFunction")} == {
         "WriteLogs": ["logs:CreateLogStream", "logs:PutLogEvents"],
         "SendTraces": ["xray:PutTelemetryRecords", "xray:PutTraceSegments"],
-        "UseKey": ["kms:Decrypt", "kms:DescribeKey"],
+        "UseKey": ["kms:Decrypt", "kms:DescribeKey", "kms:Encrypt", "kms:GenerateDataKey"],
         "ReadAudit": "dynamodb:Query",
+        "AppendAudit": "dynamodb:PutItem",
     }
 
 
@@ -481,7 +511,7 @@ def check_http_event(event: dict[str, Any]) -> None:
         assert "authorizer" not in context
         return
     jwt = context["authorizer"]["jwt"]
-    assert jwt["scopes"] == [SCOPES[event["routeKey"]]]
-    assert SCOPES[event["routeKey"]] in jwt["claims"]["scope"].split()
+    assert jwt["scopes"] == SCOPES[event["routeKey"]]
+    assert set(SCOPES[event["routeKey"]]) & set(jwt["claims"]["scope"].split())
     assert jwt["claims"]["merchant_id"]
     assert isinstance(event["isBase64Encoded"], bool)

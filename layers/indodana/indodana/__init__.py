@@ -1,14 +1,13 @@
 """The signing layer: Indodana's QRIS merchant API as this gateway uses it."""
 
+from indodana.answers import CancellationAccepted, TransactionStatus
 from indodana.client import (
     CANCEL_BUDGET_SECONDS,
     CANCEL_READ_SECONDS,
     STATUS_BUDGET_SECONDS,
     Cancellation,
-    CancellationAccepted,
     IndodanaClient,
     Timeouts,
-    TransactionStatus,
 )
 from indodana.credentials import SECRETS_SECONDS, Credentials, CredentialStore
 from indodana.errors import (
@@ -17,8 +16,10 @@ from indodana.errors import (
     ConnectionFailed,
     ConnectionLost,
     ConnectTimedOut,
+    ContradictingAnswer,
     CredentialsRejected,
     CredentialsUnavailable,
+    ForeignAnswer,
     IndodanaError,
     NotSent,
     OutcomeUnknown,
@@ -27,7 +28,7 @@ from indodana.errors import (
     SendingTooLate,
     ServerFailed,
 )
-from indodana.redaction import redact, redact_value
+from indodana.evidence import AnswerEvidence
 from indodana.signing import authorization
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "CANCEL_READ_SECONDS",
     "SECRETS_SECONDS",
     "STATUS_BUDGET_SECONDS",
+    "AnswerEvidence",
     "AnswerTimedOut",
     "AnswerUnreadable",
     "Cancellation",
@@ -42,10 +44,12 @@ __all__ = [
     "ConnectTimedOut",
     "ConnectionFailed",
     "ConnectionLost",
+    "ContradictingAnswer",
     "CredentialStore",
     "Credentials",
     "CredentialsRejected",
     "CredentialsUnavailable",
+    "ForeignAnswer",
     "IndodanaClient",
     "IndodanaError",
     "NotSent",
@@ -57,6 +61,4 @@ __all__ = [
     "Timeouts",
     "TransactionStatus",
     "authorization",
-    "redact",
-    "redact_value",
 ]

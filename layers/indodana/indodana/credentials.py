@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeIs
 
 from indodana.errors import CredentialsUnavailable
 
@@ -31,8 +31,9 @@ FAILED_READ_PAUSE_SECONDS = 30.0
 # the key was changed, seldom enough that a revoked key under load costs no throttling for everyone else.
 UNCHANGED_READ_PAUSE_SECONDS = 5.0
 
-# It goes into a header as it is.
-_HEADER_SAFE = re.compile(r"[!-~]+")
+# The apiKey goes into a header as it is. For the secretKey there is no such need, but what else stands there came along
+# when it was pasted, and would only show as a signature that Indodana rejects.
+_PRINTABLE_ASCII = re.compile(r"[!-~]+")
 _log = logging.getLogger("indodana")
 
 
@@ -52,14 +53,29 @@ class _MalformedError(_SecretError):
     """A secret was stored in another form than ours."""
 
 
+@dataclass(frozen=True)
+class _Period:
+    """Seconds of the wall clock: a monotonic one may stand still while the function is frozen."""
+
+    start: float
+    seconds: float
+
+    def contains(self, now: float) -> bool:
+        """Not for a clock that was set back: what it says about the time since is worth nothing."""
+        return 0 <= now - self.start < self.seconds
+
+
+_NEVER = _Period(0.0, 0.0)
+
+
 class _Cached:
     """What is known of one merchant's secret; written under `lock` only."""
 
     def __init__(self, lock: AbstractContextManager[Any]) -> None:
         self.lock = lock
         self.credentials: Credentials | None = None
-        self.fresh_until = float("-inf")
-        self.unchanged_until = float("-inf")
+        self.fresh = _NEVER
+        self.unchanged = _NEVER
         # Whoever waited for the lock sees by this number that a read ended meanwhile, and shares its outcome.
         self.reads = 0
         self.failure = ""
@@ -74,7 +90,7 @@ class CredentialStore:
         prefix: str,
         *,
         ttl_seconds: float = TTL_SECONDS,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = time.time,
         new_lock: Callable[[], AbstractContextManager[Any]] = threading.Lock,
     ) -> None:
         self._client = secrets_manager_client
@@ -88,7 +104,7 @@ class CredentialStore:
     def get(self, merchant_id: str) -> Credentials:
         cached = self._cached(merchant_id)
         reads = cached.reads
-        if cached.credentials is not None and self._clock() < cached.fresh_until:
+        if cached.credentials is not None and cached.fresh.contains(self._clock()):
             return cached.credentials
         with cached.lock:
             if cached.reads == reads:
@@ -101,11 +117,11 @@ class CredentialStore:
         reads = cached.reads
         with cached.lock:
             others_known = cached.credentials not in (None, rejected)
-            just_read = cached.reads != reads or self._clock() < cached.unchanged_until
+            just_read = cached.reads != reads or cached.unchanged.contains(self._clock())
             if not others_known and not just_read:
                 self._read(merchant_id, cached)
                 if cached.credentials == rejected:
-                    cached.unchanged_until = self._clock() + UNCHANGED_READ_PAUSE_SECONDS
+                    cached.unchanged = _Period(self._clock(), UNCHANGED_READ_PAUSE_SECONDS)
             return self._outcome(cached)
 
     def _cached(self, merchant_id: str) -> _Cached:
@@ -118,14 +134,14 @@ class CredentialStore:
             credentials = _parsed(self._secret_string(name))
         except _SecretError as error:
             cached.failure = f"the secret {name} {error}"
-            cached.fresh_until = self._clock() + FAILED_READ_PAUSE_SECONDS
+            cached.fresh = _Period(self._clock(), FAILED_READ_PAUSE_SECONDS)
             if cached.credentials is not None:
                 # What was stored wrong would show only when the old keys stop to count: somebody must hear of it now.
                 level = logging.ERROR if isinstance(error, _MalformedError) else logging.WARNING
                 _log.log(level, "%s; the credentials read before it go on being used", cached.failure)
         else:
             cached.credentials = credentials
-            cached.fresh_until = self._clock() + self._ttl_seconds
+            cached.fresh = _Period(self._clock(), self._ttl_seconds)
         cached.reads += 1
 
     def _secret_string(self, name: str) -> object:
@@ -137,7 +153,7 @@ class CredentialStore:
                 # The connection was idle since the last read and has died meanwhile, perhaps while the function was
                 # frozen. After a 401 this read decides whether a rotation is noticed, so it gets a new connection.
                 died = type(error).__name__ == "ConnectionClosedError"
-                if not died or self._clock() - started > AT_ONCE_SECONDS:
+                if not died or not _Period(started, AT_ONCE_SECONDS).contains(self._clock()):
                     raise
                 return self._get_secret_value(name)
         except Exception as error:
@@ -157,7 +173,8 @@ class CredentialStore:
 
 
 def _parsed(secret_string: object) -> Credentials:
-    api_key = secret_key = None
+    api_key: object = None
+    secret_key: object = None
     if isinstance(secret_string, str):
         try:
             secret = json.loads(secret_string)
@@ -165,8 +182,10 @@ def _parsed(secret_string: object) -> Credentials:
             secret = None  # not raised from here: the parser's error carries the text, which is the secret
         if isinstance(secret, dict):
             api_key, secret_key = secret.get("apiKey"), secret.get("secretKey")
-    if not isinstance(api_key, str) or not _HEADER_SAFE.fullmatch(api_key):
-        raise _MalformedError("is malformed: it must be JSON with a non-empty apiKey of printable ASCII")
-    if not isinstance(secret_key, str) or not secret_key:
-        raise _MalformedError("is malformed: it must be JSON with a non-empty secretKey")
+    if not _is_printable_ascii(api_key) or not _is_printable_ascii(secret_key):
+        raise _MalformedError("is malformed: it must be JSON with apiKey and secretKey, printable ASCII without spaces")
     return Credentials(api_key, secret_key)
+
+
+def _is_printable_ascii(value: object) -> TypeIs[str]:
+    return isinstance(value, str) and _PRINTABLE_ASCII.fullmatch(value) is not None

@@ -1,13 +1,14 @@
 """What can go wrong in a call to Indodana, sorted by the one question that matters: was it done?"""
 
-type ErrorMessage = str | dict[str, object]
+from typing import Any
+
+from indodana.evidence import AnswerEvidence
 
 
 class IndodanaError(Exception):
     """A call to Indodana did not come out well.
 
-    `kind` and `message` are Indodana's own; `body` is its raw answer. They may name a person, so str() and repr() say
-    only what happened: those are safe to log, the attributes are not.
+    `kind` and `message` are Indodana's own words, masked and bounded; `evidence` is what may be kept of its answer.
     """
 
     def __init__(
@@ -16,15 +17,15 @@ class IndodanaError(Exception):
         *,
         http_status: int | None = None,
         kind: str | None = None,
-        message: ErrorMessage | None = None,
-        body: str = "",
+        message: str | None = None,
+        evidence: AnswerEvidence | None = None,
         retry_after_seconds: float | None = None,
     ) -> None:
         super().__init__(text)
         self.http_status = http_status
         self.kind = kind
         self.message = message
-        self.body = body
+        self.evidence = evidence
         self.retry_after_seconds = retry_after_seconds
 
 
@@ -57,7 +58,7 @@ class CredentialsUnavailable(NotSent):
 
 
 class Refused(IndodanaError):
-    """Indodana understood and said no (400, 403, 404, 409, 422)."""
+    """Indodana understood and said no: its own error document, with 400, 403, 404, 409 or 422."""
 
 
 class OutcomeUnknown(IndodanaError):
@@ -76,5 +77,17 @@ class ServerFailed(OutcomeUnknown):
     """Indodana failed while working on it (5xx)."""
 
 
+class ForeignAnswer(OutcomeUnknown):
+    """A refusal's status without Indodana's error document: somebody in between may have said it."""
+
+
 class AnswerUnreadable(OutcomeUnknown):
     """An answer came that does not say what was done."""
+
+
+class ContradictingAnswer(OutcomeUnknown):
+    """An OK that says in `field` something else than was asked."""
+
+    def __init__(self, text: str, *, field: str = "unknown", **said: Any) -> None:
+        super().__init__(text, **said)
+        self.field = field

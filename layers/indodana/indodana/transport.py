@@ -1,59 +1,210 @@
-"""HTTP connections that know whether a request can have gone out, and that keep to their time.
+"""HTTP exchanges that keep to their time, and in which no answer is taken for another request's.
 
-requests and urllib3 report a failure by its class, and several classes are raised both before and after the request
-was sent. Here connect() raises one class of its own, for everything that fails in it (DNS, TCP, TLS, certificate), and
-nothing else raises that: the request was surely not sent if, and only if, a NotConnected is found in the error.
+    get     on a kept connection or a new one; what fails on a kept one is asked once more, on a new one
+    post    on a new connection that serves nothing else, and never twice
+
+What is raised here means that nothing was sent: no connection came about, or the caller held the request back at the
+last moment. Whatever happens from the first written byte on is an Answer, whole or not.
 """
 
 import http.client
 import io
+import re
 import socket
 import ssl
+import threading
 import time
-from collections.abc import Callable, Iterator
-from http.cookiejar import DefaultCookiePolicy
-from typing import Any, ClassVar
+import weakref
+import zlib
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
 
 import certifi
 import requests
-from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import MaxRetryError, NewConnectionError
 from urllib3.util.connection import create_connection
 
+from indodana.errors import (
+    AnswerTimedOut,
+    AnswerUnreadable,
+    ConnectionFailed,
+    ConnectionLost,
+    ConnectTimedOut,
+    OutcomeUnknown,
+    SendingTooLate,
+)
+
 # A NAT gateway forgets an idle connection (AWS's after 350 s), load balancers often after 60 s, and a frozen Lambda
-# function wakes with connections that nobody else remembers. A refund sent on one of those ends in "nobody knows", so
-# a connection is given up well before; a new one costs some milliseconds.
+# function wakes with connections that nobody else remembers. A connection is given up well before; a new one costs some
+# milliseconds.
 IDLE_SECONDS = 20.0
+# Answers known are below 1 KiB, a proxy's error pages some KiB.
+MAX_BODY_BYTES = 64 * 1024
+# A body with all that may come before it and around its chunks.
+MAX_WIRE_BYTES = 4 * MAX_BODY_BYTES
+READ_BYTES = 8192
+SWITCHING_PROTOCOLS = 101
+_LENGTH = re.compile("[0-9]{1,18}")
 
 
-class NotConnected(NewConnectionError):
-    """Nothing was sent: there was no connection to send it on."""
+@dataclass(frozen=True)
+class Answer:
+    """What came back: `http_status` is None where nothing did, and `broken` says why it is not whole."""
 
-    def __init__(self, connection: HTTPConnection, cause: Exception) -> None:
-        super().__init__(connection, str(cause) or type(cause).__name__)
-        self.reason = str(cause) or type(cause).__name__
-        self.timed_out = isinstance(cause, TimeoutError)
+    http_status: int | None
+    headers: http.client.HTTPMessage = field(repr=False)
+    body: bytes = field(repr=False)
+    broken: OutcomeUnknown | None = None
+
+
+class Transport:
+    """Connections to the host of `base_url`, for any number of threads. Nothing else is kept between two requests."""
+
+    def __init__(
+        self, base_url: str, pool_size: int, ssl_context: ssl.SSLContext | None, clock: Callable[[], float]
+    ) -> None:
+        parts = urlsplit(base_url)
+        self._host, self._port = parts.hostname or "", parts.port
+        self._ssl_context: ssl.SSLContext | None = None
+        if parts.scheme == "https":
+            self._ssl_context = ssl_context or ssl.create_default_context(cafile=certifi.where())
+        self._pool_size = pool_size
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._idle: list[_Connection] = []
+        # Nobody need close it: what it kept goes with it.
+        weakref.finalize(self, _close_all, self._idle)
+
+    def get(
+        self,
+        request: requests.PreparedRequest,
+        *,
+        connect_seconds: float,
+        read_seconds: float,
+        is_ours: Callable[[Answer], bool],
+    ) -> Answer:
+        """`is_ours`: whether a whole answer is surely about what was asked. Raises ConnectionFailed.
+
+        On a kept connection any other answer may be one to an earlier request, sent late or twice.
+        """
+        kept = self._take()
+        if kept is None:
+            connection = self._connect(connect_seconds)
+            return self._get_on(connection, request, time.monotonic() + read_seconds, is_ours)
+        deadline = time.monotonic() + read_seconds
+        answer = self._get_on(kept, request, deadline, is_ours)
+        left = deadline - time.monotonic()
+        if left <= 0 or (answer.broken is None and is_ours(answer)):
+            return answer
+        # The peer may have forgotten the connection, or be late on it. To ask again moves no money.
+        return self._get_on(self._connect(min(connect_seconds, left)), request, deadline, is_ours)
+
+    def post(
+        self,
+        request: requests.PreparedRequest,
+        *,
+        connect_seconds: float,
+        read_seconds: float,
+        may_send: Callable[[], bool],
+    ) -> Answer:
+        """`may_send` is asked right before the first byte is written. Raises ConnectionFailed, SendingTooLate.
+
+        A kept connection may be one that the peer has forgotten, or on which the answer to another request is still
+        to come; neither shows before it is used.
+        """
+        connection = self._connect(connect_seconds)
+        try:
+            if not may_send():
+                raise SendingTooLate("it was too late to send it")
+            headers = {**request.headers, "Connection": "close"}
+            return connection.exchange(request, headers, time.monotonic() + read_seconds)
+        finally:
+            connection.close()
+
+    def close(self) -> None:
+        """Closes the idle connections; the transport can still be used."""
+        with self._lock:
+            _close_all(self._idle)
+
+    def _get_on(
+        self,
+        connection: "_Connection",
+        request: requests.PreparedRequest,
+        deadline: float,
+        is_ours: Callable[[Answer], bool],
+    ) -> Answer:
+        keep = False
+        try:
+            answer = connection.exchange(request, request.headers, deadline)
+            keep = connection.may_be_used_again and is_ours(answer)
+        finally:
+            if keep:
+                self._keep(connection)
+            else:
+                connection.close()
+        return answer
+
+    def _connect(self, seconds: float) -> "_Connection":
+        connection: _Connection
+        if self._ssl_context is None:
+            connection = _Connection(self._host, self._port, timeout=seconds)
+        else:
+            connection = _SecureConnection(self._host, self._port, timeout=seconds, ssl_context=self._ssl_context)
+        connection.connect()
+        return connection
+
+    def _take(self) -> "_Connection | None":
+        while True:
+            with self._lock:
+                if not self._idle:
+                    return None
+                connection = self._idle.pop()
+            # The wall clock, because a monotonic one may stand still while the function is frozen; a wall clock that
+            # was set back says nothing about idleness, so then too the connection is given up.
+            if 0 <= self._clock() - connection.idle_since <= IDLE_SECONDS and connection.is_silent:
+                return connection
+            connection.close()
+
+    def _keep(self, connection: "_Connection") -> None:
+        connection.idle_since = self._clock()
+        with self._lock:
+            if len(self._idle) < self._pool_size:
+                self._idle.append(connection)
+                return
+        connection.close()
+
+
+def _close_all(connections: "list[_Connection]") -> None:
+    while connections:
+        connections.pop().close()
 
 
 class _UntilDeadline(io.RawIOBase):
-    """Reads a socket within a total time; the socket's own timeout starts anew with every byte that trickles in."""
+    """Reads a socket within a total time and no more than a total size; a socket's own timeout starts anew with every
+    byte that trickles in."""
 
     def __init__(self, raw: io.RawIOBase, sock: socket.socket) -> None:
         self._raw = raw
         self._sock = sock
         self._deadline = time.monotonic() + (sock.gettimeout() or 0.0)
+        self._bytes_left = MAX_WIRE_BYTES
+        self.ended = False
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        remaining = self._deadline - time.monotonic()
-        if remaining <= 0:
-            raise TimeoutError("timed out")
-        self._sock.settimeout(remaining)
-        return self._raw.readinto(buffer)
+        if self.ended:
+            return 0
+        if self._bytes_left <= 0:
+            raise http.client.HTTPException("no end within the largest size")
+        self._sock.settimeout(_seconds_until(self._deadline))
+        read = self._raw.readinto(buffer)
+        self._bytes_left -= read or 0
+        return read
 
     def close(self) -> None:
         if not self.closed:
@@ -61,122 +212,169 @@ class _UntilDeadline(io.RawIOBase):
         super().close()
 
 
+class _Reader(io.BufferedReader):
+    """Tells whether more had come than was asked of it: the rest would vanish with it, and shift what follows."""
+
+    has_rest = False
+
+    def __init__(self, raw: _UntilDeadline) -> None:
+        super().__init__(raw)
+        self._until_deadline = raw
+
+    def close(self) -> None:
+        if not self.closed:
+            self._until_deadline.ended = True
+            self.has_rest = bool(self.peek())
+        super().close()
+
+
 class _Response(http.client.HTTPResponse):
-    """An answer whose status line, headers and body together keep to the read timeout."""
+    """A final answer, whose status line, headers and body together keep to the socket's timeout."""
 
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
-        self.fp = io.BufferedReader(_UntilDeadline(self.fp.detach(), sock))
+        self.reader = _Reader(_UntilDeadline(self.fp.detach(), sock))
+        self.fp = self.reader
 
-    def begin(self) -> None:
-        super().begin()
-        # urllib3 would log what stands among the headers and is none, whatever it says.
-        self.headers.set_payload("")
-        self.headers.defects = []
+    def _read_status(self) -> tuple[str, int, str]:
+        """http.client reads past a 100 alone, and would take any other 1xx for the answer."""
+        while True:
+            version, status, reason = super()._read_status()  # type: ignore[misc]
+            if not 100 <= status <= 199 or status == SWITCHING_PROTOCOLS:
+                return version, status, reason
+            http.client.parse_headers(self.fp)
 
 
 class _Connection(HTTPConnection):
     response_class = _Response
-    clock: "ClassVar[staticmethod[[], float]]" = staticmethod(time.time)
-    _answered_at = 0.0
+    idle_since = 0.0
+    may_be_used_again = False
     _connect_by = 0.0
 
     def connect(self) -> None:
+        """DNS, TCP, TLS and the certificate, within the timeout. Raises ConnectionFailed."""
         self._connect_by = time.monotonic() + (self.timeout or 0.0)
         try:
             super().connect()
         except Exception as error:
-            raise NotConnected(self, error) from error
+            self.close()
+            failed = ConnectTimedOut if isinstance(error, TimeoutError) else ConnectionFailed
+            raise failed(f"no connection to Indodana: {str(error) or type(error).__name__}") from error
 
     def _new_conn(self) -> socket.socket:
-        """TCP, with the time shared out among the host's addresses; what is left of it is for TLS."""
-        addresses = socket.getaddrinfo(self.host.strip("[]"), self.port, type=socket.SOCK_STREAM)
+        """The first of the host's addresses that answers; together they have the time that one would have."""
+        addresses = socket.getaddrinfo(self._dns_host, self.port, type=socket.SOCK_STREAM)
         for tried, (*_, address) in enumerate(addresses):
             try:
-                seconds = self._connect_seconds_left() / (len(addresses) - tried)
+                seconds = _seconds_until(self._connect_by) / (len(addresses) - tried)
                 where = (str(address[0]), int(address[1]))
                 sock = create_connection(where, seconds, socket_options=self.socket_options)
-                sock.settimeout(self._connect_seconds_left())
+                sock.settimeout(_seconds_until(self._connect_by))
                 return sock
             except OSError:
                 if tried + 1 == len(addresses):
                     raise
         raise OSError("the host has no address")
 
-    def _connect_seconds_left(self) -> float:
-        left = self._connect_by - time.monotonic()
-        if left <= 0:
-            raise TimeoutError("timed out")
-        return left
-
-    def request(self, *args: Any, **kwargs: Any) -> None:
-        if self.sock is not None:
-            # A reused socket still has what was left of its last answer's time.
-            self.sock.settimeout(self.timeout)
-        super().request(*args, **kwargs)
-
-    def getresponse(self) -> Any:
-        response = super().getresponse()
-        self._answered_at = self.clock()
-        return response
-
     @property
-    def is_connected(self) -> bool:
-        # The wall clock, because a monotonic one may stand still while the function is frozen; a wall clock that was
-        # set back says nothing about idleness, so then too the connection is given up.
-        return 0 <= self.clock() - self._answered_at <= IDLE_SECONDS and super().is_connected
+    def is_silent(self) -> bool:
+        """Nothing has come since the last answer, neither an end nor what nobody asked for."""
+        read_by_tls = self.sock.pending() if isinstance(self.sock, ssl.SSLSocket) else 0
+        return self.is_connected and not read_by_tls
+
+    def exchange(self, request: requests.PreparedRequest, headers: Mapping[str, str], deadline: float) -> Answer:
+        """Writes the request and reads what comes back. From here on nobody knows, unless the answer says."""
+        self.may_be_used_again = False
+        try:
+            self.timeout = _seconds_until(deadline)
+            # The peer may have answered already and be gone before it read everything.
+            with suppress(BrokenPipeError, ConnectionResetError):
+                self.request(str(request.method), request.path_url, body=request.body, headers=headers)
+            if self.sock is not None:
+                self.sock.settimeout(_seconds_until(deadline))
+            # urllib3's own would log what stands among the headers and is none, whatever it says.
+            response = http.client.HTTPConnection.getresponse(self)
+        except Exception as error:
+            return Answer(None, http.client.HTTPMessage(), b"", _unknown(error))
+        assert isinstance(response, _Response)
+        with response:
+            body, broken = _read(response)
+        self.may_be_used_again = not (
+            broken or response.will_close or response.status == SWITCHING_PROTOCOLS or response.reader.has_rest
+        )
+        return Answer(response.status, response.headers, body, broken)
 
 
 class _SecureConnection(_Connection, HTTPSConnection):
     pass
 
 
-class _Adapter(HTTPAdapter):
-    def __init__(self, pool_size: int, ssl_context: ssl.SSLContext | None, clock: Callable[[], float]) -> None:
-        self._ssl_context = ssl_context
-        self._clock = clock
-        super().__init__(pool_connections=1, pool_maxsize=pool_size, max_retries=0)
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, ssl_context=self._ssl_context, **kwargs)
-        clock = {"clock": staticmethod(self._clock)}
-        plain = type("Connection", (_Connection,), clock)
-        secure = type("SecureConnection", (_SecureConnection,), clock)
-        self.poolmanager.pool_classes_by_scheme = {
-            "http": type("Pool", (HTTPConnectionPool,), {"ConnectionCls": plain}),
-            "https": type("SecurePool", (HTTPSConnectionPool,), {"ConnectionCls": secure}),
-        }
-
-    def cert_verify(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing to set up: the shared TLS context verifies. (The inherited one reads the CA file per connection.)"""
+def _read(response: _Response) -> tuple[bytes, OutcomeUnknown | None]:
+    body = bytearray()
+    try:
+        if not _has_clear_length(response.headers):
+            return b"", AnswerUnreadable("Indodana's answer has no clear length")
+        while len(body) <= MAX_BODY_BYTES and (part := response.read(READ_BYTES)):
+            body += part
+    except Exception as error:
+        if isinstance(error, http.client.IncompleteRead):
+            body += error.partial
+        return bytes(body[:MAX_BODY_BYTES]), _unknown(error)
+    if len(body) > MAX_BODY_BYTES:
+        return bytes(body[:MAX_BODY_BYTES]), _too_large()
+    if response.length:  # so much of what it promised has not come
+        return bytes(body), _unknown(http.client.IncompleteRead(b""))
+    return _decoded(bytes(body), response.headers.get("Content-Encoding", "").strip().lower())
 
 
-class _Session(requests.Session):
-    def get_redirect_target(self, resp: requests.Response) -> None:  # noqa: ARG002
-        """No redirect is followed, nor looked at: requests reads the whole body and the Location even when told not
-        to follow, and either may raise after the request has done its work."""
-        return
+def _has_clear_length(headers: http.client.HTTPMessage) -> bool:
+    """Of an answer that gives its length twice, or in a way of its own, two readers see two ends."""
+    lengths, codings = headers.get_all("Content-Length", []), headers.get_all("Transfer-Encoding", [])
+    if codings:
+        return not lengths and [coding.lower() for coding in codings] == ["chunked"]
+    return not lengths or (len(lengths) == 1 and _LENGTH.fullmatch(lengths[0].strip()) is not None)
 
 
-def session(base_url: str, pool_size: int, ssl_context: ssl.SSLContext | None, clock: Callable[[], float]) -> _Session:
-    """A session with one pool of connections, which keeps nothing between two requests but these."""
-    made = _Session()
-    # A .netrc would replace the Authorization header; proxies and CA files of the environment are not ours either.
-    made.trust_env = False
-    made.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-    if ssl_context is None and base_url.startswith("https:"):
-        ssl_context = ssl.create_default_context(cafile=certifi.where())
-    adapter = _Adapter(pool_size, ssl_context, clock)
-    made.mount("https://", adapter)
-    made.mount("http://", adapter)
-    return made
+def _decoded(body: bytes, coding: str) -> tuple[bytes, OutcomeUnknown | None]:
+    """Asked for as it is, it may still come packed."""
+    if coding in ("", "identity"):
+        return body, None
+    unreadable = AnswerUnreadable("Indodana's answer is packed in a way that cannot be read")
+    if coding not in ("gzip", "x-gzip", "deflate"):
+        return body, unreadable
+    unpacking = zlib.decompressobj(zlib.MAX_WBITS | 32)  # by its own head, gzip's or zlib's
+    try:
+        unpacked = unpacking.decompress(body, MAX_BODY_BYTES + 1)
+    except zlib.error:
+        return body, unreadable
+    if len(unpacked) > MAX_BODY_BYTES:
+        return unpacked[:MAX_BODY_BYTES], _too_large()
+    return unpacked, None if unpacking.eof and not unpacking.unused_data else unreadable
 
 
-def causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and those it carries. Not by __context__: that may lead to an earlier call's error, when this call is
-    made while that one is being handled."""
-    inner: BaseException | None = error
-    while inner is not None:
-        yield inner
-        carried = inner.reason if isinstance(inner, MaxRetryError) else None
-        inner = carried or next((arg for arg in reversed(inner.args) if isinstance(arg, BaseException)), None)
+def _unknown(error: Exception) -> OutcomeUnknown:
+    """What it means that the exchange broke off. Whatever is not foreseen is unknown too."""
+    # Both are raised for a connection that ends early, and both are http.client.HTTPException.
+    ended = isinstance(error, http.client.RemoteDisconnected | http.client.IncompleteRead)
+    unknown: OutcomeUnknown
+    if isinstance(error, TimeoutError):
+        unknown = AnswerTimedOut("Indodana gave no whole answer in time")
+    elif isinstance(error, http.client.HTTPException) and not ended:
+        unknown = AnswerUnreadable("Indodana's answer is not HTTP")
+    else:
+        cause = type(error).__name__
+        unknown = ConnectionLost(f"the connection to Indodana broke before its answer was whole ({cause})")
+    if not isinstance(error, http.client.HTTPException):  # in which, or behind it, stands what came, whatever it says
+        unknown.__cause__ = error
+    return unknown
+
+
+def _too_large() -> AnswerUnreadable:
+    return AnswerUnreadable(f"Indodana's answer is larger than {MAX_BODY_BYTES} bytes")
+
+
+def _seconds_until(deadline: float) -> float:
+    seconds = deadline - time.monotonic()
+    if seconds <= 0:
+        raise TimeoutError("timed out")
+    return seconds

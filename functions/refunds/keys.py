@@ -1,0 +1,68 @@
+"""One idempotency key for each refund, however a client or a proxy spells it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+MAX_LENGTH = 255
+# No space at its ends: HTTP takes those off a header, so the same key would name two refunds by API and by queue.
+KEY = re.compile(rf"[\x21-\x7e](?:[\x20-\x7e]{{0,{MAX_LENGTH - 2}}}[\x21-\x7e])?")
+# A structured string (RFC 8941), as the IETF's draft of the header has its keys: "u" is u.
+_STRING = r'"((?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\])*)"'
+_QUOTED_PART = re.compile(rf"{_STRING}[ \t]*(,|\Z)")
+_BARE_PART = re.compile(r"([^,]*)(,|\Z)")
+# Sent twice, it would be `","`, which is the structured string of another key.
+_AMBIGUOUS = '"'
+
+
+@dataclass(frozen=True)
+class Key:
+    key: str
+    spelled: str | None = None  # as it came, where that is another text that earlier releases took for a key
+    replay_only: bool = False  # a list: it names a refund only if an earlier release took the whole list for its key
+
+
+def read(value: str) -> Key | None:
+    """The key that `value` names; None where it breaks the rule.
+
+    API Gateway joins repeated headers by comma, so a list of one and the same key is that key. Quotation marks protect
+    a comma only in a well-formed structured string: `"u,"u` is the key `"u` twice.
+    """
+    if value in (_AMBIGUOUS, "") or value != value.strip(" \t"):
+        return None
+    spelled = value if KEY.fullmatch(value) else None
+    parts = list(_parts(value))
+    if len(set(parts)) == 1 and KEY.fullmatch(parts[0]):
+        return Key(parts[0], None if value == parts[0] else spelled)
+    if len(parts) > 1 and spelled:
+        return Key(spelled, replay_only=True)
+    return None
+
+
+def is_list(value: str) -> bool:
+    return len(list(_parts(value))) > 1
+
+
+def spell(key: str) -> str:
+    """`key` in a form that reads as that very key: itself, unless it looks like a list or like a structured string."""
+    if read(key) == Key(key):
+        return key
+    escaped = key.replace("\\", r"\\").replace('"', r"\"")
+    return f'"{escaped}"'
+
+
+def _parts(value: str) -> Iterator[str]:
+    start, separator = 0, ","
+    while separator:
+        while value[start : start + 1] in (" ", "\t"):
+            start += 1
+        if found := _QUOTED_PART.match(value, start):
+            part = re.sub(r"\\(.)", r"\1", found[1])
+        else:
+            found = _BARE_PART.match(value, start)
+            assert found  # it matches any text
+            part = found[1].strip(" \t")
+        yield part
+        start, separator = found.end(), found[2]

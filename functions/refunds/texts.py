@@ -1,0 +1,79 @@
+"""Texts that people write: which characters may stand in them, and what they are told where one may not.
+
+By ranges of code points alone, so that no text is taken or refused by the runtime's version of Unicode: ALLOWED,
+ALLOWED_ON_ONE_LINE and INVISIBLE, each the inside of a regular expression's [ ]. docs/openapi.yaml has the same ranges.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+# Not controls, lone surrogates, noncharacters, and the overrides of writing direction (U+202D, U+202E), by which a text
+# reads as another than it is. Unassigned and private characters are taken.
+_PLANES = "".join(f"{chr(plane << 16)}-{chr((plane << 16) + 0xFFFD)}" for plane in range(1, 17))
+_REST = rf"\u202f-\ud7ff\ue000-\ufdcf\ufdf0-\ufffd{_PLANES}"
+ALLOWED = rf"\t\n\r\x20-\x7e\xa0-\u202c{_REST}"
+ALLOWED_ON_ONE_LINE = rf"\x20-\x7e\xa0-\u2027\u202a-\u202c{_REST}"
+
+# White space; format characters, joiners, variation selectors and tags; fillers and blanks that have no ink.
+INVISIBLE = (
+    r"\t\n\r\x20\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+    r"\xad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
+    r"\u2060-\u206f\ufe00-\ufe0f\ufeff\ufff0-\ufffb"
+    r"\u115f\u1160\u2800\u3164\uffa0"
+    "\U000110bd\U000110cd\U00013430-\U0001343f\U00016fe4\U0001bca0-\U0001bca3\U0001d159\U0001d173-\U0001d17a"
+    "\U000e0000-\U000e0fff"
+)
+
+_NOT_ALLOWED = re.compile(f"[^{ALLOWED}]")
+_NOT_ALLOWED_ON_ONE_LINE = re.compile(f"[^{ALLOWED_ON_ONE_LINE}]")
+_VISIBLE = re.compile(f"[^{INVISIBLE}]")
+
+_NAMES = {
+    0x00: "null",
+    0x07: "bell",
+    0x08: "backspace",
+    0x09: "tab",
+    0x0A: "line feed",
+    0x0B: "vertical tab",
+    0x0C: "form feed",
+    0x0D: "carriage return",
+    0x1B: "escape",
+    0x7F: "delete",
+    0x85: "next line",
+    0x2028: "line separator",
+    0x2029: "paragraph separator",
+    0x202D: "left-to-right override",
+    0x202E: "right-to-left override",
+}
+
+
+def flaw(text: str, longest: int, *, lines: bool) -> str | None:
+    """What keeps `text` from being taken, in words for who sent it; None: it is taken. `lines`: it may have several."""
+    if len(text) > longest:
+        return f"must be at most {longest} characters, and has {len(text)}"
+    if found := (_NOT_ALLOWED if lines else _NOT_ALLOWED_ON_ONE_LINE).search(text):
+        where = "" if _NOT_ALLOWED.match(found[0]) else " on one line"
+        return f"character {found.start() + 1} is {_named(found[0])}, which is not allowed{where}"
+    if not _VISIBLE.search(text):
+        return "must have something visible in it, not only white space and invisible characters"
+    if len(kept(text)) > longest:
+        return f"must be at most {longest} characters, and has {len(kept(text))} in its composed form (NFC)"
+    return None
+
+
+def kept(text: str) -> str:
+    """As it is stored, compared and sent on: a letter with an accent is the same however it was typed."""
+    return unicodedata.normalize("NFC", text)
+
+
+def _named(character: str) -> str:
+    code = ord(character)
+    if 0xD800 <= code <= 0xDFFF:
+        name = "half of a surrogate pair"
+    elif 0xFDD0 <= code <= 0xFDEF or code & 0xFFFE == 0xFFFE:
+        name = "a noncharacter"
+    else:
+        name = _NAMES.get(code, "a control character")
+    return f"U+{code:04X} ({name})"

@@ -97,15 +97,17 @@ class Steps:
         self._die_at = die_at
         self._after = after
 
-    def before(self, name: str) -> None:
+    def before(self, name: str) -> int:
+        """Returns the call's number."""
         self.taken += 1
         self.names.append(name)
         if self.taken == self._die_at and not self._after:
             raise Killed(f"before call {self.taken}, {name}")
+        return self.taken
 
-    def after(self) -> None:
-        if self.taken == self._die_at and self._after:
-            raise Killed(f"after call {self.taken}, {self.names[-1]}")
+    def after(self, number: int) -> None:
+        if number == self._die_at and self._after:
+            raise Killed(f"after call {number}, {self.names[number - 1]}")
 
 
 @contextmanager
@@ -117,7 +119,7 @@ def counted(world: World, steps: Steps) -> Iterator[None]:
         steps.before(model.name)
 
     def after(**_: Any) -> None:
-        steps.after()
+        steps.after(steps.taken)
 
     aws = world.gateway_clients
     for client in (aws.dynamodb, aws.sqs, aws.secretsmanager):
@@ -132,12 +134,12 @@ def counted(world: World, steps: Steps) -> Iterator[None]:
 
 
 def _wrapped(call: Callable[..., Any], name: str, steps: Steps) -> Callable[..., Any]:
-    def wrapped(*arguments: Any) -> Any:
-        steps.before(name)
+    def wrapped(*arguments: Any, **options: Any) -> Any:
+        number = steps.before(name)
         try:
-            return call(*arguments)
+            return call(*arguments, **options)
         finally:
-            steps.after()
+            steps.after(number)  # it may have read a secret in between
 
     return wrapped
 
@@ -156,7 +158,7 @@ def life_goes_on(world: World, order: str, undelivered: list[Any]) -> None:
 
 def check(world: World, order: str) -> None:
     key = world.order_key(order)
-    found = world.gateway.ledger.refunds_of(key)
+    found = world.gateway.ledger.refunds_of(key, 100, None)
     moved = Counter(movement["refundId"] for movement in world.movements(order))
     records = world.audit(order)
     for refund in found.refunds:
@@ -186,6 +188,7 @@ def check_history(refund: Refund, records: list[dict[str, Any]]) -> None:
 def prepared(world: World, story: Story) -> str:
     order = world.order(100_000)
     BEFORE.get(story, lambda *_: None)(world, order)
+    world.reassemble()  # a process that has read no secret yet, each time
     return order
 
 

@@ -29,7 +29,7 @@ def modules() -> Iterator[ModuleType]:
 
 
 def patterns() -> dict[str, tuple[re.Pattern[str], bool]]:
-    """Each with whether its module looks for any pattern at every place of a text, or for all from its beginning alone."""
+    """Each with whether its module looks for patterns anywhere in a text, or only where it begins."""
     found: dict[str, tuple[re.Pattern[str], bool]] = {}
 
     def walk(name: str, value: Any, depth: int = 0) -> None:

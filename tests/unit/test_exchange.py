@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import socket
 import ssl
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator

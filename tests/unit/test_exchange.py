@@ -297,6 +297,8 @@ def test_what_comes_after_an_answer_is_no_answer_to_the_next_cancellation(world:
 
 
 ANOTHER = http(body={**PAID, "merchantOrderId": "ANOTHER"})
+# Sent late or twice, nobody could tell that it is not the next one's.
+NAMELESS = http(body={"status": "OK", "transactionStatus": "EXPIRED"})
 
 
 @pytest.mark.parametrize("pause", [0, 0.1], ids=["at once", "late"])
@@ -329,8 +331,20 @@ def breaks_when_used_again(how: Act) -> Act:
 
 @pytest.mark.parametrize(
     "how",
-    [close, reset, sends(TRUNCATED), sends(b"gibberish\r\n\r\n"), sends(ANOTHER, then=hang), sends(HINTS)],
-    ids=["closed", "reset", "cut", "not HTTP", "another order's answer", "closed after 103"],
+    [
+        close,
+        reset,
+        sends(TRUNCATED),
+        sends(b"gibberish\r\n\r\n"),
+        sends(ANOTHER, then=hang),
+        sends(NAMELESS, then=hang),
+        sends(error(404), then=hang),
+        sends(HINTS),
+    ],
+    ids=[
+        *("closed", "reset", "cut", "not HTTP", "another order's answer", "an answer that names no order"),
+        *("an error that names none", "closed after 103"),
+    ],
 )
 @pytest.mark.parametrize("tls", [False, True], ids=["http", "https"])
 def test_a_status_check_that_fails_on_a_kept_connection_is_made_once_more_on_a_new_one(
@@ -454,7 +468,7 @@ def test_the_time_for_an_answer_begins_when_the_request_is_written(world: World)
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["http", "https"])
-@pytest.mark.parametrize("answer", [http(body=PAID), error(404), error(429), http(500, "<html>")])
+@pytest.mark.parametrize("answer", [http(body=PAID), error(401), error(429), http(500, "<html>")])
 def test_a_status_checks_connection_is_used_again(world: World, answer: bytes, tls: bool, tmp_path: Path) -> None:
     server, trusting = certificate(tmp_path) if tls else (None, None)
     upstream = world.upstream(answer, tls=server)
@@ -464,6 +478,18 @@ def test_a_status_checks_connection_is_used_again(world: World, answer: bytes, t
             status_of(client)
     assert len(upstream.received) == 3
     assert upstream.connections == 1
+
+
+@pytest.mark.parametrize("answer", [NAMELESS, error(404), ANOTHER], ids=["nobody's", "an error", "another's"])
+def test_a_connection_is_not_used_again_after_an_answer_that_may_be_another_requests(
+    world: World, answer: bytes
+) -> None:
+    upstream = world.upstream(answer)
+    client = world.client(upstream)
+    for _ in range(3):
+        with suppress(IndodanaError):
+            status_of(client)
+    assert [request.connection for request in upstream.received] == [1, 2, 3]
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["http", "https"])

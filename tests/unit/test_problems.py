@@ -50,8 +50,8 @@ UPSTREAM: dict[type[IndodanaError], tuple[int, str, bool]] = {
     indodana.ConnectionLost: (502, "UPSTREAM_UNREACHABLE", False),
     indodana.ServerFailed: (502, "UPSTREAM_FAILED", False),
     indodana.AnswerUnreadable: (502, "UPSTREAM_UNREADABLE", False),
-    indodana.ForeignAnswer: (502, "UPSTREAM_FAILED", False),
-    indodana.ContradictingAnswer: (502, "UPSTREAM_FAILED", False),
+    indodana.ForeignAnswer: (502, "UPSTREAM_UNREADABLE", False),
+    indodana.ContradictingAnswer: (502, "UPSTREAM_UNREADABLE", False),
 }
 
 # Every class of the domain, with one of its errors.
@@ -205,7 +205,7 @@ def test_a_ledger_that_did_not_answer_claims_nothing_and_says_how_to_learn_it() 
     busy = problems.from_error(errors.LedgerBusy(INTERNALS), "request-1")
     lost = problems.from_error(errors.LedgerUnavailable(INTERNALS), "request-1")
 
-    again = "retry, and a refund with the same Idempotency-Key"
+    again = "retry; for a refund, with the same Idempotency-Key"
     busy_says = f"too many refunds of this order at once; {again}"
     assert body_of(busy, 503, "LEDGER_BUSY")["detail"] == busy_says
     assert body_of(lost, 503, "LEDGER_UNAVAILABLE")["detail"] == f"a dependency was unavailable; {again}"

@@ -111,10 +111,13 @@ class CancellationAccepted:
 
 
 def is_about(answer: Answer, merchant_order_id: str) -> bool:
-    """As far as it says: most errors name no order."""
+    """Whether it does no harm even if it was sent to another request: it names the order, or says "not now"."""
+    status = answer.http_status or 0
+    if status in (401, 429) or 500 <= status <= 599:
+        return True
     document = parse(answer.body)
-    order = document.value.get("merchantOrderId") if document and isinstance(document.value, JsonObject) else None
-    return order is None or order == merchant_order_id
+    said = document.value if document else None
+    return isinstance(said, JsonObject) and said.get("merchantOrderId") == merchant_order_id
 
 
 class Reading:

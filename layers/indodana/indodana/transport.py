@@ -75,6 +75,7 @@ class Transport:
         self._clock = clock
         self._lock = threading.Lock()
         self._idle: list[_Connection] = []
+        # Nobody need close it: what it kept goes with it.
         weakref.finalize(self, _close_all, self._idle)
 
     def get(
@@ -85,7 +86,10 @@ class Transport:
         read_seconds: float,
         is_ours: Callable[[Answer], bool],
     ) -> Answer:
-        """`is_ours`: whether a whole answer is about what was asked, as far as it says. Raises ConnectionFailed."""
+        """`is_ours`: whether a whole answer is surely about what was asked. Raises ConnectionFailed.
+
+        On a kept connection any other answer may be one to an earlier request, sent late or twice.
+        """
         kept = self._take()
         if kept is None:
             connection = self._connect(connect_seconds)
@@ -173,7 +177,7 @@ class Transport:
         connection.close()
 
 
-def _close_all(connections: list["_Connection"]) -> None:
+def _close_all(connections: "list[_Connection]") -> None:
     while connections:
         connections.pop().close()
 

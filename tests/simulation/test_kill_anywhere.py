@@ -97,15 +97,16 @@ class Steps:
         self._die_at = die_at
         self._after = after
 
-    def before(self, name: str) -> None:
+    def before(self, name: str) -> int:
         self.taken += 1
         self.names.append(name)
         if self.taken == self._die_at and not self._after:
             raise Killed(f"before call {self.taken}, {name}")
+        return self.taken
 
-    def after(self) -> None:
-        if self.taken == self._die_at and self._after:
-            raise Killed(f"after call {self.taken}, {self.names[-1]}")
+    def after(self, number: int) -> None:
+        if number == self._die_at and self._after:
+            raise Killed(f"after call {number}, {self.names[number - 1]}")
 
 
 @contextmanager
@@ -117,7 +118,7 @@ def counted(world: World, steps: Steps) -> Iterator[None]:
         steps.before(model.name)
 
     def after(**_: Any) -> None:
-        steps.after()
+        steps.after(steps.taken)
 
     aws = world.gateway_clients
     for client in (aws.dynamodb, aws.sqs, aws.secretsmanager):
@@ -133,11 +134,11 @@ def counted(world: World, steps: Steps) -> Iterator[None]:
 
 def _wrapped(call: Callable[..., Any], name: str, steps: Steps) -> Callable[..., Any]:
     def wrapped(*arguments: Any, **options: Any) -> Any:
-        steps.before(name)
+        number = steps.before(name)
         try:
             return call(*arguments, **options)
         finally:
-            steps.after()
+            steps.after(number)  # within it, the secret may have been read
 
     return wrapped
 

@@ -77,7 +77,7 @@ UPSTREAM_PROBLEMS: tuple[tuple[type[IndodanaError], HTTPStatus, str, str], ...] 
     (ServerFailed, HTTPStatus.BAD_GATEWAY, "UPSTREAM_FAILED", "Indodana failed"),
     (AnswerUnreadable, HTTPStatus.BAD_GATEWAY, "UPSTREAM_UNREADABLE", "Indodana's answer could not be read"),
     (ContradictingAnswer, HTTPStatus.BAD_GATEWAY, "UPSTREAM_UNREADABLE", "Indodana's answer contradicts itself"),
-    (ForeignAnswer, HTTPStatus.BAD_GATEWAY, "UPSTREAM_UNREADABLE", "something in front of Indodana refused the request"),
+    (ForeignAnswer, HTTPStatus.BAD_GATEWAY, "UPSTREAM_UNREADABLE", "something in front of Indodana answered"),
     (IndodanaError, HTTPStatus.BAD_GATEWAY, "UPSTREAM_FAILED", "Indodana could not be asked"),
 )
 

@@ -148,6 +148,9 @@ def _stored(item: Item) -> Item:
             plain = (content.isdecimal() and content[0] != "0") or _PLAIN_NUMBER.fullmatch(content)
             if not plain or len(content) > MAX_DIGITS:
                 changed[name] = {"N": _number_text(_number(content))}
+        elif "M" in value:
+            changed[name] = {"M": _stored(value["M"])}
+            size += len(repr(value))
         elif "BOOL" not in value:
             raise NotImplementedError(f"the attribute {name}: {value}")
     # A character is at most four bytes, so that only a large item is measured.
@@ -163,6 +166,8 @@ def _bytes_of(item: Item) -> int:
         size += len(name.encode())
         if kind == "S":
             size += len(content.encode())
+        elif kind == "M":
+            size += 3 + len(content) + _bytes_of(content)
         else:
             size += len(str(content)) // 2 + 1  # a byte for about two digits, and one more
     return size

@@ -243,20 +243,34 @@ def two_messages_of_one_order() -> Small:
 
 
 def a_withdrawal_and_the_worker() -> Small:
-    """The operator looks at some moment, and withdraws by what it saw at a later one."""
+    """The operator has seen it QUEUED; the worker takes it at any moment."""
     world = _world()
     world.finish(world.refund(ORDER, 60_000, "k", later=True))
-    later = [_operator("the operator"), DELIVERED, SCHEDULE]
-    return Small(world, later=later, passes=[LEASE_AND_MORE], kills=1, faults=1, at_the_end=_repeated((60_000, "k")))
+    world.withdraw(world.seen(ORDER, "k"))
+    world.deliver()
+    return Small(world, kills=1, faults=1, at_the_end=_repeated((60_000, "k")))
+
+
+def a_withdrawal_and_the_schedule() -> Small:
+    """The operator has seen it QUEUED; since then its worker died with it, and the schedule finds it."""
+    world = _world()
+    world.finish(world.refund(ORDER, 60_000, "k", later=True))
+    look = world.seen(ORDER, "k")
+    world.kill_after_effect(run_to(world, world.deliver(), "cancel"))
+    world.withdraw(look)
+    world.reconcile()
+    return Small(world, passes=[LEASE_AND_MORE], kills=1, faults=1, at_the_end=_repeated((60_000, "k")))
 
 
 def a_decision_on_a_refund_that_is_sent_again() -> Small:
-    """It was not done, and the operator finds that out; meanwhile the stack submits it again."""
+    """It was not done, as the operator found; since then the stack submits it again."""
     world = _world(ambiguous_refunds=AmbiguousRefunds.RESUBMIT)
     _become_unknown(world, 60_000, "k", "lost before it was done")
     world.pass_seconds(1000)
-    later = [_operator("the operator"), SCHEDULE, DELIVERED]
-    return Small(world, later=later, passes=[1000.0], kills=1, faults=1, at_the_end=_repeated((60_000, "k")))
+    world.finish(world.reconcile())
+    world.settle(world.seen(ORDER, "k"))
+    world.deliver()
+    return Small(world, kills=1, faults=1, at_the_end=_repeated((60_000, "k")))
 
 
 def two_operators_who_looked_at_two_times() -> Small:
@@ -298,39 +312,30 @@ def a_withdrawal_sent_twice() -> Small:
 def a_refund_done_late() -> Small:
     """Indodana may carry it out after everybody gave up on it: until shortly before the hold ends."""
     world = _world(arrives_late=True)
-    world.refund(ORDER, 60_000, "k")
-    return Small(
-        world,
-        later=[SCHEDULE, _operator("the operator")],
-        passes=[LEASE_AND_MORE, HOLD_AND_MORE],
-        kills=1,
-        faults=1,
-        at_the_end=_repeated((60_000, "k")),
-    )
+    run_to(world, world.refund(ORDER, 60_000, "k"), "cancel")
+    later = [_operator("the operator")]
+    return Small(world, later=later, passes=[LEASE_AND_MORE, HOLD_AND_MORE], at_the_end=_repeated((60_000, "k")))
 
 
 def a_process_that_freezes() -> Small:
     """At any moment, for longer than its lease, and goes on; meanwhile its refund is found, and an operator looks."""
     world = _world(freezes=True)
-    world.refund(ORDER, 60_000, "k")
-    return Small(
-        world,
-        later=[SCHEDULE, _operator("the operator")],
-        passes=[HOLD_AND_MORE],
-        kills=1,
-        faults=1,
-        freezes=1,
-        at_the_end=_repeated((60_000, "k")),
-    )
+    run_to(world, world.refund(ORDER, 60_000, "k"), "cancel")
+
+    def schedule(world: SimulatedWorld) -> None:
+        world.finish(world.reconcile())
+
+    later = [("the schedule has run", schedule), _operator("the operator")]
+    return Small(world, later=later, passes=[HOLD_AND_MORE], kills=0, faults=1, freezes=1)
 
 
 def clocks_that_differ() -> Small:
     """The worker's is 2 s slow, and the schedule's 2 s fast; Lambda kills the worker 5 s before its lease ends."""
     world = _world(skew_seconds=itertools.cycle((-2.0, 2.0)).__next__)
     world.send(ORDER, 60_000, "k")
-    world.deliver()
-    later = [("the schedule runs", SimulatedWorld.reconcile), ("the schedule runs again", SimulatedWorld.reconcile)]
-    return Small(world, later=later, passes=[39.0, 2.0], kills=1, faults=1, at_the_end=_repeated((60_000, "k")))
+    run_to(world, world.deliver(), "cancel")
+    world.reconcile()
+    return Small(world, passes=[39.0, 2.0], kills=1, faults=1, at_the_end=_repeated((60_000, "k")))
 
 
 def an_index_that_lags() -> Small:
@@ -338,8 +343,9 @@ def an_index_that_lags() -> Small:
     world = _world(stale_reads=True)
     world.finish(world.refund(ORDER, 60_000, "k", later=True))
     world.pass_seconds(LEASE_AND_MORE)
-    later = [DELIVERED, SCHEDULE, ("the schedule runs again", SimulatedWorld.reconcile)]
-    return Small(world, later=later, passes=[LEASE_AND_MORE], kills=1, faults=1, at_the_end=_repeated((60_000, "k")))
+    world.deliver()
+    world.reconcile()
+    return Small(world, kills=1, faults=1, at_the_end=_repeated((60_000, "k")))
 
 
 def two_messages_of_a_refund_that_waits() -> Small:
@@ -347,12 +353,13 @@ def two_messages_of_a_refund_that_waits() -> Small:
     world = _world()
     world.send(ORDER, 60_000, "k")
     world.send(ORDER, 60_000, "k")
-    cancel = run_to(world, world.deliver(1), "cancel")
+    first = world.deliver(1)
+    cancel = run_to(world, first, "cancel")
     world.run(cancel, fault_of(cancel, "HTTP 429"))
-    later = [DELIVERED, ("the queue delivers again", SimulatedWorld.deliver), SCHEDULE]
-    return Small(
-        world, later=later, passes=[4.0, LEASE_AND_MORE], kills=1, faults=1, at_the_end=_repeated((60_000, "k"))
-    )
+    world.finish(first)
+    world.deliver(1)
+    later = [("the queue delivers again", SimulatedWorld.deliver)]
+    return Small(world, later=later, passes=[4.0], kills=1, faults=1, at_the_end=_repeated((60_000, "k")))
 
 
 def who_reads_while_a_refund_is_made() -> Small:
@@ -434,6 +441,7 @@ WORLDS: dict[str, Callable[[], Small]] = {
         one_key_for_a_request_and_a_message,
         two_messages_of_one_order,
         a_withdrawal_and_the_worker,
+        a_withdrawal_and_the_schedule,
         a_decision_on_a_refund_that_is_sent_again,
         two_operators_who_looked_at_two_times,
         a_decision_sent_twice,

@@ -12,6 +12,7 @@ from indodana import (
     CancellationAccepted,
     ConnectionFailed,
     ConnectionLost,
+    ConnectTimedOut,
     NotSent,
     OutcomeUnknown,
     RateLimited,
@@ -155,15 +156,18 @@ class _Judged:
             check, allowed = OWN_ANSWER, (*allowed, OutcomeUnknown)
         if self._once_more_failed():
             allowed = (*allowed, OutcomeUnknown, ConnectionFailed, RateLimited)
-        if said.status == 401:
-            allowed = (*allowed, SendingTooLate) if call.lease == "ends after one request" else allowed
+        if said.status == 401 and call.lease == "ends after one request":
+            allowed = (*allowed, SendingTooLate)
+        if (said.status == 401 or (last.before and not call.cancels)) and self._was_slow(CONNECT_SECONDS):
+            # Another connection was needed.
+            allowed = (*allowed, ConnectTimedOut)
         if not issubclass(call.verdict, allowed):
             names = "/".join(one.__name__ for one in allowed)
             yield check, f"{call.verdict.__name__} ({call.answer}), not {names}"
         elif self._is_clear(last) and issubclass(call.verdict, said.verdicts):
             yield from self._of_a_clear_answer(last)
         died = carried.nothing_came and last.before > 0 and len(self.arrivals) == 1
-        if died and not call.cancels and self.said(ConnectionLost) and not self.accidents:
+        if died and self._gave_up() and not self.accidents:
             yield ASKED_AGAIN, f"{call.answer}"
 
     def _is_clear(self, arrival: Arrival) -> bool:
@@ -179,6 +183,10 @@ class _Judged:
     def _once_more_failed(self) -> bool:
         """After a 401, or a connection that had died, another one was needed, and met an accident."""
         return bool(self.accidents) and (not self.call.cancels or self.arrivals[-1].said.status == 401)
+
+    def _gave_up(self) -> bool:
+        """A status check that could have been made once more."""
+        return self.said(ConnectionLost) and not self.call.cancels and not self._was_slow(self.call.read_seconds)
 
     def _was_slow(self, seconds: float) -> bool:
         """The answer may have come too late, by the machine."""
@@ -211,7 +219,7 @@ class _Judged:
         if self.said(OutcomeUnknown):
             if call.to != "server" or not (unread or self._was_slow(call.read_seconds)):
                 yield NOT_LOST_FOR_NOTHING, f"{name} ({call.answer}), and nothing arrived"
-            elif self.said(ConnectionLost) and not call.cancels and not any(one.fresh for one in unread):
+            elif self._gave_up() and not any(one.fresh for one in unread):
                 yield ASKED_AGAIN, f"{call.answer}"
         elif self.said(ConnectionFailed):
             if not (connecting_failed or self._was_slow(CONNECT_SECONDS)):

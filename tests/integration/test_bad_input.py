@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -348,6 +349,19 @@ def test_an_amount_is_said_back_in_plain_digits(world: World) -> None:
     assert "1000000 rupiah was asked for" in answer.body["detail"]
 
 
+@pytest.mark.parametrize("key", ['"u"', r'"\""', r'"\"\""', r'"\"u\""', '"u,u"', '"a,b"', r'"\" u\""'])
+def test_a_refund_whose_key_looks_like_no_key_comes_back_from_the_queue_as_itself(world: World, key: str) -> None:
+    """What a structured string quotes is any text; the gateway's own message has it without its quotes."""
+    order = world.order()
+    accepted = world.refund(order, 1000, key=key, later=True)
+
+    assert world.work_queue() == []
+
+    assert world.get(order, accepted.body["refundId"]).body["status"] == "SUCCEEDED"
+    assert len(world.list(order).body["refunds"]) == 1
+    assert world.dead_letters() == []
+
+
 # ---- who calls
 
 NO_MERCHANTS: list[object] = [
@@ -436,6 +450,26 @@ def test_a_token_names_its_principal_in_either_claim(world: World, claims: dict[
     assert world.api(STATUS, order, **as_caller({"merchant_id": "m1", **claims})).status == 200
 
     assert world.audit(order)[-1]["actor"] == "till-3"
+
+
+# ---- what goes wrong among us
+
+
+def test_a_caller_is_not_told_what_only_the_log_has_to_know(world: World, logs: io.StringIO) -> None:
+    order, table, prefix = world.order(), "no-such-table", "no-such-secrets/"
+    world.reassemble(ledger_table=table, secret_prefix=prefix)
+
+    answers = [world.list(order), world.refund(order, 1000), world.status(order)]
+
+    lines = [line for line in map(json.loads, logs.getvalue().splitlines()) if line["message"] == "request"]
+    assert [answer.status for answer in answers] == [503, 503, 502]
+    assert [answer.body["code"] for answer in answers] == [
+        *("LEDGER_UNAVAILABLE", "LEDGER_UNAVAILABLE", "CREDENTIALS_UNAVAILABLE")
+    ]
+    for answer in answers:
+        assert not any(word in answer.text for word in (table, prefix, "Exception", "Secrets", "DynamoDB", "operation"))
+    assert all("ResourceNotFoundException" in line["cause"] for line in lines[:2])
+    assert f"{prefix}m1" in lines[2]["error"]
 
 
 # ---- whatever is sent

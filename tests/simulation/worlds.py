@@ -319,14 +319,17 @@ def a_refund_done_late() -> Small:
 
 def a_process_that_freezes() -> Small:
     """At any moment, for longer than its lease, and goes on; meanwhile its refund is found, and an operator looks."""
+    world = _world()
+    run_to(world, world.refund(ORDER, 60_000, "k"), "cancel")
+    later = [SCHEDULE_HAS_RUN, _operator("the operator")]
+    return Small(world, later=later, passes=[HOLD_AND_MORE], kills=1, faults=0, freezes=1)
+
+
+def a_process_that_freezes_as_it_sends() -> Small:
+    """Between its last look at the clock and its writing, or before it reads the answer."""
     world = _world(freezes=True)
     run_to(world, world.refund(ORDER, 60_000, "k"), "cancel")
-
-    def schedule(world: SimulatedWorld) -> None:
-        world.finish(world.reconcile())
-
-    later = [("the schedule has run", schedule), _operator("the operator")]
-    return Small(world, later=later, passes=[HOLD_AND_MORE], kills=0, faults=1, freezes=1)
+    return Small(world, later=[SCHEDULE_HAS_RUN], kills=1, faults=2, at_the_end=_repeated((60_000, "k")))
 
 
 def clocks_that_differ() -> Small:
@@ -374,7 +377,11 @@ def who_reads_while_a_refund_is_made() -> Small:
     return Small(world, later=later, kills=1, faults=1)
 
 
-SCHEDULE = ("the schedule runs", SimulatedWorld.reconcile)
+def _schedule_has_run(world: SimulatedWorld) -> None:
+    world.finish(world.reconcile())
+
+
+SCHEDULE_HAS_RUN = ("the schedule has run", _schedule_has_run)
 DELIVERED = ("the queue delivers", SimulatedWorld.deliver)
 
 
@@ -448,6 +455,7 @@ WORLDS: dict[str, Callable[[], Small]] = {
         a_withdrawal_sent_twice,
         a_refund_done_late,
         a_process_that_freezes,
+        a_process_that_freezes_as_it_sends,
         clocks_that_differ,
         an_index_that_lags,
         two_messages_of_a_refund_that_waits,

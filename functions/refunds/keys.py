@@ -11,7 +11,7 @@ MAX_LENGTH = 255
 KEY = re.compile(rf"[\x21-\x7e](?:[\x20-\x7e]{{0,{MAX_LENGTH - 2}}}[\x21-\x7e])?")
 # A structured string (RFC 8941), as the IETF's draft of the header has its keys: "u" is u.
 _STRING = r'"((?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\])*)"'
-_QUOTED_PART = re.compile(rf"[ \t]*{_STRING}[ \t]*(,|\Z)")
+_QUOTED_PART = re.compile(rf"{_STRING}[ \t]*(,|\Z)")
 _BARE_PART = re.compile(r"([^,]*)(,|\Z)")
 # Sent twice, it would be `","`, which is the structured string of another key.
 _AMBIGUOUS = '"'
@@ -56,6 +56,8 @@ def spell(key: str) -> str:
 def _parts(value: str) -> Iterator[str]:
     start, separator = 0, ","
     while separator:
+        while value[start : start + 1] in (" ", "\t"):
+            start += 1
         if found := _QUOTED_PART.match(value, start):
             part = re.sub(r"\\(.)", r"\1", found[1])
         else:

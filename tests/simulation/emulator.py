@@ -15,6 +15,7 @@ from __future__ import annotations
 import operator
 import re
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -147,6 +148,9 @@ def _stored(item: Item) -> Item:
             plain = (content.isdecimal() and content[0] != "0") or _PLAIN_NUMBER.fullmatch(content)
             if not plain or len(content) > MAX_DIGITS:
                 changed[name] = {"N": _number_text(_number(content))}
+        elif "M" in value:
+            changed[name] = {"M": _stored(value["M"])}
+            size += len(repr(value))
         elif "BOOL" not in value:
             raise NotImplementedError(f"the attribute {name}: {value}")
     # A character is at most four bytes, so that only a large item is measured.
@@ -162,6 +166,8 @@ def _bytes_of(item: Item) -> int:
         size += len(name.encode())
         if kind == "S":
             size += len(content.encode())
+        elif kind == "M":
+            size += 3 + len(content) + _bytes_of(content)
         else:
             size += len(str(content)) // 2 + 1  # a byte for about two digits, and one more
     return size
@@ -431,17 +437,19 @@ class _Table:
         partition = self.partitions.get(key[0])
         return partition.get(key[1]) if partition else None
 
-    def write(self, key: Key, item: Item) -> None:
+    def write(self, key: Key, item: Item | None) -> None:
+        """None: it is gone, as it was before it was first written."""
         partition = self.partitions.setdefault(key[0], {})
-        before = partition.get(key[1])
-        partition[key[1]] = item
+        before = partition.pop(key[1], None) if item is None else partition.get(key[1])
+        if item is not None:
+            partition[key[1]] = item
         for index in self.indexes.values():
             if before is not None and (position := index.position(before, key)):
                 group = index.groups[position[0]]
                 del group[position]
                 if not group:
                     del index.groups[position[0]]
-            if position := index.position(item, key):
+            if item is not None and (position := index.position(item, key)):
                 index.groups.setdefault(position[0], {})[position] = item
 
     def savepoint(self) -> Callable[[], None]:
@@ -511,6 +519,8 @@ class _Write:
 
 _CONDITION_FAILED = "The conditional request failed"
 _NO_REASON = {"Code": "None"}
+# How far a read that does not ask for more may lag behind: some writes, as far as anybody here can tell.
+LAG_WRITES = 5
 
 
 class Dynamo:
@@ -524,6 +534,8 @@ class Dynamo:
         self.page_size = page_size
         self._tables = {name: _Table(name, indexes) for name, indexes in tables.items()}
         self._fingerprint: Fingerprint[tuple[str, Key]] = Fingerprint(self._look)
+        # What the last writes took the place of, the latest one last.
+        self._replaced: deque[tuple[tuple[str, Key, Item | None], ...]] = deque(maxlen=LAG_WRITES)
 
     @property
     def exceptions(self) -> Any:
@@ -535,7 +547,30 @@ class Dynamo:
     def savepoint(self) -> Callable[[], None]:
         """What takes back every write after it, whenever it is called."""
         rollbacks = [self._fingerprint.savepoint(), *(table.savepoint() for table in self._tables.values())]
-        return lambda: _call_all(rollbacks)
+        replaced = self._replaced.copy()
+
+        def rollback() -> None:
+            _call_all(rollbacks)
+            self._replaced = replaced.copy()
+
+        return rollback
+
+    # ---- what a read may say that does not ask for consistency
+
+    def behind[R](self, writes: int, read: Callable[[], R]) -> R:
+        """The answer as it was before so many of the last writes, LAG_WRITES at most."""
+        rollbacks = [table.savepoint() for table in self._tables.values()]
+        for replaced in [*reversed(self._replaced)][:writes]:
+            for name, key, before in replaced:
+                self._tables[name].write(key, before)
+        try:
+            return read()
+        finally:
+            _call_all(rollbacks)
+
+    def history(self, writes: int) -> Hashable:
+        """What `behind` so many writes can tell beside the snapshot."""
+        return repr([*self._replaced][-writes:])
 
     def items(self, table: str) -> Iterator[Item]:
         """Everything in the table, for whoever checks it: no call of the client's."""
@@ -697,8 +732,7 @@ class Dynamo:
             codes = ", ".join(reason["Code"] for reason in reasons)
             message = f"Transaction cancelled, please refer cancellation reasons for specific reasons [{codes}]"
             raise Refusal("TransactionCanceledException", message, Message=message, CancellationReasons=reasons)
-        for write in writes:
-            self._write(write)
+        self._write(writes)
         return {}
 
     def _put(self, request: Mapping[str, Any]) -> _Write:
@@ -750,15 +784,18 @@ class Dynamo:
     def _write_alone(self, write: _Write) -> None:
         reason = write.failed
         if reason is None:
-            self._write(write)
+            self._write([write])
         elif reason["Code"] == "ConditionalCheckFailed":
             item = {"Item": reason["Item"]} if "Item" in reason else {}
             raise Refusal("ConditionalCheckFailedException", _CONDITION_FAILED, **item)
         else:
             raise _invalid(reason["Message"])
 
-    def _write(self, write: _Write) -> None:
-        if write.after is not None:
+    def _write(self, writes: Sequence[_Write]) -> None:
+        """One request's, all at once."""
+        done = [write for write in writes if write.after is not None]
+        self._replaced.append(tuple((write.table.name, write.key, write.table.get(write.key)) for write in done))
+        for write in done:
             write.table.write(write.key, write.after)
             self._fingerprint.changed.add((write.table.name, write.key))
 
@@ -911,6 +948,13 @@ class Sqs:
 
         return rollback
 
+    def redrive(self) -> None:
+        """Every dead letter goes back to the queue, where it is a new message: StartMessageMoveTask, all of it done."""
+        for message in list(self._dead_letters.messages.values()):
+            del self._dead_letters.messages[message.message_id]
+            self._fingerprint.changed.add((self._dead_letter_url, message.message_id))
+            self._send(self._url, message.body, message.attributes, message.sender_id)
+
     def messages(self, url: str) -> list[dict[str, Any]]:
         """Everything in the queue, visible or not, as receive_message gives it, for whoever checks it: no call."""
         return [message.shown() for message in self._queues[url].messages.values()]
@@ -924,20 +968,9 @@ class Sqs:
         DelaySeconds: int = 0,
         MessageAttributes: Mapping[str, Mapping[str, str]] = _NOTHING,
     ) -> dict[str, Any]:
-        queue = self._queue(QueueUrl)
         if not 0 <= DelaySeconds <= MAX_DELAY_SECONDS:
             raise Refusal("InvalidParameterValue", f"Value {DelaySeconds} for parameter DelaySeconds is invalid")
-        self._sent += 1
-        now = self._now()
-        message = Message(
-            message_id=f"00000000-0000-4000-8000-{self._sent:012}",
-            body=MessageBody,
-            attributes=MessageAttributes,
-            sender_id=self.sender_id,
-            sent_at=now,
-            visible_at=now + DelaySeconds * 1000,
-        )
-        self._put(QueueUrl, queue, message)
+        message = self._send(QueueUrl, MessageBody, MessageAttributes, self.sender_id, DelaySeconds)
         return {"MessageId": message.message_id, "MD5OfMessageBody": _md5(MessageBody)}
 
     @_operation("ReceiveMessage")
@@ -1009,6 +1042,23 @@ class Sqs:
         message.visible_at = visible_at
         self._fingerprint.changed.add((QueueUrl, message.message_id))
         return {}
+
+    def _send(
+        self, url: str, body: str, attributes: Mapping[str, Mapping[str, str]], sender_id: str, delay_seconds: int = 0
+    ) -> Message:
+        queue = self._queue(url)
+        self._sent += 1
+        now = self._now()
+        message = Message(
+            message_id=f"00000000-0000-4000-8000-{self._sent:012}",
+            body=body,
+            attributes=attributes,
+            sender_id=sender_id,
+            sent_at=now,
+            visible_at=now + delay_seconds * 1000,
+        )
+        self._put(url, queue, message)
+        return message
 
     def _now(self) -> int:
         return round(self._clock().timestamp() * 1000)

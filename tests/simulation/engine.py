@@ -14,6 +14,7 @@ again.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,6 +34,7 @@ class Fault:
     happen: Callable[[], Any]
     leaves_doubt: bool = False  # nobody can know from it whether it was done
     twin: bool = False  # the code takes the same way as for an earlier fault of this call: left to the random worlds
+    takes_time: bool = False  # others may run into their timeouts meanwhile, which cannot be taken back
 
 
 @dataclass
@@ -167,6 +169,8 @@ class Invocation:
     work: Callable[[], Any]
     deadline: float  # the world's seconds at which Lambda kills it
     on_end: Callable[[Invocation], None] = lambda _: None
+    asked_at: int | None = None  # for what a caller is told: how many writes the ledger had seen when it asked
+    read_at: int = 0  # … and when the ledger was last read for it
     fibers: list[Fiber] = field(default_factory=list)
     dead: bool = False
     ids: int = 0  # how many random ids it has drawn
@@ -193,6 +197,11 @@ class Invocation:
         if stands.error is not None:
             raise stands.error
         return stands.result
+
+    @property
+    def outlives_its_time(self) -> bool:
+        """It froze, and Lambda has not killed it in time."""
+        return self.deadline == math.inf
 
     def pending(self) -> list[Fiber]:
         """The fibers that stand before a call."""
@@ -228,11 +237,12 @@ class Invocation:
 
     def standing(self) -> Standing:
         main = self.fibers[0]
-        return Standing(self.state(), self.ended, main.result, main.error)
+        return Standing(self._own_state(), self.ended, main.result, main.error)
 
     def state(self) -> tuple[Any, ...]:
-        if self.foreseen:
-            return self.foreseen.state
+        return (self.asked_at, self.foreseen.state if self.foreseen else self._own_state())
+
+    def _own_state(self) -> tuple[Any, ...]:
         fibers = tuple((fiber.trace, fiber.call.name if fiber.call else None, fiber.done) for fiber in self.fibers)
         return (self.name, self.dead, self.deadline, fibers)
 
@@ -241,7 +251,7 @@ class Invocation:
 class Choice:
     """What can happen next. `cost`: what it takes of the world's budget of kills and faults."""
 
-    kind: str  # run | fault | kill | start | pass
+    kind: str  # run | fault | kill | freeze | start | pass
     text: str
     take: Callable[[], None] = field(compare=False)
     fiber: Fiber | None = field(default=None, compare=False)  # whose call it is about, if it is about one

@@ -12,11 +12,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
-from tests.simulation.engine import Choice, Fiber, Standing
+from tests.simulation.engine import Choice, Fiber, Invocation, Standing
 from tests.simulation.invariants import Violation
-from tests.simulation.simulated import SimulatedWorld
+from tests.simulation.simulated import FREEZE_SECONDS, SimulatedWorld
+
+
+class Next(NamedTuple):
+    """What a start may return: something that may start from then on. The text says all that it depends on."""
+
+    text: str
+    start: Callable[[SimulatedWorld], object]
 
 
 @dataclass
@@ -28,19 +35,25 @@ class Small:
     passes: list[float] = field(default_factory=list)  # seconds that may pass, one after the other, at any time
     kills: int = 2
     faults: int = 2
+    freezes: int = 0  # of a process, for longer than a lease and than its own time
     twins: bool = False  # tell those faults too that the code takes the same way as another
     at_the_end: Callable[[SimulatedWorld], None] = lambda _: None
 
     def state(self) -> int:
-        left = (tuple(text for text, _ in self.later), tuple(self.passes), self.kills, self.faults)
-        # What is excused is part of it: two stories that differ in what could be known are not alike.
-        return hash((self.world.state(), left, frozenset(self.world.watch.excused)))
+        left = (tuple(text for text, _ in self.later), tuple(self.passes), self.kills, self.faults, self.freezes)
+        # What is excused is part of it: two stories that differ in what could be known are not alike. Nor are two that
+        # differ in what operators have been told.
+        watch = self.world.watch
+        return hash((self.world.state(), left, frozenset(watch.excused), frozenset(watch.decided)))
 
     def choices(self) -> list[Choice]:
         found: list[Choice] = []
         for invocation in self.world.live:
             for fiber in invocation.pending():
                 found += self._of(fiber)
+            if self.freezes and not invocation.outlives_its_time:
+                text = f"{invocation.name} freezes for {FREEZE_SECONDS:g} s"
+                found.append(Choice("freeze", text, lambda invocation=invocation: self._freeze(invocation)))
         for number, (text, _) in enumerate(self.later):
             found.append(Choice("start", text, lambda number=number: self._start(number)))
         if self.passes and found:
@@ -70,9 +83,13 @@ class Small:
         self.kills -= 1
         self.world.kill_after_effect(fiber)
 
+    def _freeze(self, invocation: Invocation) -> None:
+        self.freezes -= 1
+        self.world.freeze(invocation)
+
     def _start(self, number: int) -> None:
         _, start = self.later.pop(number)
-        start(self.world)
+        self.later += [follows for follows in [start(self.world)] if isinstance(follows, Next)]
 
     def _pass(self) -> None:
         self.world.pass_seconds(self.passes.pop(0))
@@ -110,7 +127,7 @@ class Foresight:
         return [self._state_after(small, choice, rollback) for choice in choices]
 
     def _state_after(self, small: Small, choice: Choice, rollback: Callable[[], None]) -> int | None:
-        if choice.fiber is None:
+        if choice.fiber is None or (choice.fault and choice.fault.takes_time):
             return None
         world, invocation = small.world, choice.fiber.invocation
         try:

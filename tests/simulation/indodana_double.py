@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from http.client import HTTPMessage
 from typing import Any
@@ -20,6 +20,22 @@ from tests.simulation.engine import Call, Fault, current_fiber
 
 LEGAL_NAME = "Siti Rahmawati binti Ahmad"  # must be found in no log, record or message
 USER_ID = "indodana-user-8231"
+# A request may lie in a queue on its way, and be carried out after everybody has given up on it: soon, or just before
+# the hold on an operator's FAILED ends (ResolutionHoldSeconds, from the end of the lease).
+LATE_SECONDS = (590.0, 20.0)
+
+
+# Makes a call one that is written at the moment at which it takes effect.
+type _Sent = Callable[[Callable[[], Answer]], Callable[[], Answer]]
+
+
+@dataclass(frozen=True)
+class Late:
+    """A request that is still on its way."""
+
+    due: float  # by the world's clock
+    authorization: str
+    wanted: dict[str, Any] = field(hash=False)
 
 
 @dataclass(frozen=True)
@@ -39,6 +55,10 @@ class Indodana:
         self.movements: list[Movement] = []
         self.recognises_repeats = recognises_repeats
         self.on_movement: Callable[[Movement], None] = lambda _: None
+        self.late: list[Late] = []
+        self.now: Callable[[], float] = lambda: 0.0
+        self.freeze: Callable[[], None] | None = None  # of the process that calls; where processes freeze
+        self.arrives_late = False  # whether requests may
 
     def add_order(self, merchant_id: str, order_id: str, amount: Decimal, status: str = "PAID") -> None:
         self.orders[merchant_id, order_id] = (amount, status)
@@ -53,16 +73,27 @@ class Indodana:
         return sum(movement.refund_id == refund_id for movement in self.movements)
 
     def snapshot(self) -> tuple[Any, ...]:
-        return (tuple(self.movements), tuple(self.credentials.items()))
+        return (tuple(self.movements), tuple(self.credentials.items()), repr(self.late))
 
     def savepoint(self) -> Callable[[], None]:
         """What takes back every movement after it, whenever it is called."""
-        made = len(self.movements)
+        made, late = len(self.movements), list(self.late)
 
         def rollback() -> None:
             del self.movements[made:]
+            self.late = list(late)
 
         return rollback
+
+    def next_late(self, until: float) -> Late | None:
+        """The request on its way that arrives next, and no later; it has arrived then."""
+        due = min((late for late in self.late if late.due <= until), key=lambda late: late.due, default=None)
+        if due:
+            self.late.remove(due)
+        return due
+
+    def carry_out(self, late: Late) -> None:
+        self._cancel(late.authorization, late.wanted)
 
     # ---- as the client's transport
 
@@ -103,7 +134,7 @@ class Indodana:
             *self._not_done(sent),
             Fault("HTTP 422", sent(lambda: _error(422, "ValidationError", {"legalName": LEGAL_NAME}))),
             # Where repeats are recognised a 409 says that, and nothing else: it is what `resubmit` relies on.
-            *([] if self.recognises_repeats else [Fault("HTTP 409", sent(_conflict), twin=True)]),
+            *([] if self.recognises_repeats else [Fault("HTTP 409", sent(_conflict), leaves_doubt=True, twin=True)]),
             Fault("lost before it was done", sent(_lost), leaves_doubt=True),
             Fault("done, and the answer lost", sent(lambda: _after(done(), _lost)), leaves_doubt=True),
             Fault(
@@ -121,6 +152,7 @@ class Indodana:
                 leaves_doubt=True,
                 twin=True,
             ),
+            *self._out_of_time(authorization, wanted, sent),
         ]
         detail = f"refund {wanted['refundId'][:6]} of {wanted['cancellationAmount']}"
         answer: Answer = current_fiber().make(Call("cancel", detail, sent(done), faults, refund_id=wanted["refundId"]))
@@ -129,9 +161,41 @@ class Indodana:
     def close(self) -> None:
         pass
 
-    def _not_done(
-        self, sent: Callable[[Callable[[], Answer]], Callable[[], Answer]] = lambda happens: happens
-    ) -> list[Fault]:
+    def _out_of_time(self, authorization: str, wanted: dict[str, Any], sent: _Sent) -> list[Fault]:
+        faults: list[Fault] = []
+        if self.arrives_late:
+
+            def late(seconds: float) -> Answer:
+                self.late.append(Late(self.now() + seconds, authorization, wanted))
+                return _lost()
+
+            faults += [
+                Fault(
+                    f"given up, and done {seconds:g} s later",
+                    sent(lambda seconds=seconds: late(seconds)),
+                    leaves_doubt=True,
+                    twin=seconds != LATE_SECONDS[0],
+                )
+                for seconds in LATE_SECONDS
+            ]
+        if freeze := self.freeze:
+
+            def frozen_before() -> Answer:
+                freeze()
+                return sent(lambda: self._cancel(authorization, wanted))()
+
+            def frozen_after() -> Answer:
+                answer = self._cancel(authorization, wanted)
+                freeze()
+                return answer
+
+            faults += [
+                Fault("the process freezes before it writes", frozen_before, leaves_doubt=True, takes_time=True),
+                Fault("done, and the process freezes", sent(frozen_after), leaves_doubt=True, takes_time=True),
+            ]
+        return faults
+
+    def _not_done(self, sent: _Sent = lambda happens: happens) -> list[Fault]:
         return [
             Fault("no connection", _no_connection),
             Fault("HTTP 429", sent(lambda: _answer(429, "slow down", {"Retry-After": "3"})), twin=True),

@@ -9,11 +9,14 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable
 from copy import copy
+from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
 from refunds.dynamodb import from_item
-from refunds.model import AmbiguousRefunds, RefundStatus
+from refunds.model import AmbiguousRefunds, RefundStatus, from_iso
+from tests.simulation.engine import Invocation
 from tests.simulation.indodana_double import LEGAL_NAME, USER_ID, Movement
 
 NEVER_KEPT = (LEGAL_NAME, USER_ID, "ApiKey-", "TopSecret-", "Bearer ")
@@ -28,6 +31,8 @@ LEGAL = {
     RefundStatus.SUCCEEDED: "",
     RefundStatus.FAILED: "",
 }
+SUMS = {"amount": "transactionAmount", "refunded": "refunded", "reserved": "reserved", "refundable": "refundable"}
+NOT_ENOUGH = "AMOUNT_EXCEEDS_REFUNDABLE"
 NOT_MADE = ("ORDER_NOT_FOUND", "TRANSACTION_NOT_PAID", "AMOUNT_EXCEEDS_REFUNDABLE", "UPSTREAM_REFUSED")
 
 
@@ -38,6 +43,28 @@ class Violation(BaseException):
         super().__init__(f"{invariant}: {detail}")
         self.invariant = invariant
         self.tally: Any = None  # of the storm in which it broke
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What was on record, from that write to the ledger on."""
+
+    since: int
+    said: dict[str, Any]  # as a caller may be told
+    holds_money: bool = False
+
+
+type History = tuple[Standing, ...]
+
+
+def current(history: History, after: int) -> list[Standing]:
+    """What was on record at some moment since so many writes; the latest last."""
+    began = max((number for number, standing in enumerate(history) if standing.since <= after), default=0)
+    return list(history[began:])
+
+
+def at(history: History, write: int) -> Standing | None:
+    return next((standing for standing in reversed(history) if standing.since <= write), None)
 
 
 def hold(invariant: str, holds: bool, detail: object) -> None:
@@ -56,7 +83,11 @@ class Invariants:
         self.times_moved: dict[str, int] = {}
         self.moved: dict[str, Decimal] = {}  # by partition
         self.excused: set[str] = set()  # refunds whose outcome a real system could not know
-        self.held_by: dict[str, object] = {}  # who made a refund SUBMITTING
+        self.held_by: dict[str, Invocation] = {}  # who made a refund SUBMITTING
+        self.writes = 0  # to the ledger, so far
+        self.history: dict[str, History] = {}  # of each refund
+        self.sums: dict[str, History] = {}  # by partition
+        self.decided: set[Any] = set()  # what operators have been told is done
 
     def savepoint(self) -> Callable[[], None]:
         """What lets it forget all that it sees after it, whenever it is called."""
@@ -65,18 +96,35 @@ class Invariants:
 
     # ---- after every step
 
-    def wrote(self, writes: Iterable[dict[str, Any]], invocation: object, sums_of: Any) -> None:
+    def wrote(
+        self, writes: Iterable[dict[str, Any]], invocation: Invocation, its_clock: datetime, sums_of: Any
+    ) -> None:
         """One transaction of the ledger that has just taken effect."""
+        self.writes += 1
         puts = [write["Put"]["Item"] for write in writes if "Put" in write]
         refunds = [from_item(item) for item in puts if item["sk"]["S"].startswith("REFUND#")]
         records = [from_item(item) for item in puts if "action" in item]
         for refund in refunds:
-            self._wrote_refund(refund, records, invocation)
+            self._wrote_refund(refund, records, invocation, its_clock)
         for refund in refunds:
             if (sums := sums_of(refund["pk"])) is not None:
                 self._check_sums(refund, sums)
+                said = {name: sums[field] for field, name in SUMS.items()}
+                self.sums[refund["pk"]] = (*self.sums.get(refund["pk"], ()), Standing(self.writes, said))
 
-    def _wrote_refund(self, refund: dict[str, Any], records: list[dict[str, Any]], invocation: object) -> None:
+    def postponed(self, refund: dict[str, Any], its_clock: datetime) -> None:
+        """Another attempt came to nothing, or is left to a message: bookkeeping."""
+        self._check_due(self.refunds[refund["refundId"]], its_clock)
+        self.refunds[refund["refundId"]] = refund
+
+    def _check_due(self, before: dict[str, Any], its_clock: datetime) -> None:
+        due = before.get("nextAttemptAt")
+        said = f"{before['refundId'][:6]} at {its_clock}, and it is due at {due}"
+        hold("nothing is attempted before it is due", due is None or its_clock >= from_iso(due), said)
+
+    def _wrote_refund(
+        self, refund: dict[str, Any], records: list[dict[str, Any]], invocation: Invocation, its_clock: datetime
+    ) -> None:
         refund_id = refund["refundId"]
         before = self.refunds.get(refund_id)
         was = RefundStatus(before["status"]) if before else None
@@ -98,9 +146,18 @@ class Invariants:
         hold("the audit records stand in order", in_order, said)
         self.records[refund_id] = (*history, *mine)
         self.refunds[refund_id] = refund
+        attempted = now is RefundStatus.SUBMITTING or refund.get("failureCode") in NOT_MADE
+        if before and was is not RefundStatus.SUBMITTING and attempted:
+            self._check_due(before, its_clock)
+        amount = refund.get("reservedAmount", refund.get("requestedAmount"))
+        told = {"status": now, "version": refund["version"], "amount": amount}
+        holds_money = "reservedAmount" in refund and now is not RefundStatus.FAILED
+        self.history[refund_id] = (*self.history.get(refund_id, ()), Standing(self.writes, told, holds_money))
         moved = self.times_moved.get(refund_id, 0)
         if now is RefundStatus.SUBMITTING:
             self.held_by[refund_id] = invocation
+            if invocation.outlives_its_time:  # its lease may be over before it can send
+                self.excused.add(refund_id)
             if "requestedAmount" not in refund and (before is None or "reservedAmount" not in before):
                 self._took_all.add(refund_id)
         if now is RefundStatus.SUCCEEDED:
@@ -124,8 +181,8 @@ class Invariants:
             self._took_all.remove(refund["refundId"])
             hold("all that remains leaves nothing", sums["refundable"] == 0, said)
 
-    def money_moved(self, movement: Movement, amount: Decimal) -> None:
-        """`amount`: what was paid."""
+    def money_moved(self, movement: Movement, amount: Decimal, sent_at: datetime | None) -> None:
+        """`amount`: what was paid. `sent_at`: by its sender's clock; None where it arrived after it was given up."""
         refund_id = movement.refund_id
         self.times_moved[refund_id] = self.times_moved.get(refund_id, 0) + 1
         hold("money moves at most once per refund", self.times_moved[refund_id] == 1, refund_id[:6])
@@ -135,11 +192,19 @@ class Invariants:
         refund = self.refunds.get(refund_id)
         status = refund["status"] if refund else None
         said = f"{refund_id[:6]} is {status}"
-        hold("intent is on record before money moves", status == RefundStatus.SUBMITTING, said)
+        if sent_at is None:
+            hold("what failed has not moved", status != RefundStatus.FAILED, said)
+            in_doubt = status in (RefundStatus.SUBMITTING, RefundStatus.UNKNOWN)
+            hold("intent is on record before money moves", in_doubt, said)
+        else:
+            hold("intent is on record before money moves", status == RefundStatus.SUBMITTING, said)
+            lease = refund["leaseUntil"] if refund else ""
+            said = f"{refund_id[:6]} is sent at {sent_at}, and its lease ended at {lease}"
+            hold("intent is on record before money moves", sent_at < from_iso(lease), said)
         asked = refund.get("requestedAmount", movement.amount) if refund else movement.amount
         hold("what moves is what was asked for", movement.amount == asked, f"{movement.amount} and not {asked}")
 
-    def died(self, invocation: object) -> None:
+    def died(self, invocation: Invocation) -> None:
         """Whoever dies with a refund in hand leaves it unknown."""
         for refund_id, holder in self.held_by.items():
             if holder is invocation and self.refunds[refund_id]["status"] == RefundStatus.SUBMITTING:
@@ -186,13 +251,72 @@ class Invariants:
                 hold("no secret and no name is kept", secret not in text, f"{secret!r} in {kind}")
 
 
-def told_the_truth(watch: Invariants, status: int, body: dict[str, Any], *, moved_already: bool) -> None:
-    """What a caller is told agrees with what happened. `moved_already`: the refund it asks for, before it asked."""
+@dataclass(frozen=True)
+class Asked:
+    """What a caller asked for, and what was on record by then."""
+
+    partition: str | None
+    refund_id: str  # where it asks for one, be it by its key; else empty
+    at: int  # how many writes there were
+    moved_already: bool
+    in_part: bool  # it asks for a page, or for some
+
+
+def told_the_truth(
+    watch: Invariants, asked: Asked, status: int, headers: dict[str, str], body: dict[str, Any], *, read_at: int
+) -> None:
+    """What a caller is told agrees with what happened, and was on record at some moment since it asked.
+
+    `read_at`: how many writes there were when the ledger was last read for it.
+    """
     refund_id, said = body.get("refundId"), json.dumps(body, default=str)
+    hold("no caller gets a 500", status != 500, said)
     if status == 201:
         hold("a caller is told the truth", watch.times_moved.get(refund_id or "", 0) == 1, said)
     if body.get("code") in NOT_MADE:
-        hold("a caller is told the truth", not moved_already, said)
+        hold("a caller is told the truth", not asked.moved_already, said)
     if status in (201, 202):
         hold("every accepted refund can be found", refund_id in watch.refunds, said)
-    hold("no caller gets a 500", status != 500, said)
+    mine = watch.history.get(asked.refund_id, ())
+    if body.get("code") == NOT_ENOUGH and refund_id is None:
+        read = at(mine, read_at)
+        hold("no refund lacks the money that it holds", read is None or not read.holds_money, said)
+    if body.get("code") == "NOT_FOUND" and asked.refund_id:
+        hold("a caller is told what is on record", at(mine, asked.at) is None, said)
+    if RefundStatus.__members__.get(str(body.get("status"))):
+        _told_of_a_refund(watch, asked.at, body)
+        if "version" in body:
+            hold("a caller is told what is on record", headers.get("etag") == f'"{body["version"]}"', headers)
+    elif refund_id and body.get("code"):  # a problem
+        status_said = RefundStatus.SUBMITTING if body["code"] == "REFUND_IN_PROGRESS" else RefundStatus.FAILED
+        _told_of_a_refund(watch, asked.at, {"refundId": refund_id, "status": status_said})
+    if "refund" in body:
+        _told_of_a_refund(watch, asked.at, body["refund"])
+    if "refunds" in body:
+        _told_of_a_list(watch, asked, body)
+
+
+def _told_of_a_refund(watch: Invariants, since: int, told: dict[str, Any]) -> None:
+    standings = [standing.said for standing in current(watch.history.get(told["refundId"], ()), since)]
+    right = any(all(told.get(name, value) == value for name, value in standing.items()) for standing in standings)
+    hold("a caller is told what is on record", right, f"{told}, and on record were {standings}")
+
+
+def _told_of_a_list(watch: Invariants, asked: Asked, body: dict[str, Any]) -> None:
+    # The index of open refunds may lag behind; but nothing stands in it that never was.
+    since = asked.at if asked.partition else 0
+    for refund in body["refunds"]:
+        _told_of_a_refund(watch, since, refund)
+    if asked.partition is None or asked.in_part or body.get("nextToken"):
+        return
+    listed = {refund["refundId"] for refund in body["refunds"]}
+    there = {
+        refund_id
+        for refund_id, refund in watch.refunds.items()
+        if refund["pk"] == asked.partition and at(watch.history[refund_id], asked.at)
+    }
+    hold("a caller is told what is on record", there <= listed, f"{there - listed} is missing in {body}")
+    sums = [standing.said for standing in current(watch.sums.get(asked.partition, ()), asked.at)]
+    told = {name: body[name] for name in SUMS.values()}
+    none_yet = at(watch.sums.get(asked.partition, ()), asked.at) is None and set(told.values()) == {None}
+    hold("a caller is told what is on record", none_yet or told in sums, f"{told}, and on record were {sums}")

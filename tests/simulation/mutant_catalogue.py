@@ -186,7 +186,11 @@ MUTANTS = (
         "A partial refund is sent with the whole transaction's amount.",
         AS_ASKED,
         "one_refund_by_api",
-        Edit("cancellation", "amount=refund.amount", "amount=refund.transaction_amount or refund.amount"),
+        Edit(
+            "RefundProtocol._reserve",
+            "cancellation(after)",
+            "cancellation(replace(after, reserved_amount=after.transaction_amount or amount))",
+        ),
     ),
     _mutant(
         "submission-retried",
@@ -259,7 +263,8 @@ MUTANTS = (
         "A 200 is success, whatever its body says.",
         SUCCEEDED_HAS_MOVED,
         "one_refund_by_api",
-        Edit("_accepted", 'document.get("status") != "OK"', 'document.get("status") is None'),
+        Edit("Reading._ok", 'not self._is_own_document("OK")', "False"),
+        Edit("Reading.cancellation", "self._contradicted(self._ok())", "self._ok() and None"),
     ),
     _mutant(
         "first-conflict-is-success",
@@ -537,14 +542,14 @@ MUTANTS = (
         "What Indodana said of a success is kept as it came.",
         NOT_KEPT,
         "one_refund_by_api",
-        Edit("accepted_said", "redact(accepted.body)", "accepted.body"),
+        Edit("Reading._evidence", "evidence.of(...)", 'AnswerEvidence(self._answer.body.decode(), "0")'),
     ),
     _mutant(
         "refusal-not-redacted",
         "What Indodana said of a refusal is kept with the refund as it came.",
         NOT_KEPT,
         "one_refund_by_api",
-        Edit("_short", "redact(text)", "text"),
+        Edit("Reading._message", "evidence.words(...)", "str(said)"),
     ),
     # ---- the queue and the schedule
     _mutant(

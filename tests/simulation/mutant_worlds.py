@@ -110,7 +110,7 @@ def a_lease_that_ran_out_under_its_process() -> Small:
     world.run(run_to(world, invocation, "cancel"))
     world.pass_seconds(LEASE_AND_MORE)
     world.finish(world.reconcile())
-    world.resolve(ORDER, refund_id_of(ORDER, "k"), "SUCCEEDED")
+    world.settle(world.seen(ORDER, "k"))
     return Small(world)
 
 
@@ -130,7 +130,7 @@ def a_process_that_froze_before_it_sent() -> Small:
     world.run(fiber, Fault("done, and the process freezes", done_and_frozen))
 
     def operator(world: SimulatedWorld) -> None:
-        world.resolve(ORDER, refund_id_of(ORDER, "k"), "SUCCEEDED" if world.indodana.movements else "FAILED")
+        world.settle(world.seen(ORDER, "k"))
 
     later = [("the schedule runs", SimulatedWorld.reconcile), ("an operator settles it", operator)]
     return Small(world, later=later)  # type: ignore[arg-type]
@@ -140,9 +140,10 @@ def an_operator_who_looked_too_early() -> Small:
     """Before the money moved; then its process died, and the operator says what it saw."""
     world = _world()
     cancel = run_to(world, world.refund(ORDER, 60_000, "k"), "cancel")
+    look = world.seen(ORDER, "k")
     world.kill_after_effect(cancel)
     world.pass_seconds(LEASE_AND_MORE)
-    world.resolve(ORDER, refund_id_of(ORDER, "k"), "FAILED")
+    world.settle(look)
     return Small(world)
 
 
@@ -150,7 +151,7 @@ def a_refund_under_way_and_an_operator() -> Small:
     """Who would withdraw it."""
     world = _world()
     run_to(world, world.refund(ORDER, 60_000, "k"), "cancel")
-    world.resolve(ORDER, refund_id_of(ORDER, "k"), "FAILED")
+    world.withdraw(world.seen(ORDER, "k"))
     return Small(world)
 
 

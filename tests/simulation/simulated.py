@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -31,9 +32,9 @@ from assembly import Gateway
 from indodana import CredentialStore, IndodanaClient
 from refunds.dynamodb import from_item
 from refunds.errors import LedgerUnavailable
-from refunds.model import AmbiguousRefunds, OrderKey, Reason, RefundRequest
+from refunds.model import AmbiguousRefunds, OrderKey, Reason, RefundRequest, RefundStatus, iso
 from settings import Settings
-from tests.simulation.emulator import Dynamo, Secrets, Sqs
+from tests.simulation.emulator import LAG_WRITES, Dynamo, Secrets, Sqs
 from tests.simulation.engine import (
     Call,
     CooperativeLock,
@@ -45,7 +46,7 @@ from tests.simulation.engine import (
     happen,
 )
 from tests.simulation.indodana_double import Indodana, Movement
-from tests.simulation.invariants import Invariants, Violation, told_the_truth
+from tests.simulation.invariants import Asked, Invariants, Violation, hold, told_the_truth
 
 BEGINNING = datetime(2026, 11, 22, 7, 0, tzinfo=UTC)
 LEDGER, AUDIT = "ledger", "audit"
@@ -54,8 +55,14 @@ API_SECONDS, WORKER_SECONDS, RECONCILER_SECONDS = 29.0, 40.0, 60.0  # template.y
 VISIBILITY_SECONDS = 240
 MAX_RECEIVE_COUNT = 10
 CONFLICT = "transaction conflict"
+FREEZE_SECONDS = 50.0  # longer than a lease
+LIST = "GET /v1/transactions/{merchantOrderId}/refunds"
+READ = "GET /v1/transactions/{merchantOrderId}/refunds/{refundId}"
 CREATE = "POST /v1/transactions/{merchantOrderId}/refunds"
 RESOLVE = "POST /v1/transactions/{merchantOrderId}/refunds/{refundId}/resolution"
+WITHDRAW = "POST /v1/transactions/{merchantOrderId}/refunds/{refundId}/withdrawal"
+
+SCOPES = "transactions:read refunds:read refunds:write refunds:resolve audit:read"
 
 SETTINGS = Settings(
     indodana_url="https://indodana.test",
@@ -64,8 +71,8 @@ SETTINGS = Settings(
     indodana_cancellation_version="v3",
     secret_prefix="qris-gateway/",
     merchant_id="m1",
-    merchant_claim="merchant_id",
     merchant_ids=frozenset({"m1", "m2"}),
+    merchant_claim="merchant_id",
     scope_prefix="",
     ledger_table=LEDGER,
     audit_table=AUDIT,
@@ -73,9 +80,9 @@ SETTINGS = Settings(
     refund_dead_letter_queue_url=DEAD_LETTERS,
     max_receive_count=MAX_RECEIVE_COUNT,
     ambiguous_refunds=AmbiguousRefunds.REVIEW,
-    resolution_hold_seconds=0,
+    resolution_hold_seconds=600,
     conflict_kinds_not_done=frozenset(),
-    conflict_kinds_done=frozenset(),
+    conflict_kinds_done=frozenset({"ConflictError"}),
 )
 
 
@@ -104,16 +111,34 @@ class Watched:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._dynamo, name)
 
+    def batch_get_item(self, **request: Any) -> Any:
+        self._acting.read_at = self._world.watch.writes
+        return self._dynamo.batch_get_item(**request)
+
     def transact_write_items(self, *, TransactItems: list[Any]) -> Any:  # noqa: N803 - boto3's own name
         answer = self._dynamo.transact_write_items(TransactItems=TransactItems)
-        self._world.watch.wrote(TransactItems, self._world.acting, self._world.sums)
+        acting = self._acting
+        self._world.watch.wrote(TransactItems, acting, acting.sandbox.clock(), self._world.sums)
         return answer
+
+    def update_item(self, **request: Any) -> Any:
+        answer = self._dynamo.update_item(**request)
+        [item] = self._dynamo.batch_get_item(RequestItems={LEDGER: {"Keys": [request["Key"]]}})["Responses"][LEDGER]
+        self._world.watch.postponed(from_item(item), self._acting.sandbox.clock())
+        return answer
+
+    @property
+    def _acting(self) -> Invocation:
+        assert self._world.acting
+        return self._world.acting
 
 
 class Stepped:
     """A client whose every call is put before the scheduler."""
 
-    def __init__(self, client: Any, faults: Callable[[str, Any, Callable[[], Any]], list[Fault]]) -> None:
+    def __init__(
+        self, client: Any, faults: Callable[[str, Mapping[str, Any], Any, Callable[[], Any]], list[Fault]]
+    ) -> None:
         self._client = client
         self._faults = faults
         self.exceptions = getattr(client, "exceptions", None)
@@ -124,7 +149,7 @@ class Stepped:
         def call(**arguments: Any) -> Any:
             effect = partial(method, **arguments)
             refund_id, detail = _subject(name, arguments)
-            faults = self._faults(name, self._client, effect)
+            faults = self._faults(name, arguments, self._client, effect)
             return current_fiber().make(Call(name, detail, effect, faults, refund_id))
 
         setattr(self, name, call)
@@ -142,7 +167,7 @@ def _lost() -> None:
     raise ReadTimeoutError(endpoint_url="https://aws")
 
 
-def dynamodb_faults(name: str, client: Any, effect: Callable[[], Any]) -> list[Fault]:
+def dynamodb_faults(name: str, arguments: Mapping[str, Any], client: Any, effect: Callable[[], Any]) -> list[Fault]:
     def unavailable() -> None:
         error = {"Error": {"Code": "ProvisionedThroughputExceededException", "Message": "throttled"}}
         raise client.exceptions.ProvisionedThroughputExceededException(error, name)
@@ -169,7 +194,18 @@ def dynamodb_faults(name: str, client: Any, effect: Callable[[], Any]) -> list[F
     return faults
 
 
-def sqs_faults(name: str, client: Any, effect: Callable[[], Any]) -> list[Fault]:
+def stale_reads(name: str, arguments: Mapping[str, Any], client: Any, effect: Callable[[], Any]) -> list[Fault]:
+    """Answers that lag behind, where the call does not ask for a consistent one."""
+    requests = arguments["RequestItems"].values() if name == "batch_get_item" else [arguments]
+    if name not in ("batch_get_item", "query", "scan") or all(one.get("ConsistentRead") for one in requests):
+        return []
+    return [
+        Fault(f"an answer that lags {writes} writes behind", partial(client.behind, writes, effect), twin=twin)
+        for writes, twin in ((1, False), (LAG_WRITES, True))
+    ]
+
+
+def sqs_faults(name: str, arguments: Mapping[str, Any], client: Any, effect: Callable[[], Any]) -> list[Fault]:
     def lost() -> None:
         effect()
         _lost()
@@ -177,7 +213,7 @@ def sqs_faults(name: str, client: Any, effect: Callable[[], Any]) -> list[Fault]
     return [Fault("lost", _lost), *([Fault("done, and its answer lost", lost)] if name == "send_message" else [])]
 
 
-def secrets_faults(name: str, client: Any, effect: Callable[[], Any]) -> list[Fault]:
+def secrets_faults(name: str, arguments: Mapping[str, Any], client: Any, effect: Callable[[], Any]) -> list[Fault]:
     return [Fault("lost", _lost)]
 
 
@@ -191,23 +227,57 @@ class Context:
         return int(max(0.0, self.deadline - self.world.now) * 1000)
 
 
+@dataclass(frozen=True)
+class Look:
+    """What an operator knows: a refund as it was read, and what Indodana's books said of it then."""
+
+    merchant: str
+    order: str
+    refund_id: str
+    status: str
+    version: int
+    moved: bool
+    checked_at: datetime
+
+    @property
+    def outcome(self) -> str:
+        """As an honest operator sees it."""
+        return "SUCCEEDED" if self.moved else "FAILED"
+
+    def __str__(self) -> str:
+        books = "in" if self.moved else "not in"
+        seconds = (self.checked_at - BEGINNING).total_seconds()
+        refund = f"{self.refund_id[:6]} {self.status} at version {self.version}"
+        return f"{refund}, {books} Indodana's books at {seconds:g} s"
+
+
 @dataclass(eq=False)
 class Sandbox:
     """A process of Lambda's, which runs one invocation after the other, and what it remembers in between."""
 
     gateway: Gateway
+    clock: Callable[[], datetime]
+    skew_seconds: float
     secrets_seen: list[tuple[float, str]]
     history: int = 0  # digest of all that it was ever told; with its code, it is all that it does
     foreseen: tuple[Any, ...] | None = None  # set with its invocation's
 
     def memory(self) -> tuple[Any, ...]:
-        return self.foreseen or (tuple(self.secrets_seen), frozenset(self.gateway.protocol.known_orders.items()))
+        if self.foreseen:
+            return self.foreseen
+        known_orders = frozenset(self.gateway.protocol.known_orders.items())
+        return (self.skew_seconds, tuple(self.secrets_seen), known_orders, self.gateway.breaker.memory())
 
 
 @dataclass
 class SimulatedWorld:
     ambiguous_refunds: AmbiguousRefunds = AmbiguousRefunds.REVIEW
     warm: bool = True  # sandboxes have read their secrets already
+    arrives_late: bool = False  # what was given up may still be carried out by Indodana
+    freezes: bool = False  # processes may while they send
+    stale_reads: bool = False  # a read may lag behind that does not ask for more
+    skew_seconds: Callable[[], float] = lambda: 0.0  # of the next sandbox's clock
+    start_seconds: Callable[[], float] = lambda: 0.0  # that the next sandbox takes of its first invocation's time
     now: float = 0.0
     invocations: list[Invocation] = field(default_factory=list)
     started: int = 0
@@ -224,8 +294,11 @@ class SimulatedWorld:
         self.indodana = Indodana(credentials, recognises_repeats=resubmits)
         self.watch = Invariants(self.ambiguous_refunds)
         self.indodana.on_movement = self._money_moved
+        self.indodana.now = lambda: self.now
+        self.indodana.arrives_late = self.arrives_late
+        self.indodana.freeze = self._freeze_acting if self.freezes else None
         self._aws: Any = SimpleNamespace(
-            dynamodb=Stepped(Watched(self.dynamo, self), dynamodb_faults),
+            dynamodb=Stepped(Watched(self.dynamo, self), self._dynamodb_faults),
             sqs=Stepped(self.sqs, sqs_faults),
             secretsmanager=Stepped(self.secrets, secrets_faults),
         )
@@ -238,11 +311,27 @@ class SimulatedWorld:
         return BEGINNING + timedelta(seconds=self.now)
 
     def pass_seconds(self, seconds: float) -> None:
-        """Lambda kills what is still at work when its time is up."""
-        self.now += seconds
+        """Lambda kills what is still at work when its time is up. What is still on its way to Indodana arrives."""
+        until = self.now + seconds
+        while late := self.indodana.next_late(until):
+            self.now, self.acting = late.due, None
+            self.indodana.carry_out(late)
+        self.now = until
         for invocation in self.live:
             if invocation.deadline <= self.now:
                 self.kill(invocation)
+
+    def freeze(self, invocation: Invocation) -> None:
+        """For longer than a lease; and Lambda does not kill it in time."""
+        invocation.deadline = math.inf
+        self.watch.died(invocation)  # as far as the others can tell
+        self.pass_seconds(FREEZE_SECONDS)
+
+    def _freeze_acting(self) -> None:
+        acting = self.acting
+        assert acting
+        self.freeze(acting)
+        self.acting = acting
 
     # ---- what the scheduler decides
 
@@ -304,6 +393,7 @@ class SimulatedWorld:
         for _ in range(3):
             self.pass_seconds(1000)
             self.finish(self.reconcile())
+            self.pass_seconds(1000)  # what the schedule enqueues need not be due at once
             while batch := self.deliver():
                 self.finish(batch)
 
@@ -316,7 +406,14 @@ class SimulatedWorld:
 
     def _money_moved(self, movement: Movement) -> None:
         amount, status = self.indodana.orders[movement.merchant_id, movement.merchant_order_id]
-        self.watch.money_moved(movement, amount if status == "PAID" else Decimal(0))
+        sent_at = self.acting.sandbox.clock() if self.acting else None
+        self.watch.money_moved(movement, amount if status == "PAID" else Decimal(0), sent_at)
+
+    def _dynamodb_faults(
+        self, name: str, arguments: Mapping[str, Any], client: Any, effect: Callable[[], Any]
+    ) -> list[Fault]:
+        stale = stale_reads(name, arguments, client, effect) if self.stale_reads else []
+        return [*dynamodb_faults(name, arguments, client, effect), *stale]
 
     def refund_ids(self) -> set[str]:
         return {item["refundId"]["S"] for item in self.dynamo.items(LEDGER) if "refundId" in item}
@@ -352,7 +449,9 @@ class SimulatedWorld:
         refund_id: str | None = None,
         body: object = None,
         headers: dict[str, str] | None = None,
+        query: dict[str, str] | None = None,
         merchant: str = "m1",
+        actor: str = "agent-7",
         on_answer: Callable[[int, Any], None] = lambda status, body: None,
     ) -> Invocation:
         number = self.started + 1
@@ -361,25 +460,32 @@ class SimulatedWorld:
         event = {
             "routeKey": route,
             "headers": headers or {},
-            "queryStringParameters": None,
+            "queryStringParameters": query,
             "pathParameters": {name: value for name, value in path.items() if value is not None},
             "requestContext": {
                 "requestId": f"request-{number}",
-                "authorizer": {"jwt": {"claims": {"sub": "agent-7", "merchant_id": merchant}}},
+                "authorizer": {"jwt": {"claims": {"sub": actor, "merchant_id": merchant, "scope": SCOPES}}},
             },
             "body": json.dumps(body),
             "isBase64Encoded": False,
         }
 
-        asked = refund_id or (refund_id_of(order_id, key, merchant) if order_id and key else "")
-        moved_already = self.watch.times_moved.get(asked, 0) > 0
+        asked_for = refund_id or (refund_id_of(order_id, key, merchant) if order_id and key else "")
+        asked = Asked(
+            f"{merchant}#{order_id}" if order_id else None,
+            asked_for,
+            self.watch.writes,
+            moved_already=asked_for in self.watch.times_moved,
+            in_part=bool(query),
+        )
 
-        def answered(result: Any) -> None:
-            told = json.loads(result["body"], parse_float=Decimal)
-            told_the_truth(self.watch, result["statusCode"], told, moved_already=moved_already)
+        def answered(result: Any, invocation: Invocation) -> None:
+            told = json.loads(result["body"], parse_float=Decimal, parse_int=Decimal)
+            told_the_truth(self.watch, asked, result["statusCode"], result["headers"], told, read_at=invocation.read_at)
             on_answer(result["statusCode"], told)
 
-        return self._invoke(f"api {route.split('/')[-1]} {order_id}", HANDLERS[route], event, API_SECONDS, answered)
+        name = f"api {route.split('/')[-1]} {order_id}"
+        return self._invoke(name, HANDLERS[route], event, API_SECONDS, answered, asked_at=asked.at)
 
     def refund(
         self, order_id: str, amount: int | None, key: str, *, later: bool = False, merchant: str = "m1", **options: Any
@@ -388,9 +494,65 @@ class SimulatedWorld:
         headers = {"idempotency-key": key} | ({"prefer": "respond-async"} if later else {})
         return self.api(CREATE, order_id, body=body, headers=headers, merchant=merchant, **options)
 
-    def resolve(self, order_id: str, refund_id: str, outcome: str, merchant: str = "m1") -> Invocation:
-        body = {"outcome": outcome, "evidence": "Indodana's settlement file"}
-        return self.api(RESOLVE, order_id, refund_id=refund_id, body=body, merchant=merchant)
+    def look(
+        self, order_id: str, key: str, merchant: str = "m1", then: Callable[[Look], object] = lambda _: None
+    ) -> Invocation:
+        """An operator reads a refund, and then looks it up in Indodana's books."""
+        refund_id = refund_id_of(order_id, key, merchant)
+
+        def answered(status: int, body: Any) -> None:
+            if status == 200:
+                moved = self.indodana.times_moved(refund_id) > 0
+                then(Look(merchant, order_id, refund_id, body["status"], version_in(body), moved, self.clock()))
+
+        return self.api(READ, order_id, refund_id=refund_id, merchant=merchant, on_answer=answered)
+
+    def seen(self, order_id: str, key: str, merchant: str = "m1") -> Look:
+        """What an operator knows who looked just now."""
+        refund_id = refund_id_of(order_id, key, merchant)
+        refund = self.watch.refunds[refund_id]
+        moved = self.indodana.times_moved(refund_id) > 0
+        return Look(merchant, order_id, refund_id, refund["status"], int(refund["version"]), moved, self.clock())
+
+    def decide(
+        self, look: Look, actor: str = "operator-1", on_answer: Callable[[int, Any], None] = lambda status, body: None
+    ) -> Invocation | None:
+        """What follows from what the operator saw, whatever has happened since."""
+        if look.status == RefundStatus.QUEUED:
+            return self.withdraw(look, actor, on_answer)
+        if look.status == RefundStatus.UNKNOWN:
+            return self.settle(look, actor, on_answer)
+        return None
+
+    def withdraw(
+        self, look: Look, actor: str = "operator-1", on_answer: Callable[[int, Any], None] = lambda status, body: None
+    ) -> Invocation:
+        return self._decision(WITHDRAW, look, {"note": "The customer keeps it"}, actor, on_answer)
+
+    def settle(
+        self, look: Look, actor: str = "operator-1", on_answer: Callable[[int, Any], None] = lambda status, body: None
+    ) -> Invocation:
+        evidence = {"source": "INDODANA_DASHBOARD", "reference": "page 12", "checkedAt": iso(look.checked_at)}
+        return self._decision(RESOLVE, look, {"outcome": look.outcome, "evidence": evidence}, actor, on_answer)
+
+    def _decision(
+        self, route: str, look: Look, body: dict[str, Any], actor: str, on_answer: Callable[[int, Any], None]
+    ) -> Invocation:
+        decision = (route, look, actor)
+
+        def answered(status: int, told: Any) -> None:
+            right = status == 200 or status == 503 or decision not in self.watch.decided
+            hold("a decision repeated is answered as the first was", right, f"{look}: {status} {told}")
+            if status == 200:
+                self.watch.decided.add(decision)
+            on_answer(status, told)
+
+        headers = {"if-match": f'"{look.version}"'}
+        merchant, refund_id = look.merchant, look.refund_id
+        return self.api(
+            route, look.order, refund_id=refund_id, body=body, headers=headers, merchant=merchant, actor=actor,
+            on_answer=answered,
+        )  # fmt: skip
 
     def send(self, order_id: str, amount: int | None, key: str, merchant: str = "m1") -> None:
         body = {"merchantId": merchant, "merchantOrderId": order_id, "idempotencyKey": key, "reason": "OTHERS",
@@ -424,7 +586,7 @@ class SimulatedWorld:
             ]
         }
 
-        def answered(result: Any) -> None:
+        def answered(result: Any, _: Invocation) -> None:
             again = {failure["itemIdentifier"] for failure in result["batchItemFailures"]}
             for message in messages:
                 if message["MessageId"] not in again:
@@ -433,14 +595,24 @@ class SimulatedWorld:
         return self._invoke("worker", refund_worker.handler.lambda_handler, event, WORKER_SECONDS, answered)
 
     def reconcile(self) -> Invocation:
-        return self._invoke("reconciler", reconciler.handler.lambda_handler, {}, RECONCILER_SECONDS, lambda _: None)
+        return self._invoke("reconciler", reconciler.handler.lambda_handler, {}, RECONCILER_SECONDS, lambda *_: None)
 
     def _invoke(
-        self, name: str, handler: Callable[..., Any], event: Any, seconds: float, answered: Callable[[Any], None]
+        self,
+        name: str,
+        handler: Callable[..., Any],
+        event: Any,
+        seconds: float,
+        answered: Callable[[Any, Invocation], None],
+        *,
+        asked_at: int | None = None,
     ) -> Invocation:
         self.started += 1
+        if not self._sandboxes:
+            self._sandboxes.append(self._new_sandbox())
+            seconds -= self.start_seconds()
+        sandbox = self._sandboxes.pop()
         context = Context(self, self.now + seconds, f"invocation-{self.started}")
-        sandbox = self._sandboxes.pop() if self._sandboxes else self._new_sandbox()
 
         def ended(invocation: Invocation) -> None:
             if invocation.dead:
@@ -452,11 +624,12 @@ class SimulatedWorld:
                 return  # Lambda reports it, an alarm rings, and the schedule comes again
             except Exception as error:
                 raise Violation("no function fails by a bug", f"{invocation.name}: {error!r}") from error
-            answered(result)
+            answered(result, invocation)
 
         invocation = Invocation(f"{name} #{self.started}", partial(handler, event, context), context.deadline, ended)
         invocation.sandbox = sandbox
-        told = (invocation.name, context.deadline, repr(event), self.now, self.secrets.snapshot())
+        invocation.asked_at = asked_at
+        told = (invocation.name, context.deadline, repr(event), self.now, sandbox.skew_seconds, self.secrets.snapshot())
         sandbox.history = hash((sandbox.history, told))
         invocation.log_lines = self.log_lines
         self.invocations.append(invocation)
@@ -464,11 +637,16 @@ class SimulatedWorld:
         return invocation
 
     def _new_sandbox(self) -> Sandbox:
+        skew_seconds = self.skew_seconds()
+
+        def clock() -> datetime:
+            return self.clock() + timedelta(seconds=skew_seconds)
+
         secrets = Remembering(self._aws.secretsmanager if not self.warm else self.secrets, self)
         store = CredentialStore(
             secrets,  # type: ignore[arg-type]
             SETTINGS.secret_prefix,
-            clock=lambda: self.now,
+            clock=lambda: clock().timestamp(),
             new_lock=CooperativeLock,
         )
         if self.warm:
@@ -477,19 +655,19 @@ class SimulatedWorld:
         client = IndodanaClient(
             SETTINGS.indodana_url + SETTINGS.indodana_base_path,
             store,
-            clock=lambda: self.clock().timestamp(),
+            clock=lambda: clock().timestamp(),
             transport=self.indodana,  # type: ignore[arg-type]
         )
         gateway = Gateway(
             Settings(**{**vars(SETTINGS), "ambiguous_refunds": self.ambiguous_refunds}),
             self._aws,
             indodana=client,
-            clock=self.clock,
+            clock=clock,
             sleep=lambda _: None,
             run_all=lambda jobs: current_fiber().invocation.run_all(jobs),
             new_lock=CooperativeLock,
         )
-        return Sandbox(gateway, secrets.seen)
+        return Sandbox(gateway, clock, skew_seconds, secrets.seen)
 
     # ---- the world's whole state, for the explorer
 
@@ -498,6 +676,7 @@ class SimulatedWorld:
             (
                 self.now,
                 self.dynamo.snapshot(),
+                self.dynamo.history(1) if self.stale_reads else None,
                 self.sqs.snapshot(),
                 self.secrets.snapshot(),
                 self.indodana.snapshot(),
@@ -511,8 +690,11 @@ class SimulatedWorld:
         """What takes back all that calls do after it, whenever it is called; not what the code does that made them."""
         parts = [part.savepoint() for part in (self.dynamo, self.sqs, self.indodana, self.watch)]
         conflicts, sandboxes = Counter(self._conflicts), list(self._sandboxes)
+        reads = [(live, live.read_at) for live in self.live]
 
         def rollback() -> None:
+            for live, read_at in reads:
+                live.read_at = read_at
             for part in parts:
                 part()
             self._conflicts = Counter(conflicts)
@@ -530,6 +712,10 @@ HANDLERS = {
 
 def refund_id_of(order_id: str, key: str, merchant: str = "m1") -> str:
     return RefundRequest(OrderKey(merchant, order_id), key, None, Reason.OTHERS, None, "agent").refund_id
+
+
+def version_in(body: Any) -> int:
+    return int(body["version"])
 
 
 def _secret(api_key: str, secret_key: str) -> str:

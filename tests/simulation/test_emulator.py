@@ -124,6 +124,7 @@ COUNTERS = {"status": statuses, "version": small, "attempts": small}
 MORE = {
     "ambiguous": st.booleans().map(lambda value: {"BOOL": value}),
     "note": st.text(max_size=3).map(lambda text: {"S": text}),
+    "evidence": st.dictionaries(st.sampled_from(["source", "reference"]), times, max_size=2).map(lambda m: {"M": m}),
     "openKey": open_keys,
     "openSince": times,
 }

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from decimal import Decimal
+from http.client import HTTPMessage
 
 import pytest
 
+from indodana.transport import Answer
 from refunds.breaker import CLOSED_MAX_SECONDS
 from tests.simulation.engine import Fault, Invocation
-from tests.simulation.indodana_double import Response
 from tests.simulation.simulated import AUDIT, LEDGER, SimulatedWorld, installed
 
 KNOWN_ORDERS = 200
@@ -24,6 +25,10 @@ WALLS = {
     "an HTML 403 to everything": ((403, FORBIDDEN), (CANCEL, STATUS)),
     "503 to everything": ((503, UNAVAILABLE), (CANCEL, STATUS)),
 }
+
+
+def answered(status: int, page: str) -> Answer:
+    return Answer(status, HTTPMessage(), page.encode())
 
 
 class Walled:
@@ -45,7 +50,7 @@ class Walled:
             call = pending[0].call
             assert call
             self.posts += call.name == CANCEL
-            stopped = Fault("wall", lambda: Response(*self.answer), leaves_doubt=True)
+            stopped = Fault("wall", lambda: answered(*self.answer), leaves_doubt=True)
             self.world.run(pending[0], stopped if call.name in self.walled else None)
 
     def take_the_wall_away(self) -> None:

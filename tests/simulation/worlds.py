@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
 from refunds.model import AmbiguousRefunds
 from tests.simulation.engine import Fault, Fiber, Invocation
-from tests.simulation.explore import Small
+from tests.simulation.explore import Next, Small
 from tests.simulation.invariants import hold
-from tests.simulation.simulated import SimulatedWorld, refund_id_of
+from tests.simulation.simulated import LIST, READ, Look, SimulatedWorld, refund_id_of
 
 ORDER = "ORDER-1"
 LEASE_AND_MORE = 50.0  # seconds: whatever was under way is over by then, and its lease too
+HOLD_AND_MORE = 650.0  # … and what was on its way to Indodana has arrived or is gone
 
 
 def _world(**options: object) -> SimulatedWorld:
@@ -113,7 +115,7 @@ def a_refund_and_its_resolution() -> Small:
     """Unknown already: its operator, who looked it up at Indodana, settles it; its caller and another refund come."""
     world = _world()
     _become_unknown(world, 60_000, "k")
-    world.resolve(ORDER, refund_id_of(ORDER, "k"), "SUCCEEDED")
+    world.settle(world.seen(ORDER, "k"))
     world.refund(ORDER, 60_000, "k")
     world.refund(ORDER, 60_000, "other")
     return Small(world, at_the_end=_repeated((60_000, "k"), (60_000, "other")))
@@ -122,8 +124,8 @@ def a_refund_and_its_resolution() -> Small:
 def two_operators_resolve() -> Small:
     world = _world()
     _become_unknown(world, 60_000, "k")
-    world.resolve(ORDER, refund_id_of(ORDER, "k"), "SUCCEEDED")
-    world.resolve(ORDER, refund_id_of(ORDER, "k"), "SUCCEEDED")
+    world.settle(world.seen(ORDER, "k"), "operator-1")
+    world.settle(world.seen(ORDER, "k"), "operator-2")
     return Small(world, later=[("the schedule runs", SimulatedWorld.reconcile)], at_the_end=_repeated((60_000, "k")))
 
 
@@ -240,8 +242,164 @@ def two_messages_of_one_order() -> Small:
     return Small(world)
 
 
-def run_to(world: SimulatedWorld, invocation: Invocation, name: str) -> Fiber:
+def a_withdrawal_and_the_worker() -> Small:
+    """The operator has seen it QUEUED; the worker takes it at any moment."""
+    world = _world()
+    world.finish(world.refund(ORDER, 60_000, "k", later=True))
+    world.withdraw(world.seen(ORDER, "k"))
+    world.deliver()
+    return Small(world, kills=1, faults=1, at_the_end=_repeated((60_000, "k")))
+
+
+def a_withdrawal_and_the_schedule() -> Small:
+    """The operator has seen it QUEUED; since then its worker died with it, and the schedule finds it."""
+    world = _world()
+    world.finish(world.refund(ORDER, 60_000, "k", later=True))
+    look = world.seen(ORDER, "k")
+    world.kill_after_effect(run_to(world, world.deliver(), "cancel"))
+    world.withdraw(look)
+    world.reconcile()
+    return Small(world, passes=[LEASE_AND_MORE], kills=1, faults=1, at_the_end=_repeated((60_000, "k")))
+
+
+def a_decision_on_a_refund_that_is_sent_again() -> Small:
+    """It was not done, as the operator found; since then the stack submits it again."""
+    world = _world(ambiguous_refunds=AmbiguousRefunds.RESUBMIT)
+    _become_unknown(world, 60_000, "k", "lost before it was done")
+    world.pass_seconds(1000)
+    world.finish(world.reconcile())
+    world.settle(world.seen(ORDER, "k"))
+    world.deliver()
+    return Small(world, kills=1, faults=1, at_the_end=_repeated((60_000, "k")))
+
+
+def two_operators_who_looked_at_two_times() -> Small:
+    """The one before what was on its way arrived, perhaps, and the other after it."""
+    world = _world(arrives_late=True)
+    _become_unknown(world, 60_000, "k", "given up, and done 590 s later")
+    later = [_operator("the one"), _operator("the other")]
+    return Small(world, later=later, passes=[LEASE_AND_MORE, HOLD_AND_MORE], kills=1, faults=1)
+
+
+def a_decision_sent_twice() -> Small:
+    """The operator does not know whether it came through."""
+    world = _world()
+    _become_unknown(world, 60_000, "k")
+    look = world.seen(ORDER, "k")
+    world.settle(look)
+    world.settle(look)
+
+    def again(world: SimulatedWorld) -> None:
+        world.finish(
+            world.settle(look, on_answer=lambda status, _: hold("a decision can be repeated", status == 200, status))
+        )
+
+    return Small(world, at_the_end=again)
+
+
+def a_withdrawal_sent_twice() -> Small:
+    world = _world()
+    world.finish(world.refund(ORDER, 60_000, "k", later=True))
+    look = world.seen(ORDER, "k")
+    world.withdraw(look)
+
+    def again(world: SimulatedWorld) -> None:
+        world.finish(world.withdraw(look))
+
+    return Small(world, later=[DELIVERED, ("the operator repeats it", again)], kills=1, faults=1)
+
+
+def a_refund_done_late() -> Small:
+    """Indodana may carry it out after everybody gave up on it: until shortly before the hold ends."""
+    world = _world(arrives_late=True)
+    run_to(world, world.refund(ORDER, 60_000, "k"), "cancel")
+    later = [_operator("the operator")]
+    return Small(world, later=later, passes=[LEASE_AND_MORE, HOLD_AND_MORE], at_the_end=_repeated((60_000, "k")))
+
+
+def a_process_that_freezes() -> Small:
+    """At any moment, for longer than its lease, and goes on; meanwhile its refund is found, and an operator looks."""
+    world = _world(freezes=True)
+    run_to(world, world.refund(ORDER, 60_000, "k"), "cancel")
+
+    def schedule(world: SimulatedWorld) -> None:
+        world.finish(world.reconcile())
+
+    later = [("the schedule has run", schedule), _operator("the operator")]
+    return Small(world, later=later, passes=[HOLD_AND_MORE], kills=0, faults=1, freezes=1)
+
+
+def clocks_that_differ() -> Small:
+    """The worker's is 2 s slow, and the schedule's 2 s fast; Lambda kills the worker 5 s before its lease ends."""
+    world = _world(skew_seconds=itertools.cycle((-2.0, 2.0)).__next__)
+    world.send(ORDER, 60_000, "k")
+    run_to(world, world.deliver(), "cancel")
+    world.reconcile()
+    return Small(world, passes=[39.0, 2.0], kills=1, faults=1, at_the_end=_repeated((60_000, "k")))
+
+
+def an_index_that_lags() -> Small:
+    """The schedule finds refunds by it: as they were, or not at all."""
+    world = _world(stale_reads=True)
+    world.finish(world.refund(ORDER, 60_000, "k", later=True))
+    world.pass_seconds(LEASE_AND_MORE)
+    world.deliver()
+    world.reconcile()
+    return Small(world, kills=1, faults=1, at_the_end=_repeated((60_000, "k")))
+
+
+def two_messages_of_a_refund_that_waits() -> Small:
+    """Indodana takes no more for now; one message is due then, and the other comes at once."""
+    world = _world()
+    world.send(ORDER, 60_000, "k")
+    world.send(ORDER, 60_000, "k")
+    first = world.deliver(1)
+    cancel = run_to(world, first, "cancel")
+    world.run(cancel, fault_of(cancel, "HTTP 429"))
+    world.finish(first)
+    world.deliver(1)
+    later = [("the queue delivers again", SimulatedWorld.deliver)]
+    return Small(world, later=later, passes=[4.0], kills=1, faults=1, at_the_end=_repeated((60_000, "k")))
+
+
+def who_reads_while_a_refund_is_made() -> Small:
+    """One caller reads it, another the order's list."""
+    world = _world()
+    world.refund(ORDER, 60_000, "k")
+
+    def one(world: SimulatedWorld) -> None:
+        world.api(READ, ORDER, refund_id=refund_id_of(ORDER, "k"))
+
+    later = [("a caller reads it", one), ("another lists the order's", lambda world: world.api(LIST, ORDER))]
+    return Small(world, later=later, kills=1, faults=1)
+
+
+SCHEDULE = ("the schedule runs", SimulatedWorld.reconcile)
+DELIVERED = ("the queue delivers", SimulatedWorld.deliver)
+
+
+def _operator(who: str) -> tuple[str, Callable[[SimulatedWorld], object]]:
+    """Who looks at some moment, and decides at a later one, by what was to be seen then."""
+
+    def looks(world: SimulatedWorld) -> Next | None:
+        looks: list[Look] = []
+        world.finish(world.look(ORDER, "k", then=looks.append))
+        if not looks:
+            return None
+        [look] = looks
+        return Next(f"{who}, who saw {look}, decides", lambda world: world.decide(look, who))
+
+    return f"{who} looks", looks
+
+
+def fault_of(fiber: Fiber, name: str) -> Fault:
+    assert fiber.call
+    return next(fault for fault in fiber.call.faults if fault.name == name)
+
+
+def run_to(world: SimulatedWorld, invocation: Invocation | None, name: str) -> Fiber:
     """Its one fiber, before its next call of this name."""
+    assert invocation
     while True:
         [fiber] = invocation.pending()
         if fiber.call and fiber.call.name == name:
@@ -249,16 +407,11 @@ def run_to(world: SimulatedWorld, invocation: Invocation, name: str) -> Fiber:
         world.run(fiber)
 
 
-def _become_unknown(world: SimulatedWorld, amount: int, key: str) -> None:
-    """Done at Indodana, and the answer lost."""
+def _become_unknown(world: SimulatedWorld, amount: int, key: str, how: str = "done, and the answer lost") -> None:
     invocation = world.refund(ORDER, amount, key)
-    while invocation.pending():
-        [fiber] = invocation.pending()
-        assert fiber.call
-        lost: Fault | None = None
-        if fiber.call.name == "cancel":
-            lost = next(fault for fault in fiber.call.faults if fault.name == "done, and the answer lost")
-        world.run(fiber, lost)
+    cancel = run_to(world, invocation, "cancel")
+    world.run(cancel, fault_of(cancel, how))
+    world.finish(invocation)
 
 
 WORLDS: dict[str, Callable[[], Small]] = {
@@ -287,5 +440,17 @@ WORLDS: dict[str, Callable[[], Small]] = {
         one_key_for_two_messages,
         one_key_for_a_request_and_a_message,
         two_messages_of_one_order,
+        a_withdrawal_and_the_worker,
+        a_withdrawal_and_the_schedule,
+        a_decision_on_a_refund_that_is_sent_again,
+        two_operators_who_looked_at_two_times,
+        a_decision_sent_twice,
+        a_withdrawal_sent_twice,
+        a_refund_done_late,
+        a_process_that_freezes,
+        clocks_that_differ,
+        an_index_that_lags,
+        two_messages_of_a_refund_that_waits,
+        who_reads_while_a_refund_is_made,
     )
 }

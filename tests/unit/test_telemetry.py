@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 import telemetry
+from indodana import AnswerUnreadable, ContradictingAnswer
 
 THREADS, EACH = 8, 200
 
@@ -40,3 +41,25 @@ def test_what_threads_emit_at_the_same_time_stays_a_line_each(capfd: pytest.Capt
     lines = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
     assert sum("_aws" in line for line in lines) == THREADS * EACH
     assert sum(line.get("message") == "refund" for line in lines) == THREADS * EACH
+
+
+def metrics(printed: str) -> list[tuple[str, dict[str, str]]]:
+    """Each metric with its dimensions, but those that all of them have."""
+    found = []
+    for line in map(json.loads, printed.splitlines()):
+        [told] = line["_aws"]["CloudWatchMetrics"]
+        dimensions = {name: line[name] for name in told["Dimensions"][0] if name != "service"}
+        found.append((told["Metrics"][0]["Name"], dimensions))
+    return found
+
+
+def test_an_ok_that_contradicts_is_counted_by_its_field_and_in_all(capsys: pytest.CaptureFixture[str]) -> None:
+    telemetry.upstream_error(ContradictingAnswer("it says something else", field="refundAmount"))
+    telemetry.upstream_error(AnswerUnreadable("it says nothing"))
+
+    counted = metrics(capsys.readouterr().out)
+    assert [metric for metric in counted if metric[0] == "ContradictingAnswers"] == [
+        ("ContradictingAnswers", {"field": "refundAmount"}),
+        ("ContradictingAnswers", {}),
+    ]
+    assert ("UpstreamErrors", {"error": "ContradictingAnswer"}) in counted

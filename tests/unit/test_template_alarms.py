@@ -15,7 +15,7 @@ import pytest
 
 import telemetry
 from devstack.template import Template
-from indodana import CredentialsRejected
+from indodana import ContradictingAnswer, CredentialsRejected
 from refunds.model import OrderKey, Origin, Reason, RefundRequest, RefundStatus, first_record
 from refunds.reconcile import Counts
 
@@ -57,7 +57,7 @@ class Broken:
     def check_status(self, *_: Any) -> Never:
         raise CredentialsRejected("refused", http_status=401)
 
-    def cancel(self, *_: Any) -> Never:
+    def cancel(self, *_: Any, **__: Any) -> Never:
         raise CredentialsRejected("refused", http_status=401)
 
 
@@ -68,16 +68,18 @@ def emitted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     monkeypatch.setenv("POWERTOOLS_METRICS_NAMESPACE", NAMESPACE)
     capsys.readouterr()
     telemetry.upstream_error(CredentialsRejected("refused", http_status=401))
+    telemetry.upstream_error(ContradictingAnswer("OK, and another sum", field="refundAmount"))
     telemetry.audit_lost()
     telemetry.open_refunds(Counts())
     order = OrderKey("m1", "ORDER")
     request = RefundRequest(order, "key", Decimal(1), Reason.OTHERS, None, "rina")
     for status in RefundStatus:
-        telemetry.refund_outcome(first_record(request, status, datetime.now(UTC), Origin("rina", "api", "request-1")))
+        telemetry.transition(first_record(request, status, datetime.now(UTC), Origin("rina", "api", "request-1")))
     timed: Any = telemetry.TimedIndodana(Broken())
-    for call in (timed.check_status, timed.cancel):
-        with pytest.raises(CredentialsRejected):
-            call("m1", "ORDER")
+    with pytest.raises(CredentialsRejected):
+        timed.check_status("m1", "ORDER")
+    with pytest.raises(CredentialsRejected):
+        timed.cancel("m1", None, may_send=lambda: True)
     found: set[Metric] = set()
     for line in map(json.loads, capsys.readouterr().out.splitlines()):
         for directive in line.get("_aws", {}).get("CloudWatchMetrics", []):

@@ -20,6 +20,8 @@ ROOT = Path(__file__).parents[2]
 SAM_PYTHON = ROOT / ".venv-sam" / "bin" / "python"
 PARAMETERS = {"MerchantId": "m1", "JwtIssuer": "https://issuer.example", "JwtAudience": "gateway"}
 OPEN_ROUTES = {("/v1/health", "get")}
+# For one's own, and for others'.
+TWO_SCOPES = {("/v1/transactions/{merchantOrderId}/refunds/{refundId}/withdrawal", "post")}
 
 pytestmark = pytest.mark.skipif(not SAM_PYTHON.exists(), reason="the SAM CLI is not installed; make validate")
 
@@ -160,14 +162,15 @@ def operations(api: Properties) -> dict[tuple[str, str], Properties]:
     }
 
 
-def test_every_route_but_the_health_check_is_behind_the_authorizer_with_one_scope() -> None:
+def test_every_route_but_the_health_check_is_behind_the_authorizer_with_its_scope() -> None:
     [api] = of_type("AWS::ApiGatewayV2::Api").values()
     for route, operation in operations(api).items():
         if route in OPEN_ROUTES:
             assert "Jwt" not in json.dumps(operation.get("security", [])), route
         else:
-            [[scope]] = [security["Jwt"] for security in operation["security"]]
-            assert scope
+            [scopes] = [security["Jwt"] for security in operation["security"]]
+            assert len(scopes) == (2 if route in TWO_SCOPES else 1)
+            assert all(scopes)
     assert set(operations(api)) > OPEN_ROUTES
 
 

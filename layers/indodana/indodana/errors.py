@@ -88,6 +88,6 @@ class AnswerUnreadable(OutcomeUnknown):
 class ContradictingAnswer(OutcomeUnknown):
     """An OK that says in `field` something else than was asked."""
 
-    def __init__(self, text: str, *, field: str, **said: Any) -> None:
+    def __init__(self, text: str, *, field: str = "unknown", **said: Any) -> None:
         super().__init__(text, **said)
         self.field = field

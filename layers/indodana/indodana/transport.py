@@ -14,6 +14,7 @@ import socket
 import ssl
 import threading
 import time
+import weakref
 import zlib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -74,6 +75,8 @@ class Transport:
         self._clock = clock
         self._lock = threading.Lock()
         self._idle: list[_Connection] = []
+        # Nobody need close it: what it kept goes with it.
+        weakref.finalize(self, _close_all, self._idle)
 
     def get(
         self,
@@ -124,9 +127,7 @@ class Transport:
     def close(self) -> None:
         """Closes the idle connections; the transport can still be used."""
         with self._lock:
-            idle, self._idle = self._idle, []
-        for connection in idle:
-            connection.close()
+            _close_all(self._idle)
 
     def _get_on(
         self,
@@ -174,6 +175,11 @@ class Transport:
                 self._idle.append(connection)
                 return
         connection.close()
+
+
+def _close_all(connections: "list[_Connection]") -> None:
+    while connections:
+        connections.pop().close()
 
 
 class _UntilDeadline(io.RawIOBase):

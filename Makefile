@@ -25,7 +25,7 @@ IMPURE := bench_stub build client credentials devstack_aws devstack_gateway devs
 	template_transformed tls vulnerabilities
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo chaos token aws simulator check test simulate test-docker bench scale cost lint format validate \
+.PHONY: help run demo chaos token aws simulator check test simulate wire test-docker bench scale cost lint format validate \
 	secrets audit licences build deploy invoke clean
 
 help: ## list the targets
@@ -60,6 +60,9 @@ test: lint validate secrets build ## everything that needs no Docker
 
 simulate: $(VENV)/.installed ## tell random stories of crashes and faults: SEEDS=10000 of them, or SEED=17 step by step
 	@PYTHONPATH=functions:layers/indodana:. $(PY) -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),1000))
+
+wire: $(VENV)/.installed ## simulate the wire to Indodana: SEEDS=5000 of its accidents, or SEED=17 call by call
+	@PYTHONPATH=functions:layers/indodana:. $(PY) -m tests.wire $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),300))
 
 test-docker: $(VENV)/.installed $(VENV_SAM)/.installed ## run the built functions in the Lambda runtime; needs a Docker engine
 	$(PY) -m pytest -q -m docker

@@ -113,7 +113,7 @@ class _Judged:
         documented = (CancellationAccepted,) if call.cancels else (TransactionStatus,)
         if not self.said(*documented, NotSent, Refused, OutcomeUnknown):
             yield DOCUMENTED, f"{name}: {call.answer!r}"
-        moved = [one for one in self.arrivals if one.moved and call.cancels]
+        moved = [one for one in self.arrivals if one.moved]
         if self.said(CancellationAccepted) and [one.amount for one in moved] != [call.amount]:
             yield ACCEPTED_MOVED, f"moved {[str(one.amount) for one in moved]}"
         if isinstance(call.answer, TransactionStatus):
@@ -154,12 +154,11 @@ class _Judged:
             allowed = (*allowed, OutcomeUnknown)
         if last.stray:
             check, allowed = OWN_ANSWER, (*allowed, OutcomeUnknown)
-        if self._once_more_failed():
+        if self.accidents and self._needed_another(last):
             allowed = (*allowed, OutcomeUnknown, ConnectionFailed, RateLimited)
         if said.status == 401 and call.lease == "ends after one request":
             allowed = (*allowed, SendingTooLate)
-        if (said.status == 401 or (last.before and not call.cancels)) and self._was_slow(CONNECT_SECONDS):
-            # Another connection was needed.
+        if self._needed_another(last) and self._was_slow(CONNECT_SECONDS):
             allowed = (*allowed, ConnectTimedOut)
         if not issubclass(call.verdict, allowed):
             names = "/".join(one.__name__ for one in allowed)
@@ -177,12 +176,14 @@ class _Judged:
         return (
             carried.clarity is Clarity.CLEAR
             and arrival.answered
-            and not (arrival.stray or self._once_more_failed() or self._was_slow(self.call.read_seconds))
+            and not (arrival.stray or (self.accidents and self._needed_another(arrival)))
+            and not self._was_slow(self.call.read_seconds)
         )
 
-    def _once_more_failed(self) -> bool:
-        """After a 401, or a connection that had died, another one was needed, and met an accident."""
-        return bool(self.accidents) and (not self.call.cancels or self.arrivals[-1].said.status == 401)
+    def _needed_another(self, last: Arrival) -> bool:
+        """After a 401, or a status check on a kept connection, the client may have tried another connection."""
+        assert last.said is not None
+        return last.said.status == 401 or (last.before > 0 and not self.call.cancels)
 
     def _gave_up(self) -> bool:
         """A status check that could have been made once more."""
@@ -280,10 +281,7 @@ class _Judged:
         for one in arrivals:
             if not any(one.opened_at <= asked <= one.at for asked in call.asked_at):
                 looks = ", ".join(f"{one.at - asked:.4f}" for asked in call.asked_at) or "not"
-                yield (
-                    LAST_LOOK,
-                    f"looked {looks} s before it came, {one.at - one.opened_at:.4f} s after the handshake began",
-                )
+                yield LAST_LOOK, f"looked {looks} s before it came, on connection {one.connection}"
         if self.said(ConnectionFailed) and len(call.asked_at) > len(arrivals):
             yield LAST_LOOK, "looked before there was a connection"
 
@@ -303,9 +301,8 @@ def tallied(told: Told) -> Counter[str]:
         counts["moved"] += sum(one.moved for one in arrivals)
         counts["answered on a kept connection"] += sum(bool(one.before) for one in arrivals)
         if len(arrivals) == 2:
-            counts[
-                "sent again with another key" if arrivals[0].api_key != arrivals[1].api_key else "asked once more"
-            ] += 1
+            same_key = arrivals[0].api_key == arrivals[1].api_key
+            counts["asked once more" if same_key else "sent again with another key"] += 1
         last = arrivals[-1] if arrivals else None
         if last is not None and last.carried is not None:
             counts[f"{last.carried.clarity.name.lower()} answers"] += 1

@@ -653,5 +653,5 @@ def test_a_status_is_asked_for_orders_that_can_exist_and_for_no_others(
     answer = check(world.api(STATUS, order_id, headers=headers))
 
     asked = len(world.simulator.books()["requests"]) - before
-    assert asked == (answer.status != 400)
+    assert (asked > 0) == (answer.status != 400)  # twice where a kept connection's answer names no order
     assert (answer.status == 400) == (not validation.MERCHANT_ORDER_ID.fullmatch(order_id))

@@ -31,7 +31,7 @@ IMPURE := bench_stub build client credentials devstack_aws devstack_gateway devs
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: $(VENV)/.installed ## start the local stack; PORT, HOST, UPSTREAM_URL, AWS_ENDPOINT_URL change it; Ctrl-C ends it
+run: $(VENV)/.installed ## start the local stack; PORT, HOST, UPSTREAM_URL, AWS_ENDPOINT_URL, PARAMETERS change it; Ctrl-C ends it
 	@$(PY) -m devstack
 
 demo: $(VENV)/.installed ## tell the story of a refund in one minute

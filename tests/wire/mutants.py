@@ -19,7 +19,7 @@ from tests.simulation import mutating
 from tests.simulation.mutating import Edit
 
 # Most die in the first few.
-SEEDS = 120
+SEEDS = 240
 AT_A_TIME = 2
 
 

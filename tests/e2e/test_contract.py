@@ -19,8 +19,8 @@ import simplejson
 from devstack.pages import load, operations
 from refunds import texts
 from refunds.validation import MAX_AMOUNT
-from tests.e2e.stack import Stack
-from tests.openapi import closed
+from tests.e2e.stack import Stack, path
+from tests.openapi import closed, complaints, inlined
 
 CASES_AN_OPERATION = 40  # of random input; the edges of every rule come on top
 LIMIT_SECONDS = 240  # for each run, which takes some 20 s on two idle cores
@@ -58,7 +58,8 @@ FAULTS: dict[str, dict[str, Any]] = {
     REFUSED: {"fault": "refused", "status": 422},
 }
 
-# The answers that the run must have met, so that "no failure" means something.
+# The answers that the run must have met, so that "no failure" means something. That a decision is taken hangs on what
+# became of the refund that it meets: a test of its own sees to that.
 MUST_MEET = {
     "GET /v1/health": {204},
     "GET /v1/transactions/{merchantOrderId}": {200, 400, 401, 404},
@@ -66,7 +67,7 @@ MUST_MEET = {
     "GET /v1/transactions/{merchantOrderId}/refunds": {200, 400, 401, 404},
     "GET /v1/transactions/{merchantOrderId}/refunds/{refundId}": {200, 400, 401, 404},
     "POST /v1/transactions/{merchantOrderId}/refunds/{refundId}/withdrawal": {400, 401, 404, 409, 412, 428},
-    "POST /v1/transactions/{merchantOrderId}/refunds/{refundId}/resolution": {200, 400, 401, 404, 409, 412, 428},
+    "POST /v1/transactions/{merchantOrderId}/refunds/{refundId}/resolution": {400, 401, 404, 409, 412, 428},
     "GET /v1/refunds": {200, 400, 401},
     "GET /v1/transactions/{merchantOrderId}/audit": {200, 400, 401},
 }
@@ -100,6 +101,25 @@ def test_the_pages_commands_work_when_pasted(stack: Stack) -> None:
     # Status; refund, the order's refunds, the one just made, its withdrawal and its resolution (it neither waits nor is
     # UNKNOWN), the work list; audit; health.
     assert statuses == [b"200", b"201", b"200", b"200", b"409", b"409", b"200", b"200", b"204"]
+
+
+def test_a_decision_that_is_taken_is_answered_as_the_document_says(stack: Stack) -> None:
+    waiting, unknown = stack.order(), stack.order()
+    stack.simulator.fault("rate_limited", retry_after=3600, path="order_cancellation", merchant_order_id=waiting)
+    stack.simulator.fault("error_after", path="order_cancellation", merchant_order_id=unknown)
+    queued, unsure = (stack.refund(order, 1000).body for order in (waiting, unknown))
+
+    target = f"{path(waiting)}/refunds/{queued['refundId']}/withdrawal"
+    withdrawn = stack.call("POST", target, {"note": "why"}, headers={"If-Match": f'"{queued["version"]}"'})
+    answers = {"withdrawRefund": withdrawn, "resolveRefund": stack.resolve(unsure, "SUCCEEDED")}
+
+    described = {found["operationId"]: inlined(found)["responses"]["200"] for _, _, found in operations(load())
+                 if found["operationId"] in answers}  # fmt: skip
+    for name, answer in answers.items():
+        assert answer.status == 200, answer.text
+        assert complaints(described[name]["content"]["application/json"]["schema"], answer.body) == []
+        assert answer.headers["etag"] == f'"{answer.body["version"]}"'
+        assert {header.lower() for header in described[name]["headers"]} <= answer.headers.keys()
 
 
 def test_no_caller_gets_an_answer_that_the_document_does_not_have(stack: Stack, tmp_path: Path) -> None:

@@ -146,8 +146,7 @@ class Invariants:
         hold("the audit records stand in order", in_order, said)
         self.records[refund_id] = (*history, *mine)
         self.refunds[refund_id] = refund
-        attempted = now is RefundStatus.SUBMITTING or refund.get("failureCode") in NOT_MADE
-        if before and was is not RefundStatus.SUBMITTING and attempted:
+        if before and now is RefundStatus.SUBMITTING:
             self._check_due(before, its_clock)
         amount = refund.get("reservedAmount", refund.get("requestedAmount"))
         told = {"status": now, "version": refund["version"], "amount": amount}

@@ -16,8 +16,9 @@ from typing import Any
 
 from refunds.model import AmbiguousRefunds, RefundStatus
 from tests.simulation.engine import Fault, Fiber, Invocation
-from tests.simulation.invariants import Violation, hold
-from tests.simulation.simulated import QUEUE, SimulatedWorld, installed
+from tests.simulation.invariants import OPEN, Violation, hold
+from tests.simulation.simulated import LIST, QUEUE, Look, SimulatedWorld, installed, refund_id_of
+from tests.simulation.simulated import READ as READ_ONE
 
 ORDERS = 20
 REFUNDS = 100
@@ -27,19 +28,11 @@ MAX_STEPS = 50_000  # a world takes some 2,000; more would be one that does not 
 TRIES = 4  # of a caller who gets no answer, or none that says what became of its refund
 
 # How often each thing is chosen, in parts of a thousand; the rest of the time a pending call takes effect.
-FAULT, KILL, PASS, LONG_PASS, DELIVER, RECONCILE, REPEAT_DELIVERY, RESOLVE, ROTATE, READ = (
-    35,
-    8,
-    15,
-    3,
-    40,
-    6,
-    6,
-    4,
-    1,
-    6,
-)
-START = 90
+FAULT, KILL, FREEZE, PASS, LONG_PASS, DELIVER, RECONCILE, REPEAT_DELIVERY = 35, 8, 2, 15, 3, 40, 6, 6
+REDRIVE, LOOK, DECIDE, ROTATE, READ, START = 2, 8, 8, 1, 8, 90
+# Of a sandbox's clock, to either side, and of its start.
+SKEW_SECONDS = 2.0
+START_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
@@ -116,14 +109,21 @@ class _Storm:
         self.story = story
         self.tally = Tally()
         resubmits = self.random.random() < 0.1
+        sandboxes = random.Random(f"the sandboxes of {seed}")  # made at other moments in a shortened story
         self.world = SimulatedWorld(
             ambiguous_refunds=AmbiguousRefunds.RESUBMIT if resubmits else AmbiguousRefunds.REVIEW,
             warm=self.random.random() < 0.5,
+            arrives_late=True,
+            freezes=True,
+            stale_reads=True,
+            skew_seconds=lambda: sandboxes.uniform(-SKEW_SECONDS, SKEW_SECONDS),
+            start_seconds=lambda: sandboxes.uniform(0, START_SECONDS),
         )
         self.world.dynamo.page_size = self.random.choice([None, None, 1, 7])
         self.wanted = self._wishes()
         self.open = list(self.wanted)
         self.again: list[tuple[Wanted, int]] = []  # whose caller will repeat it, and how often it has been tried
+        self.looks: list[Look] = []  # of operators who have not decided yet, or will say it again
         self.keys = 0
 
     def _wishes(self) -> list[Wanted]:
@@ -199,6 +199,14 @@ class _Storm:
         self.world.kill_after_effect(fiber)
         return True
 
+    def _freeze(self, fiber: Fiber | None, _: float) -> bool:
+        if fiber is None or fiber.invocation.outlives_its_time:
+            return False
+        self._say(f"{fiber.invocation.name} freezes")
+        self.tally.counts["freezes"] += 1
+        self.world.freeze(fiber.invocation)
+        return True
+
     def _pass(self, _: Fiber | None, how: float) -> bool:
         seconds = round(1 + how * 20)
         return self._let_pass(seconds)
@@ -272,18 +280,44 @@ class _Storm:
         self.world.send_body(message["Body"])
         return True
 
-    def _resolve(self, _: Fiber | None, how: float) -> bool:
-        """An operator who looks it up at Indodana."""
-        refunds = self.world.watch.refunds.values()
-        unknown = [refund for refund in refunds if refund["status"] == RefundStatus.UNKNOWN]
-        if not unknown or len(self.world.live) >= AT_A_TIME:
+    def _redrive(self, _: Fiber | None, __: float) -> bool:
+        if not self.world.dead_letters():
             return False
-        refund = unknown[int(how * len(unknown))]
-        moved = self.world.watch.times_moved.get(refund["refundId"], 0)
-        outcome = "SUCCEEDED" if moved else "FAILED"
-        self._say(f"an operator settles {refund['refundId'][:6]} as {outcome}")
-        self.world.resolve(refund["merchantOrderId"], refund["refundId"], outcome, refund["merchantId"])
+        self._say("the dead letters go back to the queue")
+        self.world.sqs.redrive()
         return True
+
+    def _look(self, _: Fiber | None, how: float) -> bool:
+        """An operator reads a refund that is open, and looks it up at Indodana."""
+        watched = self.world.watch.refunds.values()
+        refunds = [refund for refund in watched if refund["status"] in (RefundStatus.UNKNOWN, RefundStatus.QUEUED)]
+        if not refunds or len(self.world.live) >= AT_A_TIME:
+            return False
+        refund = refunds[int(how * len(refunds))]
+
+        def seen(look: Look) -> None:
+            self._say(f"an operator has seen {look}")
+            self.looks.append(look)
+
+        self.world.look(refund["merchantOrderId"], refund["idempotencyKey"], refund["merchantId"], seen)
+        return True
+
+    def _decide(self, _: Fiber | None, how: float) -> bool:
+        """By what was seen then. One decision in four is made again later, and one withdrawal in two at all."""
+        if not self.looks or len(self.world.live) >= AT_A_TIME:
+            return False
+        number = int(how * len(self.looks))
+        look = self.looks[number] if how * 4 % 1 < 0.25 else self.looks.pop(number)
+        if look.status == RefundStatus.QUEUED and how * 8 % 1 < 0.5:
+            return False
+        self._say(f"who saw {look} decides")
+        self.tally.counts["decisions"] += 1
+
+        def answered(status: int, _: object) -> None:
+            self._say(f"… and is answered {status}")
+            self.tally.counts["decided"] += status == 200
+
+        return self.world.decide(look, on_answer=answered) is not None
 
     def _rotate(self, _: Fiber | None, __: float) -> bool:
         self.keys += 1
@@ -299,19 +333,26 @@ class _Storm:
         wanted = self.wanted[int(how * len(self.wanted))] if self.wanted else None
         if wanted is None:
             return False
-        path = "/v1/transactions/{merchantOrderId}" + ["", "/refunds", "/audit"][int(how * 997) % 3]
-        self.world.api(f"GET {path}", wanted.order, merchant=wanted.merchant)
+        order = "GET /v1/transactions/{merchantOrderId}"
+        route = [order, LIST, READ_ONE, f"{order}/audit", "GET /v1/refunds"][int(how * 997) % 5]
+        refund_id = refund_id_of(wanted.order, wanted.key, wanted.merchant) if route == READ_ONE else None
+        status = OPEN[int(how * 9973) % len(OPEN)]
+        query, where = (None, wanted.order) if "{" in route else ({"status": status}, None)
+        self.world.api(route, where, refund_id=refund_id, query=query, merchant=wanted.merchant)
         return True
 
     _kinds: tuple[tuple[int, Callable[[_Storm, Fiber | None, float], bool], bool], ...] = (
         (FAULT, _fault, True),
         (KILL, _kill, True),
+        (FREEZE, _freeze, True),
         (PASS, _pass, True),
         (LONG_PASS, _pass_long, True),
         (DELIVER, _deliver, False),
         (RECONCILE, _reconcile, True),
         (REPEAT_DELIVERY, _repeat_delivery, True),
-        (RESOLVE, _resolve, True),
+        (REDRIVE, _redrive, True),
+        (LOOK, _look, True),
+        (DECIDE, _decide, True),
         (ROTATE, _rotate, True),
         (READ, _read, True),
         (START, _start, False),

@@ -51,7 +51,7 @@ simulator: $(VENV)/.installed ## start the Indodana simulator alone
 	@$(PY) -m devstack.simulator
 
 check: lint ## in seconds: style, types, and the tests that need no process, no connection and no emulated AWS
-	@$(PY) -m pytest -q -p tests.pure tests/unit $(IMPURE:%=--ignore tests/unit/test_%.py) \
+	@$(PY) -m pytest -q -n auto -p tests.pure tests/unit $(IMPURE:%=--ignore tests/unit/test_%.py) \
 		tests/simulation/test_mutating.py -k "not layout_comments and not another_module and not takes_milliseconds"
 
 # The audit stands last, so that it is seen where it could not be made.

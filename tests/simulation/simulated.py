@@ -177,7 +177,8 @@ def dynamodb_faults(name: str, arguments: Mapping[str, Any], client: Any, effect
         _lost()
 
     def conflict() -> None:
-        reasons = [{"Code": "None"}, {"Code": "None"}, {"Code": "TransactionConflict"}]
+        *others, _ = effect.keywords["TransactItems"]  # type: ignore[attr-defined]
+        reasons = [*({"Code": "None"} for _ in others), {"Code": "TransactionConflict"}]
         answer = {"Error": {"Code": "TransactionCanceledException", "Message": ""}, "CancellationReasons": reasons}
         raise client.exceptions.TransactionCanceledException(answer, name)
 

@@ -118,7 +118,8 @@ class Line:
     def _send(self, call: Callable[..., Any], request: dict[str, Any]) -> Any:
         weather = self.weather.pop(0) if self.weather else Weather.FINE
         if weather is Weather.CONFLICT:
-            reasons = [{"Code": "None"}, {"Code": "None"}, {"Code": "TransactionConflict"}]
+            *others, _ = request["TransactItems"]
+            reasons = [*({"Code": "None"} for _ in others), {"Code": "TransactionConflict"}]
             answer = {"Error": {"Code": "TransactionCanceledException"}, "CancellationReasons": reasons}
             raise self.exceptions.TransactionCanceledException(answer, "TransactWriteItems")
         if weather in (Weather.ANSWER_LOST, Weather.SENT_TWICE):
@@ -201,6 +202,8 @@ class Model:
         current = self.current(_key(after))
         if current and current.version != (before.version if before else 0):
             return RefundChanged(current)
+        if current and before and after.status is S and current.attempts != before.attempts:
+            return RefundChanged(current)  # it was put off since it was read
         amount = after.reserved_amount
         if amount is None or (before and before.reserved_amount is not None):
             return None
@@ -327,23 +330,39 @@ class LedgerMachine(RuleBasedStateMachine):
         weather=st.sampled_from([[], [], *([kind] for kind in (*sorted(LOST, key=str), Weather.SENT_TWICE))]),
     )
     def postpone(self, key: RefundKey, age: int, seconds: int, weather: list[Weather]) -> None:
-        copies = self.model.copies[key]
-        seen, current = self._copy(key, age), copies[-1]
-        until = self._now(seconds)
-        after = replace(seen, next_attempt_at=until, attempts=seen.attempts + 1)
-        fits = (seen.version, seen.attempts) == (current.version, current.attempts)
+        seen, until = self._copy(key, age), self._now(seconds)
+        message = f"message of {until}"
+        after = replace(seen, next_attempt_at=until, attempts=seen.attempts + 1, queue_message=message)
+        self._keep_note(seen, after, weather, lambda: self.ledger.postpone(seen, until, message))
+
+    @rule(
+        key=known,
+        age=st.integers(0, 2),
+        weather=st.sampled_from([[], [], *([kind] for kind in (*sorted(LOST, key=str), Weather.SENT_TWICE))]),
+    )
+    def note_message(self, key: RefundKey, age: int, weather: list[Weather]) -> None:
+        seen, at = self._copy(key, age), self._now(1)
+        message = f"message at {at}"
+        after = replace(seen, queue_message=message, enqueued_at=at)
+        self._keep_note(seen, after, weather, lambda: self.ledger.note_message(seen, message, at))
+
+    def _keep_note(self, seen: Refund, after: Refund, weather: list[Weather], note: Callable[[], Refund]) -> None:
+        """Bookkeeping, which goes through where nobody has kept a note or moved the refund since."""
+        copies = self.model.copies[_key(seen)]
+        current = copies[-1]
+        fits = all(getattr(seen, name) == getattr(current, name) for name in ("version", "attempts", "queue_message"))
         untouched = self.dynamo.snapshot()
         self.line.weather = list(weather)
         if fits and weather != [Weather.REQUEST_LOST]:
             self.model.is_now(after)
         if weather and weather[0] in LOST:
             with pytest.raises(LedgerUnavailable):
-                self.ledger.postpone(seen, until)
+                note()
         elif fits and not weather:
-            assert self.ledger.postpone(seen, until) == after
+            assert note() == after
         else:  # also where it was sent twice: it took effect, and to whoever did it that looks like another's doing
             with pytest.raises(RefundChanged) as changed:
-                self.ledger.postpone(seen, until)
+                note()
             assert changed.value.current == copies[-1]
         assert (self.dynamo.snapshot() == untouched) == (copies[-1] is current)
 
@@ -383,16 +402,26 @@ class LedgerMachine(RuleBasedStateMachine):
         for key in ORDERS:
             order, refunds = self.model.order(key), self.model.refunds(key)
             for refund in refunds:
-                assert self.ledger.read(key, refund.refund_id) == (order, refund)
+                assert self.ledger.read(refund.request) == (order, refund)
                 assert self.ledger.refund(key, refund.refund_id) == refund
-            assert self.ledger.read(key, "none") == (order, None)
-            if refunds:
-                found = self.ledger.refunds_of(key)
-                assert found.order == order
-                assert found.refunds == sorted(refunds, key=lambda refund: refund.created_at)
-            else:
-                with pytest.raises(NotFound):
-                    self.ledger.refunds_of(key)
+            none = RefundRequest(key, "none", CENT, Reason.OTHERS, None, "Rina", spelled_key="none as well")
+            assert self.ledger.read(none) == (order, None)
+            assert self._listed(key, order) == sorted(refunds, key=lambda refund: (refund.created_at, refund.refund_id))
+
+    def _listed(self, key: OrderKey, order: Order | None) -> list[Refund]:
+        found: list[Refund] = []
+        token = None
+        try:
+            while token or not found:
+                page = self.ledger.refunds_of(key, self.limit, token)
+                assert page.order == order
+                found += page.refunds
+                token = page.next_token
+                if token is None:
+                    break
+        except NotFound:
+            assert not self.model.refunds(key)
+        return found
 
     def the_index_holds_what_is_open(self) -> None:
         is_open = [refund for refund in self.model.refunds() if refund.status in OPEN]

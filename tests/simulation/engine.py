@@ -170,7 +170,7 @@ class Invocation:
     deadline: float  # the world's seconds at which Lambda kills it
     on_end: Callable[[Invocation], None] = lambda _: None
     asked_at: int | None = None  # for what a caller is told: how many writes the ledger had seen when it asked
-    read_at: int = 0  # … and when the ledger was last read for it
+    sums_read: tuple[int, ...] = ()  # … and whenever it was shown its order's sums
     fibers: list[Fiber] = field(default_factory=list)
     dead: bool = False
     ids: int = 0  # how many random ids it has drawn

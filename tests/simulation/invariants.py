@@ -262,11 +262,17 @@ class Asked:
 
 
 def told_the_truth(
-    watch: Invariants, asked: Asked, status: int, headers: dict[str, str], body: dict[str, Any], *, read_at: int
+    watch: Invariants,
+    asked: Asked,
+    status: int,
+    headers: dict[str, str],
+    body: dict[str, Any],
+    *,
+    sums_read: tuple[int, ...],
 ) -> None:
     """What a caller is told agrees with what happened, and was on record at some moment since it asked.
 
-    `read_at`: how many writes there were when the ledger was last read for it.
+    `sums_read`: after how many writes it was shown the order's sums, each time.
     """
     refund_id, said = body.get("refundId"), json.dumps(body, default=str)
     hold("no caller gets a 500", status != 500, said)
@@ -278,8 +284,9 @@ def told_the_truth(
         hold("every accepted refund can be found", refund_id in watch.refunds, said)
     mine = watch.history.get(asked.refund_id, ())
     if body.get("code") == NOT_ENOUGH and refund_id is None:
-        read = at(mine, read_at)
-        hold("no refund lacks the money that it holds", read is None or not read.holds_money, said)
+        then = [at(mine, write) for write in sums_read or (asked.at,)]
+        lacked = any(standing is None or not standing.holds_money for standing in then)
+        hold("no refund lacks the money that it holds", lacked, said)
     if body.get("code") == "NOT_FOUND" and asked.refund_id:
         hold("a caller is told what is on record", at(mine, asked.at) is None, said)
     if RefundStatus.__members__.get(str(body.get("status"))):

@@ -19,12 +19,12 @@ OTHER_ORDER = "ORDER-2"
 AMOUNT = Decimal(100_000)
 
 
-def widened(build: Callable[[], Small], kills: int, faults: int) -> Callable[[], Small]:
+def widened(build: Callable[[], Small], kills: int, faults: int, *, twins: bool = True) -> Callable[[], Small]:
     """The world with another budget, and with every fault: a mutant may take twins apart."""
 
     def built() -> Small:
         small = build()
-        small.kills, small.faults, small.twins = kills, faults, True
+        small.kills, small.faults, small.twins = kills, faults, twins
         return small
 
     return built

@@ -112,12 +112,14 @@ class Watched:
         return getattr(self._dynamo, name)
 
     def batch_get_item(self, **request: Any) -> Any:
-        self._acting.read_at = self._world.watch.writes
+        if any(key["sk"]["S"] == "ORDER" for key in request["RequestItems"][LEDGER]["Keys"]):
+            self._acting.sums_read += (self._world.watch.writes,)
         return self._dynamo.batch_get_item(**request)
 
     def transact_write_items(self, *, TransactItems: list[Any]) -> Any:  # noqa: N803 - boto3's own name
-        answer = self._dynamo.transact_write_items(TransactItems=TransactItems)
         acting = self._acting
+        acting.sums_read += (self._world.watch.writes,)  # if it is refused for them
+        answer = self._dynamo.transact_write_items(TransactItems=TransactItems)
         self._world.watch.wrote(TransactItems, acting, acting.sandbox.clock(), self._world.sums)
         return answer
 
@@ -206,6 +208,19 @@ def stale_reads(name: str, arguments: Mapping[str, Any], client: Any, effect: Ca
     ]
 
 
+def torn_reads(name: str, arguments: Mapping[str, Any], client: Any) -> list[Fault]:
+    """A batch is no snapshot: its first item may be read after the others, once it is asked for again."""
+    if name != "batch_get_item" or len(arguments["RequestItems"][LEDGER]["Keys"]) < 2:
+        return []
+    wanted = arguments["RequestItems"][LEDGER]
+
+    def torn() -> Any:
+        answer = client.batch_get_item(RequestItems={LEDGER: {**wanted, "Keys": wanted["Keys"][1:]}})
+        return {**answer, "UnprocessedKeys": {LEDGER: {**wanted, "Keys": wanted["Keys"][:1]}}}
+
+    return [Fault("its first item left unprocessed", torn)]
+
+
 def sqs_faults(name: str, arguments: Mapping[str, Any], client: Any, effect: Callable[[], Any]) -> list[Fault]:
     def lost() -> None:
         effect()
@@ -277,6 +292,7 @@ class SimulatedWorld:
     arrives_late: bool = False  # what was given up may still be carried out by Indodana
     freezes: bool = False  # processes may while they send
     stale_reads: bool = False  # a read may lag behind that does not ask for more
+    torn_reads: bool = False  # a batch may be read in two parts
     skew_seconds: Callable[[], float] = lambda: 0.0  # of the next sandbox's clock
     start_seconds: Callable[[], float] = lambda: 0.0  # that the next sandbox takes of its first invocation's time
     now: float = 0.0
@@ -414,7 +430,8 @@ class SimulatedWorld:
         self, name: str, arguments: Mapping[str, Any], client: Any, effect: Callable[[], Any]
     ) -> list[Fault]:
         stale = stale_reads(name, arguments, client, effect) if self.stale_reads else []
-        return [*dynamodb_faults(name, arguments, client, effect), *stale]
+        torn = torn_reads(name, arguments, client) if self.torn_reads else []
+        return [*dynamodb_faults(name, arguments, client, effect), *stale, *torn]
 
     def refund_ids(self) -> set[str]:
         return {item["refundId"]["S"] for item in self.dynamo.items(LEDGER) if "refundId" in item}
@@ -482,7 +499,9 @@ class SimulatedWorld:
 
         def answered(result: Any, invocation: Invocation) -> None:
             told = json.loads(result["body"], parse_float=Decimal, parse_int=Decimal)
-            told_the_truth(self.watch, asked, result["statusCode"], result["headers"], told, read_at=invocation.read_at)
+            told_the_truth(
+                self.watch, asked, result["statusCode"], result["headers"], told, sums_read=invocation.sums_read
+            )
             on_answer(result["statusCode"], told)
 
         name = f"api {route.split('/')[-1]} {order_id}"
@@ -545,6 +564,8 @@ class SimulatedWorld:
             right = status == 200 or status == 503 or decision not in self.watch.decided
             hold("a decision repeated is answered as the first was", right, f"{look}: {status} {told}")
             if status == 200:
+                right = told["version"] == look.version + 1
+                hold("a decision holds for the version that it was made on", right, f"{look}: {told}")
                 self.watch.decided.add(decision)
             on_answer(status, told)
 
@@ -691,11 +712,11 @@ class SimulatedWorld:
         """What takes back all that calls do after it, whenever it is called; not what the code does that made them."""
         parts = [part.savepoint() for part in (self.dynamo, self.sqs, self.indodana, self.watch)]
         conflicts, sandboxes = Counter(self._conflicts), list(self._sandboxes)
-        reads = [(live, live.read_at) for live in self.live]
+        reads = [(live, live.sums_read) for live in self.live]
 
         def rollback() -> None:
-            for live, read_at in reads:
-                live.read_at = read_at
+            for live, sums_read in reads:
+                live.sums_read = sums_read
             for part in parts:
                 part()
             self._conflicts = Counter(conflicts)

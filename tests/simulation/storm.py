@@ -116,6 +116,7 @@ class _Storm:
             arrives_late=True,
             freezes=True,
             stale_reads=True,
+            torn_reads=True,
             skew_seconds=lambda: sandboxes.uniform(-SKEW_SECONDS, SKEW_SECONDS),
             start_seconds=lambda: sandboxes.uniform(0, START_SECONDS),
         )

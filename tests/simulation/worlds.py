@@ -234,8 +234,9 @@ def one_key_for_a_request_and_a_message() -> Small:
 
 
 def two_messages_of_one_order() -> Small:
-    """In one batch, so in two threads of one process."""
+    """In one batch, so in two threads of a process that has had an answer from Indodana a moment ago."""
     world = _world()
+    world.finish(world.refund(ORDER, 10_000, "before"))
     world.send(ORDER, 60_000, "a")
     world.send(ORDER, 60_000, "b")
     world.deliver()
@@ -365,6 +366,24 @@ def two_messages_of_a_refund_that_waits() -> Small:
     return Small(world, later=later, passes=[4.0], kills=1, faults=1, at_the_end=_repeated((60_000, "k")))
 
 
+def two_workers_and_a_refund_that_waits() -> Small:
+    """Both have a message of it and find it due; what the one is told puts it off."""
+    world = _world()
+    world.finish(world.refund(ORDER, 60_000, "k", later=True))
+    world.send(ORDER, 60_000, "k")
+    world.deliver(1)
+    world.deliver(1)
+    return Small(world, kills=0, faults=1, at_the_end=_repeated((60_000, "k")))
+
+
+def one_key_twice_and_reads_in_two_parts() -> Small:
+    """The one's sums are read after the other has taken the money, and its refund before that."""
+    world = _world(torn_reads=True)
+    world.refund(ORDER, 60_000, "k")
+    world.refund(ORDER, 60_000, "k")
+    return Small(world, kills=0, faults=1, at_the_end=_repeated((60_000, "k")))
+
+
 def who_reads_while_a_refund_is_made() -> Small:
     """One caller reads it, another the order's list."""
     world = _world()
@@ -459,6 +478,8 @@ WORLDS: dict[str, Callable[[], Small]] = {
         clocks_that_differ,
         an_index_that_lags,
         two_messages_of_a_refund_that_waits,
+        two_workers_and_a_refund_that_waits,
+        one_key_twice_and_reads_in_two_parts,
         who_reads_while_a_refund_is_made,
     )
 }

@@ -20,18 +20,18 @@ FUNCTION ?= StatusCheckFunction
 EVENT ?= events/status_check/paid.json
 ENVIRONMENT ?= staging
 
-# The files of tests/unit that start processes or open connections: `make check` leaves them to `make test`.
-IMPURE := bench_stub build client credentials devstack_aws devstack_gateway devstack_run secret_scan signing simulator \
-	template_transformed tls vulnerabilities
+# The files of tests/unit that start processes, open connections or measure time: `make check` leaves them to `make test`.
+IMPURE := answers bench_stub build client credentials devstack_aws devstack_gateway devstack_run exchange patterns \
+	secret_scan signing simulator template_transformed tls vulnerabilities
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo chaos token aws simulator check test simulate test-docker bench scale cost lint format validate \
+.PHONY: help run demo chaos token aws simulator check test simulate wire test-docker bench scale cost lint format validate \
 	secrets audit licences build deploy invoke clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: $(VENV)/.installed ## start the local stack; PORT, HOST, UPSTREAM_URL, AWS_ENDPOINT_URL change it; Ctrl-C ends it
+run: $(VENV)/.installed ## start the local stack; PORT, HOST, UPSTREAM_URL, AWS_ENDPOINT_URL, PARAMETERS change it; Ctrl-C ends it
 	@$(PY) -m devstack
 
 demo: $(VENV)/.installed ## tell the story of a refund in one minute
@@ -51,7 +51,8 @@ simulator: $(VENV)/.installed ## start the Indodana simulator alone
 	@$(PY) -m devstack.simulator
 
 check: lint ## in seconds: style, types, and the tests that need no process, no connection and no emulated AWS
-	@$(PY) -m pytest -q -p tests.pure tests/unit tests/simulation/test_mutating.py $(IMPURE:%=--ignore tests/unit/test_%.py)
+	@$(PY) -m pytest -q -n auto -p tests.pure tests/unit $(IMPURE:%=--ignore tests/unit/test_%.py) \
+		tests/simulation/test_mutating.py -k "not layout_comments and not another_module and not takes_milliseconds"
 
 # The audit stands last, so that it is seen where it could not be made.
 test: lint validate secrets build ## everything that needs no Docker
@@ -60,6 +61,9 @@ test: lint validate secrets build ## everything that needs no Docker
 
 simulate: $(VENV)/.installed ## tell random stories of crashes and faults: SEEDS=10000 of them, or SEED=17 step by step
 	@PYTHONPATH=functions:layers/indodana:. $(PY) -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),1000))
+
+wire: $(VENV)/.installed ## simulate the wire to Indodana: SEEDS=5000 of its accidents, or SEED=17 call by call
+	@PYTHONPATH=functions:layers/indodana:. $(PY) -m tests.wire $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),300))
 
 test-docker: $(VENV)/.installed $(VENV_SAM)/.installed ## run the built functions in the Lambda runtime; needs a Docker engine
 	$(PY) -m pytest -q -m docker

@@ -106,10 +106,10 @@ def measure(rounds: int) -> dict[str, Usage]:
             (invocation,) = poller.work([worker]).invocations
             return invocation
 
-        # Each is an hour ahead of the one before it, so that what that one enqueued is due again.
+        # Each finds what the one before it enqueued more than twice as long overdue, which is time for another message.
         ahead = [
-            stack.enter_context(Function(model, "ReconcilerFunction", clock_ahead=timedelta(hours=hours)))
-            for hours in range(1, DUE_ROUNDS + 1)
+            stack.enter_context(Function(model, "ReconcilerFunction", clock_ahead=timedelta(hours=3**round_)))
+            for round_ in range(DUE_ROUNDS)
         ]
         for function in ahead:
             function.invoke(reconcile_event())

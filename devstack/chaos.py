@@ -60,7 +60,7 @@ START_SECONDS = 60.0
 # After the storm: what is left to do, the leases (45 s), then a queued refund's own time with what the reconciler adds
 # (30 s). Less than the queue's visibility timeout (240 s), so that it is not time alone that brings messages back.
 SETTLE_SECONDS = 230.0
-STALE_SECONDS = 30
+OVERDUE_SECONDS = 30
 POLL_SECONDS = 1.0
 # So long the queue must show no message before what a killed worker took away is sent again.
 QUIET_POLLS = 3
@@ -397,7 +397,7 @@ def _due(refund: Item) -> datetime:
     """When the reconciler does something about an open refund."""
     if "leaseUntil" in refund:
         return datetime.fromisoformat(refund["leaseUntil"])
-    return datetime.fromisoformat(refund["nextAttemptAt"]) + timedelta(seconds=STALE_SECONDS)
+    return datetime.fromisoformat(refund["nextAttemptAt"]) + timedelta(seconds=OVERDUE_SECONDS)
 
 
 def _of(counts: Counter[tuple[str, bool]], what: str | bool) -> int:

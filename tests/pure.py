@@ -13,4 +13,6 @@ def refuse(event: str, arguments: tuple[Any, ...]) -> None:
         raise RuntimeError(f"{event}{arguments}: not in a pure test; IMPURE in the Makefile lists the files that may")
 
 
-sys.addaudithook(refuse)
+def pytest_collection() -> None:
+    """Only now: what pytest starts for itself, it has started."""
+    sys.addaudithook(refuse)

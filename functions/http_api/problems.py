@@ -76,8 +76,8 @@ UPSTREAM_PROBLEMS: tuple[tuple[type[IndodanaError], HTTPStatus, str, str], ...] 
     (ConnectionLost, HTTPStatus.BAD_GATEWAY, "UPSTREAM_UNREACHABLE", "the connection to Indodana was lost"),
     (ServerFailed, HTTPStatus.BAD_GATEWAY, "UPSTREAM_FAILED", "Indodana failed"),
     (AnswerUnreadable, HTTPStatus.BAD_GATEWAY, "UPSTREAM_UNREADABLE", "Indodana's answer could not be read"),
-    (ContradictingAnswer, HTTPStatus.BAD_GATEWAY, "UPSTREAM_UNREADABLE", "Indodana's answer contradicts itself"),
-    (ForeignAnswer, HTTPStatus.BAD_GATEWAY, "UPSTREAM_UNREADABLE", "something in front of Indodana refused the request"),
+    (ContradictingAnswer, HTTPStatus.BAD_GATEWAY, "UPSTREAM_UNREADABLE", "Indodana's answer contradicts the request"),
+    (ForeignAnswer, HTTPStatus.BAD_GATEWAY, "UPSTREAM_UNREADABLE", "something in front of Indodana answered"),
     (IndodanaError, HTTPStatus.BAD_GATEWAY, "UPSTREAM_FAILED", "Indodana could not be asked"),
 )
 

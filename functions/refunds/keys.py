@@ -21,36 +21,27 @@ _AMBIGUOUS = '"'
 class Key:
     key: str
     spelled: str | None = None  # as it came, where that is another text that earlier releases took for a key
-    replay_only: bool = False  # a list: it names a refund only if an earlier release took the whole list for its key
+    replay_only: bool = False  # no key any more: it names a refund only if an earlier release took it for one
 
 
 def read(value: str) -> Key | None:
-    """The key that `value` names; None where it breaks the rule.
+    """The key that `value` names; None where nothing can have that name.
 
     API Gateway joins repeated headers by comma, so a list of one and the same key is that key. Quotation marks protect
-    a comma only in a well-formed structured string: `"u,"u` is the key `"u` twice.
+    a comma only in a well-formed structured string: `"u,"u` is the key `"u` twice. Whatever text a refund is on record
+    under is among `key` and `spelled`.
     """
-    if value in (_AMBIGUOUS, "") or value != value.strip(" \t"):
+    if value != value.strip(" \t"):
         return None
     spelled = value if KEY.fullmatch(value) else None
-    parts = list(_parts(value))
-    if len(set(parts)) == 1 and KEY.fullmatch(parts[0]):
-        return Key(parts[0], None if value == parts[0] else spelled)
-    if len(parts) > 1 and spelled:
-        return Key(spelled, replay_only=True)
-    return None
+    parts = set(_parts(value))
+    if len(parts) == 1 and value != _AMBIGUOUS and KEY.fullmatch(key := parts.pop()):
+        return Key(key, None if value == key else spelled)
+    return Key(spelled, replay_only=True) if spelled else None
 
 
 def is_list(value: str) -> bool:
     return len(list(_parts(value))) > 1
-
-
-def spell(key: str) -> str:
-    """`key` in a form that reads as that very key: itself, unless it looks like a list or like a structured string."""
-    if read(key) == Key(key):
-        return key
-    escaped = key.replace("\\", r"\\").replace('"', r"\"")
-    return f'"{escaped}"'
 
 
 def _parts(value: str) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """Texts that people write: which characters may stand in them, and what they are told where one may not.
 
-By ranges of code points alone, so that no text is taken or refused by the runtime's version of Unicode: ALLOWED,
-ALLOWED_ON_ONE_LINE and INVISIBLE, each the inside of a regular expression's [ ]. docs/openapi.yaml has the same ranges.
+By ranges of code points alone, so that no text is taken or refused by the runtime's version of Unicode: REFUSED,
+REFUSED_ON_ONE_LINE and INVISIBLE, each the inside of a regular expression's [ ]. docs/openapi.yaml has the same ranges.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 import unicodedata
 
-# Not controls, lone surrogates, noncharacters, and the overrides of writing direction (U+202D, U+202E), by which a text
-# reads as another than it is. Unassigned and private characters are taken.
-_PLANES = "".join(f"{chr(plane << 16)}-{chr((plane << 16) + 0xFFFD)}" for plane in range(1, 17))
-_REST = rf"\u202f-\ud7ff\ue000-\ufdcf\ufdf0-\ufffd{_PLANES}"
-ALLOWED = rf"\t\n\r\x20-\x7e\xa0-\u202c{_REST}"
-ALLOWED_ON_ONE_LINE = rf"\x20-\x7e\xa0-\u2027\u202a-\u202c{_REST}"
+# Controls, lone surrogates, noncharacters, and the overrides of writing direction (U+202D, U+202E), by which a text
+# reads as another than it is. Whatever else there is or will be is taken.
+_NONCHARACTERS = "".join(f"{chr(plane + 0xFFFE)}{chr(plane + 0xFFFF)}" for plane in range(0x10000, 0x110000, 0x10000))
+SURROGATES = r"\ud800-\udfff"
+REFUSED = rf"\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202d\u202e{SURROGATES}\ufdd0-\ufdef\ufffe\uffff{_NONCHARACTERS}"
+REFUSED_ON_ONE_LINE = rf"\t\n\r\u2028\u2029{REFUSED}"
 
 # White space; format characters, joiners, variation selectors and tags; fillers and blanks that have no ink.
 INVISIBLE = (
@@ -26,8 +26,8 @@ INVISIBLE = (
     "\U000e0000-\U000e0fff"
 )
 
-_NOT_ALLOWED = re.compile(f"[^{ALLOWED}]")
-_NOT_ALLOWED_ON_ONE_LINE = re.compile(f"[^{ALLOWED_ON_ONE_LINE}]")
+_REFUSED = re.compile(f"[{REFUSED}]")
+_REFUSED_ON_ONE_LINE = re.compile(f"[{REFUSED_ON_ONE_LINE}]")
 _VISIBLE = re.compile(f"[^{INVISIBLE}]")
 
 _NAMES = {
@@ -53,8 +53,8 @@ def flaw(text: str, longest: int, *, lines: bool) -> str | None:
     """What keeps `text` from being taken, in words for who sent it; None: it is taken. `lines`: it may have several."""
     if len(text) > longest:
         return f"must be at most {longest} characters, and has {len(text)}"
-    if found := (_NOT_ALLOWED if lines else _NOT_ALLOWED_ON_ONE_LINE).search(text):
-        where = "" if _NOT_ALLOWED.match(found[0]) else " on one line"
+    if found := (_REFUSED if lines else _REFUSED_ON_ONE_LINE).search(text):
+        where = "" if _REFUSED.match(found[0]) else " on one line"
         return f"character {found.start() + 1} is {_named(found[0])}, which is not allowed{where}"
     if not _VISIBLE.search(text):
         return "must have something visible in it, not only white space and invisible characters"

@@ -51,8 +51,8 @@ IDEMPOTENCY_KEY_RULE = (
     "one refund"
 )
 KEY_LIST_RULE = (
-    "must be one key, and is a list: API Gateway joins repeated headers by comma. Send one key, once; a key that has a "
-    "comma itself goes into double quotes"
+    "must be one key, sent once: API Gateway joins repeated headers by comma. A key that has a comma itself goes into "
+    f"double quotes, and what stands in quotes is 1 to {keys.MAX_LENGTH} characters with no space at either end"
 )
 CORRELATION_ID_RULE = "must be 1 to 128 characters: letters, digits and - _ . : / + ="
 AMOUNT_RULE = f"must be a JSON number of rupiah over 0 and at most {MAX_AMOUNT}, with at most two decimals"

@@ -63,7 +63,7 @@ class RefundWorkflow:
 
         Raises InvalidRequest for a key that names none, IdempotencyKeyReused, LedgerUnavailable.
         """
-        order, existing = self._known_or_read(request)
+        order, existing = self._known_or_read(request, origin)
         if existing:
             return self._replay(existing, request, origin)
         try:
@@ -80,7 +80,7 @@ class RefundWorkflow:
 
     def refund_later(self, request: RefundRequest, origin: Origin) -> Answer | Failure:
         """Takes the refund on and leaves it to the queue. Raises as `refund_now`."""
-        order, existing = self._read(request)
+        order, existing = self._read(request, origin)
         if existing:
             return self._replay(existing, request, origin)
         if order and (failure := too_much(request.amount, order)):
@@ -105,7 +105,7 @@ class RefundWorkflow:
 
         Raises as `refund_now`.
         """
-        order, existing = self._checked_key(request, seen) if seen else self._read(request)
+        order, existing = self._with_key_checked(seen, request, origin) if seen else self._read(request, origin)
         if existing:
             existing = self._checked(existing, request, origin)
             if not self._protocol.is_due(existing):
@@ -122,7 +122,7 @@ class RefundWorkflow:
 
     def take_on(self, request: RefundRequest, origin: Origin) -> Refund:
         """Puts a queued refund on record without working it; the reconciler enqueues it. Raises as `refund_now`."""
-        _, existing = self._read(request)
+        _, existing = self._read(request, origin)
         if existing:
             return self._checked(existing, request, origin)
         try:
@@ -132,20 +132,21 @@ class RefundWorkflow:
 
     # ---- how
 
-    def _known_or_read(self, request: RefundRequest) -> Seen:
+    def _known_or_read(self, request: RefundRequest, origin: Origin) -> Seen:
         """The order as this process last saw it, if that has the money: where that is old, or the refund exists, the
         reservation's conditions tell. Nothing is refused without reading."""
         order = self._protocol.known_orders.get(request.order)
         if order and not too_much(request.amount, order) and not (request.spelled_key or request.replay_only):
             return order, None
-        return self._read(request)
+        return self._read(request, origin)
 
-    def _read(self, request: RefundRequest) -> Seen:
-        return self._checked_key(request, self._ledger.read(request))
+    def _read(self, request: RefundRequest, origin: Origin) -> Seen:
+        return self._with_key_checked(self._ledger.read(request), request, origin)
 
-    def _checked_key(self, request: RefundRequest, seen: Seen) -> Seen:
+    def _with_key_checked(self, seen: Seen, request: RefundRequest, origin: Origin) -> Seen:
         if request.replay_only and seen[1] is None:
-            raise InvalidRequest(FieldError("Idempotency-Key", KEY_LIST_RULE))
+            field = "idempotencyKey" if origin.message else "Idempotency-Key"
+            raise InvalidRequest(FieldError(field, KEY_LIST_RULE))
         return seen
 
     def _replay(self, existing: Refund, request: RefundRequest, origin: Origin) -> Answer:

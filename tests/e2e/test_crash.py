@@ -24,7 +24,7 @@ import pytest
 
 from devstack.simulator_control import SimulatorControl
 from refunds.model import LEGAL_TRANSITIONS, OrderKey, Reason, RefundRequest, RefundStatus
-from refunds.reconcile import STALE_SECONDS
+from refunds.reconcile import OVERDUE_SECONDS
 from tests.e2e.stack import Answer, Program, Stack, path, until
 
 ORDER_AMOUNT = 100_000
@@ -227,7 +227,7 @@ def seconds_until_all_is_due(found: Aftermath) -> float:
         if "leaseUntil" in refund:
             due.append(datetime.fromisoformat(refund["leaseUntil"]))
         if refund["status"] == "QUEUED":
-            due.append(datetime.fromisoformat(refund["nextAttemptAt"]) + timedelta(seconds=STALE_SECONDS))
+            due.append(datetime.fromisoformat(refund["nextAttemptAt"]) + timedelta(seconds=OVERDUE_SECONDS))
     return (max(due) - datetime.now(UTC)).total_seconds() + 0.5
 
 

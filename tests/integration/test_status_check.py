@@ -98,9 +98,12 @@ def test_a_rotation_costs_no_failed_request(world: World) -> None:
 
 
 def test_a_merchant_without_a_secret_is_our_fault_not_the_callers(world: World) -> None:
+    world.reassemble(merchant_ids=frozenset({"m1", "m3"}))
+
     answer = world.status("ORDER-1", merchant="m3")
 
     assert (answer.status, answer.body["code"]) == (502, "CREDENTIALS_UNAVAILABLE")
+    assert "m3" not in answer.text
 
 
 def test_no_secret_and_no_name_in_any_log_line(

@@ -29,6 +29,9 @@ AS_ASKED = "what moves is what was asked for"
 TOOK_ALL = "all that remains leaves nothing"
 EXPLAINED = "every dead letter is explained by a record"
 NOT_KEPT = "no secret and no name is kept"
+NOT_BEFORE_DUE = "nothing is attempted before it is due"
+HOLDS_IT = "no refund lacks the money that it holds"
+OF_ITS_VERSION = "a decision holds for the version that it was made on"
 
 
 @dataclass(frozen=True)
@@ -271,7 +274,7 @@ MUTANTS = (
         "A 409 is taken for “done before” although nothing was sent before.",
         SUCCEEDED_HAS_MOVED,
         "one_refund_by_api",
-        Edit("_refused", "not refund.ambiguous", "ORIGINAL and refused.http_status != 409"),
+        Edit("_refused", "refund.ambiguous and conflict and ...", "conflict"),
     ),
     _mutant(
         "later-conflict-is-a-failure",
@@ -328,9 +331,9 @@ MUTANTS = (
     ),
     _mutant(
         "expired-lease-is-not-ambiguous",
-        "An expired lease is not noted as a submission that may have been done; under `resubmit` a 409 then fails it.",
+        "An expired lease is not noted as a submission that may have been done; under `resubmit` a 422 then fails it.",
         FAILED_HAS_NOT,
-        "a_lost_process_where_unknown_is_submitted_again",
+        "a_lost_process_whose_repetition_may_be_refused",
         Edit("RefundProtocol.expire_lease", "ambiguous=True", "ambiguous=refund.ambiguous"),
     ),
     _mutant(
@@ -366,6 +369,7 @@ MUTANTS = (
             version = before.version
             """,
         ),
+        Edit("Decisions.resolve", "self._hold_to(refund, evidence.checked_at)", "pass"),
     ),
     _mutant(
         "submission-withdrawn",
@@ -378,12 +382,58 @@ MUTANTS = (
             "refund.status not in (RefundStatus.QUEUED, RefundStatus.SUBMITTING)",
         ),
     ),
+    _mutant(
+        "decision-holds-for-any-version",
+        "An operator's FAILED is taken for a refund that was sent again since they looked.",
+        OF_ITS_VERSION,
+        "a_decision_on_a_refund_that_is_sent_again",
+        Edit("Decisions._decide", "before.version != version", "False"),
+        Edit("Decisions.resolve", "self._hold_to(refund, evidence.checked_at)", "pass"),
+    ),
+    _mutant(
+        "withdrawn-whatever-it-is",
+        "A withdrawal settles whatever the refund has become since the operator saw it QUEUED.",
+        OF_ITS_VERSION,
+        "a_withdrawal_and_the_worker",
+        Edit("Decisions._decide", "before.version != version", "False"),
+        Edit("Decisions.withdraw", "refund.status is not RefundStatus.QUEUED", "False"),
+    ),
+    _mutant(
+        "hold-forgotten",
+        "An operator's FAILED counts at once, while the request is still on its way to Indodana.",
+        FAILED_HAS_NOT,
+        "a_refund_done_late",
+        Edit("Decisions.resolve", "self._hold_to(refund, evidence.checked_at)", "pass"),
+    ),
+    # ---- time
+    _mutant(
+        "due-time-not-asked",
+        "A refund that waits is attempted whenever a message of it comes.",
+        NOT_BEFORE_DUE,
+        "two_messages_of_a_refund_that_waits",
+        Edit("RefundProtocol.is_due", "due <= self._clock()", "True"),
+    ),
+    _mutant(
+        "put-off-since-it-was-read",
+        "A worker sends a refund that another one has put off since it was read.",
+        NOT_BEFORE_DUE,
+        "two_workers_and_a_refund_that_waits",
+        Edit("Ledger._refund_write", "after.status is RefundStatus.SUBMITTING", "False"),
+    ),
+    _mutant(
+        "last-look-forgotten",
+        "A process that froze after its checks writes its request as if no time had passed.",
+        INTENT_FIRST,
+        "a_process_that_freezes_as_it_sends",
+        Edit("RefundProtocol._submit", "is_time_for(WRITE_SECONDS) and ...", "True"),
+    ),
     # ---- writing
     _mutant(
         "version-not-checked",
         "A refund that was worked on and is QUEUED again is taken for the one that was read.",
         NOT_OVERWRITTEN,
         "a_refund_worked_since_it_was_read",
+        Edit("Ledger._refund_write", "after.status is RefundStatus.SUBMITTING", "False"),
         Edit("Ledger._refund_write", '"#status = :status AND version = :version"', '"#status = :status"'),
         Edit(
             "Ledger._refund_write",
@@ -530,6 +580,13 @@ MUTANTS = (
         Edit("RefundWorkflow.work", "self._checked(changed.current, request, origin)", "changed.current"),
     ),
     # ---- what is said
+    _mutant(
+        "own-twin-not-read",
+        "A refund is refused for want of the money that the same request, sent twice at once, has taken.",
+        HOLDS_IT,
+        "one_key_twice_and_reads_in_two_parts",
+        Edit("RefundWorkflow._refuse", "_, twin = ...", "twin = None"),
+    ),
     _mutant(
         "unknown-shown-as-done",
         "The caller of an UNKNOWN refund is told 201.",

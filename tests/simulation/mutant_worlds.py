@@ -103,6 +103,17 @@ def a_lost_process_where_unknown_is_submitted_again() -> Small:
     return Small(world)
 
 
+def a_lost_process_whose_repetition_may_be_refused() -> Small:
+    """Indodana has done it; the process died, and the refund is sent again."""
+    world = _world(ambiguous_refunds=AmbiguousRefunds.RESUBMIT)
+    world.kill_after_effect(run_to(world, world.refund(ORDER, 60_000, "k"), "cancel"))
+    for _ in range(2):
+        world.pass_seconds(1000)
+        world.finish(world.reconcile())
+    world.deliver()
+    return Small(world)
+
+
 def a_lease_that_ran_out_under_its_process() -> Small:
     """Indodana has answered; then the process froze, the schedule found its lease over, and an operator looks."""
     world = _world()
@@ -172,6 +183,7 @@ OWN_WORLDS: dict[str, Callable[[], Small]] = {
         a_refund_worked_since_it_was_read,
         an_answer_that_comes_late,
         a_lost_process_where_unknown_is_submitted_again,
+        a_lost_process_whose_repetition_may_be_refused,
         a_lease_that_ran_out_under_its_process,
         a_process_that_froze_before_it_sent,
         an_operator_who_looked_too_early,

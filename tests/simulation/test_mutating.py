@@ -6,9 +6,13 @@ import ast
 
 import pytest
 
-from tests.simulation.mutant_catalogue import MUTANTS, Mutant
+from tests.simulation.mutant_catalogue import MUTANTS as OF_THE_PROTOCOL
+from tests.simulation.mutant_catalogue import Mutant
 from tests.simulation.mutating import Edit, Modules, NoAnchor, edited, sources
+from tests.wire.mutants import MUTANTS as OF_THE_TRANSPORT
+from tests.wire.mutants import Mutant as TransportMutant
 
+MUTANTS = (*OF_THE_PROTOCOL, *OF_THE_TRANSPORT)
 SOURCES = sources()
 SOME = {
     "shop.till": ast.parse("""
@@ -62,21 +66,21 @@ MOVED = {f"moved.{name}{i}": ast.Module([each], []) for name in SOURCES for i, e
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
-def test_every_mutant_differs_from_the_code_as_it_is_and_can_be_compiled(mutant: Mutant) -> None:
+def test_every_mutant_differs_from_the_code_as_it_is_and_can_be_compiled(mutant: Mutant | TransportMutant) -> None:
     for name, tree in edited(SOURCES, mutant.edits).items():
         assert ast.dump(tree) != ast.dump(SOURCES[name])
         compile(tree, name, "exec")
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
-def test_layout_comments_and_docstrings_change_no_mutant(mutant: Mutant) -> None:
+def test_layout_comments_and_docstrings_change_no_mutant(mutant: Mutant | TransportMutant) -> None:
     of_the_code_as_it_is = {name: reformatted(tree) for name, tree in edited(SOURCES, mutant.edits).items()}
 
     assert text_of(edited(REFORMATTED, mutant.edits)) == text_of(of_the_code_as_it_is)
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
-def test_a_definition_in_another_module_is_found_there(mutant: Mutant) -> None:
+def test_a_definition_in_another_module_is_found_there(mutant: Mutant | TransportMutant) -> None:
     changed = edited(SOURCES, mutant.edits)
     unchanged = set().union(*(LINES[name] for name in changed))
 

@@ -118,7 +118,8 @@ class Line:
     def _send(self, call: Callable[..., Any], request: dict[str, Any]) -> Any:
         weather = self.weather.pop(0) if self.weather else Weather.FINE
         if weather is Weather.CONFLICT:
-            reasons = [*[{"Code": "None"}] * (len(request["TransactItems"]) - 1), {"Code": "TransactionConflict"}]
+            *others, _ = request["TransactItems"]
+            reasons = [*({"Code": "None"} for _ in others), {"Code": "TransactionConflict"}]
             answer = {"Error": {"Code": "TransactionCanceledException"}, "CancellationReasons": reasons}
             raise self.exceptions.TransactionCanceledException(answer, "TransactWriteItems")
         if weather in (Weather.ANSWER_LOST, Weather.SENT_TWICE):
@@ -202,7 +203,7 @@ class Model:
         if current and current.version != (before.version if before else 0):
             return RefundChanged(current)
         if current and before and after.status is S and current.attempts != before.attempts:
-            return RefundChanged(current)  # put off since it was read
+            return RefundChanged(current)  # it was put off since it was read
         amount = after.reserved_amount
         if amount is None or (before and before.reserved_amount is not None):
             return None
@@ -299,7 +300,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def move_what_was_read_long_ago(
         self, key: RefundKey, age: int, nth: int, portion: Portion, skew: int, weather: list[Weather]
     ) -> None:
-        """It may only have been put off since, which is no transition and stops none but another attempt."""
+        """It may only have been postponed since, which is no transition and stops none."""
         self._move(self._copy(key, age), nth, portion, Belief.RIGHT, False, skew, weather)
 
     @rule(key=known, skew=SKEWS)
@@ -326,36 +327,42 @@ class LedgerMachine(RuleBasedStateMachine):
         key=known,
         age=st.integers(0, 2),
         seconds=st.integers(1, 900),
-        attempted=st.booleans(),
         weather=st.sampled_from([[], [], *([kind] for kind in (*sorted(LOST, key=str), Weather.SENT_TWICE))]),
     )
-    def put_off(self, key: RefundKey, age: int, seconds: int, attempted: bool, weather: list[Weather]) -> None:
-        """After an attempt that came to nothing, or, because it is overdue, only by another message."""
-        copies = self.model.copies[key]
-        seen, current = self._copy(key, age), copies[-1]
-        until = self._now(seconds)
-        message = f"message-{self.seconds}"
-        if attempted:
-            write, at = self.ledger.postpone, {"next_attempt_at": until, "attempts": seen.attempts + 1}
-        else:
-            write, at = self._note_message, {"enqueued_at": until}
-        after = replace(seen, queue_message=message, **at)
-        fits = (seen.version, seen.attempts, seen.queue_message) == (
-            *(current.version, current.attempts),
-            current.queue_message,
-        )
+    def postpone(self, key: RefundKey, age: int, seconds: int, weather: list[Weather]) -> None:
+        seen, until = self._copy(key, age), self._now(seconds)
+        message = f"message of {until}"
+        after = replace(seen, next_attempt_at=until, attempts=seen.attempts + 1, queue_message=message)
+        self._keep_note(seen, after, weather, lambda: self.ledger.postpone(seen, until, message))
+
+    @rule(
+        key=known,
+        age=st.integers(0, 2),
+        weather=st.sampled_from([[], [], *([kind] for kind in (*sorted(LOST, key=str), Weather.SENT_TWICE))]),
+    )
+    def note_message(self, key: RefundKey, age: int, weather: list[Weather]) -> None:
+        seen, at = self._copy(key, age), self._now(1)
+        message = f"message at {at}"
+        after = replace(seen, queue_message=message, enqueued_at=at)
+        self._keep_note(seen, after, weather, lambda: self.ledger.note_message(seen, message, at))
+
+    def _keep_note(self, seen: Refund, after: Refund, weather: list[Weather], note: Callable[[], Refund]) -> None:
+        """Bookkeeping, which goes through where nobody has kept a note or moved the refund since."""
+        copies = self.model.copies[_key(seen)]
+        current = copies[-1]
+        fits = all(getattr(seen, name) == getattr(current, name) for name in ("version", "attempts", "queue_message"))
         untouched = self.dynamo.snapshot()
         self.line.weather = list(weather)
         if fits and weather != [Weather.REQUEST_LOST]:
             self.model.is_now(after)
         if weather and weather[0] in LOST:
             with pytest.raises(LedgerUnavailable):
-                write(seen, until, message)
+                note()
         elif fits and not weather:
-            assert write(seen, until, message) == after
+            assert note() == after
         else:  # also where it was sent twice: it took effect, and to whoever did it that looks like another's doing
             with pytest.raises(RefundChanged) as changed:
-                write(seen, until, message)
+                note()
             assert changed.value.current == copies[-1]
         assert (self.dynamo.snapshot() == untouched) == (copies[-1] is current)
 
@@ -364,7 +371,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @invariant()
     def it_agrees_with_the_model(self) -> None:
         if self.checked == self.model.changes:
-            return  # nothing was written, which _write and put_off have seen to
+            return  # nothing was written, which _write and postpone have seen to
         self.checked = self.model.changes
         # Pages of every size, those that DynamoDB ends and those that a caller wants.
         self.checks += 1
@@ -397,16 +404,24 @@ class LedgerMachine(RuleBasedStateMachine):
             for refund in refunds:
                 assert self.ledger.read(refund.request) == (order, refund)
                 assert self.ledger.refund(key, refund.refund_id) == refund
-            nobodys = RefundRequest(key, "none", None, Reason.OTHERS, None, "agent")
-            assert self.ledger.read(nobodys) == (order, None)
-            requests = [*(refund.request for refund in refunds), nobodys]
-            assert self.ledger.read_ahead(requests) == [*((order, refund) for refund in refunds), (order, None)]
-            if refunds:
-                oldest_first = sorted(refunds, key=lambda refund: (refund.created_at, refund.refund_id))
-                assert self._listed(key, order) == oldest_first
-            else:
-                with pytest.raises(NotFound):
-                    self.ledger.refunds_of(key, self.limit, None)
+            none = RefundRequest(key, "none", CENT, Reason.OTHERS, None, "Rina", spelled_key="none as well")
+            assert self.ledger.read(none) == (order, None)
+            assert self._listed(key, order) == sorted(refunds, key=lambda refund: (refund.created_at, refund.refund_id))
+
+    def _listed(self, key: OrderKey, order: Order | None) -> list[Refund]:
+        found: list[Refund] = []
+        token = None
+        try:
+            while token or not found:
+                page = self.ledger.refunds_of(key, self.limit, token)
+                assert page.order == order
+                found += page.refunds
+                token = page.next_token
+                if token is None:
+                    break
+        except NotFound:
+            assert not self.model.refunds(key)
+        return found
 
     def the_index_holds_what_is_open(self) -> None:
         is_open = [refund for refund in self.model.refunds() if refund.status in OPEN]
@@ -523,21 +538,6 @@ class LedgerMachine(RuleBasedStateMachine):
         """By one of several clocks, which are not quite the same."""
         self.seconds += 1
         return BEGINNING + timedelta(seconds=self.seconds + skew)
-
-    def _note_message(self, refund: Refund, at: datetime, message: str) -> Refund:
-        return self.ledger.note_message(refund, message, at)
-
-    def _listed(self, key: OrderKey, order: Order | None) -> list[Refund]:
-        found: list[Refund] = []
-        token = None
-        while True:
-            page = self.ledger.refunds_of(key, self.limit, token)
-            assert page.order == order
-            assert len(page.refunds) <= self.limit
-            found += page.refunds
-            token = page.next_token
-            if token is None:
-                return found
 
     def _all_pages(self, merchant: str, status: RefundStatus) -> list[Refund]:
         found: list[Refund] = []

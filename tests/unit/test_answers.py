@@ -9,9 +9,13 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from email.utils import format_datetime
 from hashlib import sha256
+from http.client import HTTPMessage
 from typing import Any
 
 import pytest
+import simplejson
+from hypothesis import given
+from hypothesis import strategies as st
 
 from indodana import (
     AnswerUnreadable,
@@ -26,6 +30,8 @@ from indodana import (
     Refused,
     ServerFailed,
 )
+from indodana.answers import Asked, Reading
+from indodana.transport import Answer
 from tests.unit.upstream import (
     NOW,
     PAID,
@@ -357,6 +363,49 @@ def test_whoever_authenticates_or_limits_has_not_done_it_in_whatever_words(
     expected: type[IndodanaError],
 ) -> None:
     assert type(error_of(world, call, http(status, body))) is expected
+
+
+# Whatever it is
+
+
+NAMES = st.sampled_from(
+    [*PAID, "error", "message", "errors", "kind", "code", "refundId", "refundAmount", "refundStatus", "title", "x"]
+)
+ODD_TEXTS = st.text(st.characters(), max_size=20) | st.sampled_from(
+    ["OK", "ERROR", "100000.00", "&#" + "9" * 5000 + ";"]
+)
+ODD_NUMBERS = st.sampled_from([Decimal("9" * 4400), Decimal("1E+999999"), Decimal("-1E-999999"), Decimal("0.10")])
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | ODD_NUMBERS | ODD_TEXTS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(NAMES | ODD_TEXTS, inner, max_size=6),
+    max_leaves=12,
+)
+OBJECTS = st.dictionaries(NAMES, JSON, max_size=8).map(
+    lambda said: {"status": "OK", "transactionStatus": "PAID", **said}
+)
+
+
+@given(
+    status=st.sampled_from([200, 400, 401, 409, 422, 429, 500]),
+    said=OBJECTS | JSON,
+    retry_after=st.none() | ODD_TEXTS.filter(lambda text: text.isprintable()),
+)
+def test_nothing_that_is_said_raises_anything_else(status: int, said: object, retry_after: str | None) -> None:
+    headers = HTTPMessage()
+    if retry_after is not None:
+        headers["Retry-After"] = retry_after
+    answer = Answer(status, headers, simplejson.dumps(said, use_decimal=True).encode())
+    reading = Reading(answer, Asked("ORDER-1", "R-1", Decimal(100000)), ("the-api-key", "till 7"), NOW)
+    for read in (reading.transaction_status, reading.cancellation):
+        try:
+            read()
+        except IndodanaError as error:
+            failure = error
+        else:
+            continue
+        json.dumps([str(failure), failure.kind, failure.message])
+        assert failure.evidence
+        assert failure.evidence.body.encode()
 
 
 # Indodana's words

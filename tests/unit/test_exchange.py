@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import ssl
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -20,6 +22,7 @@ from indodana import (
     ConnectionFailed,
     ConnectionLost,
     CredentialsRejected,
+    CredentialStore,
     ForeignAnswer,
     IndodanaClient,
     IndodanaError,
@@ -537,6 +540,23 @@ def test_each_answer_has_its_whole_time_on_a_connection_used_again(world: World)
     for _ in range(3):
         status_of(client)
     assert upstream.connections == 1
+
+
+@pytest.mark.parametrize("ends", [IndodanaClient.close, lambda _: gc.collect()], ids=["closed", "forgotten"])
+def test_a_client_that_is_gone_leaves_no_connection_open(world: World, ends: Callable[[Any], object]) -> None:
+    ended = threading.Event()
+
+    def notices(sock: socket.socket) -> None:
+        sock.sendall(http(body=PAID))
+        if not sock.recv(1):
+            ended.set()
+
+    upstream = world.upstream(notices)
+    client = IndodanaClient(upstream.url, CredentialStore(world.secrets, ""))  # type: ignore[arg-type]
+    status_of(client)
+    ends(client)
+    del client
+    assert ended.wait(2)
 
 
 def test_threads_share_the_pool(world: World) -> None:

@@ -164,6 +164,7 @@ def test_what_needs_a_human_has_an_alarm() -> None:
         (NAMESPACE, "OldestQueuedRefundAge"),
         (NAMESPACE, "UpstreamErrors"),
         (NAMESPACE, "CredentialFailures"),
+        (NAMESPACE, "ContradictingAnswers"),
         (NAMESPACE, "UnknownRefunds"),  # that it is emitted at all: the reconciler runs
         (NAMESPACE, "ReconcileErrors"),
         (NAMESPACE, "AuditRecordsLost"),
@@ -224,6 +225,18 @@ def test_the_dashboard_shows_metrics_that_are_emitted(emitted: set[Metric]) -> N
     metrics = [*shown()]
     assert len(metrics) > 20
     assert [metric for metric in metrics if not is_there(metric, emitted)] == []
+
+
+def test_the_dashboard_searches_for_metrics_that_are_emitted(emitted: set[Metric]) -> None:
+    """By the names of their dimensions, whatever the values."""
+    expressions = [row[0]["expression"] for widget in dashboard() for row in widget["properties"].get("metrics", [])
+                   if isinstance(row[0], dict)]  # fmt: skip
+    searched = [re.match(r'SEARCH\(\'\{(\w+),([\w,]+)\} MetricName="(\w+)"', expression) for expression in expressions]
+    kinds = {(namespace, name, frozenset(dict(dimensions))) for namespace, name, dimensions in emitted}
+    assert len(searched) == 2
+    for found in searched:
+        assert found
+        assert (found[1], found[3], frozenset(found[2].split(","))) in kinds
 
 
 def test_the_dashboard_shows_every_alarm_and_what_became_of_every_refund() -> None:

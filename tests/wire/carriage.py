@@ -172,8 +172,10 @@ def _ended(rng: random.Random, said: Said, framed: _Framed, *, tls: bool) -> Car
     if end is not End.KEEP:
         carried.events.append(f"whole, {end.value}")
         return carried
-    carried.next = rng.choices(list(Next), (60, 5, 4, 8, 5, 5, 3, 5, 8))[0]
+    carried.next = rng.choices(list(Next), (100, 5, 4, 8, 5, 5, 3, 5, 8))[0]
     carried.idle = rng.choice((0.0, 0.001, 0.005, 0.02))
+    if carried.next is Next.RST_SOON:
+        carried.clarity = Clarity.DOUBTFUL
     repeated = framed.whole if rng.random() < 0.7 else b"\r\nmore\r\n"
     if rng.random() < 0.06 and len(framed.whole + repeated) < 4096:
         # In one piece with the answer, so that it is there before another request can use the connection.

@@ -12,6 +12,7 @@ from indodana import (
     CancellationAccepted,
     ConnectionFailed,
     ConnectionLost,
+    ConnectTimedOut,
     NotSent,
     OutcomeUnknown,
     RateLimited,
@@ -112,7 +113,7 @@ class _Judged:
         documented = (CancellationAccepted,) if call.cancels else (TransactionStatus,)
         if not self.said(*documented, NotSent, Refused, OutcomeUnknown):
             yield DOCUMENTED, f"{name}: {call.answer!r}"
-        moved = [one for one in self.arrivals if one.moved and call.cancels]
+        moved = [one for one in self.arrivals if one.moved]
         if self.said(CancellationAccepted) and [one.amount for one in moved] != [call.amount]:
             yield ACCEPTED_MOVED, f"moved {[str(one.amount) for one in moved]}"
         if isinstance(call.answer, TransactionStatus):
@@ -153,17 +154,19 @@ class _Judged:
             allowed = (*allowed, OutcomeUnknown)
         if last.stray:
             check, allowed = OWN_ANSWER, (*allowed, OutcomeUnknown)
-        if self._once_more_failed():
+        if self.accidents and self._needed_another(last):
             allowed = (*allowed, OutcomeUnknown, ConnectionFailed, RateLimited)
-        if said.status == 401:
-            allowed = (*allowed, SendingTooLate) if call.lease == "ends after one request" else allowed
+        if said.status == 401 and call.lease == "ends after one request":
+            allowed = (*allowed, SendingTooLate)
+        if self._needed_another(last) and self._was_slow(CONNECT_SECONDS):
+            allowed = (*allowed, ConnectTimedOut)
         if not issubclass(call.verdict, allowed):
             names = "/".join(one.__name__ for one in allowed)
             yield check, f"{call.verdict.__name__} ({call.answer}), not {names}"
         elif self._is_clear(last) and issubclass(call.verdict, said.verdicts):
             yield from self._of_a_clear_answer(last)
         died = carried.nothing_came and last.before > 0 and len(self.arrivals) == 1
-        if died and not call.cancels and self.said(ConnectionLost) and not self.accidents:
+        if died and self._gave_up() and not self.accidents:
             yield ASKED_AGAIN, f"{call.answer}"
 
     def _is_clear(self, arrival: Arrival) -> bool:
@@ -173,12 +176,18 @@ class _Judged:
         return (
             carried.clarity is Clarity.CLEAR
             and arrival.answered
-            and not (arrival.stray or self._once_more_failed() or self._was_slow(self.call.read_seconds))
+            and not (arrival.stray or (self.accidents and self._needed_another(arrival)))
+            and not self._was_slow(self.call.read_seconds)
         )
 
-    def _once_more_failed(self) -> bool:
-        """After a 401, or a connection that had died, another one was needed, and met an accident."""
-        return bool(self.accidents) and (not self.call.cancels or self.arrivals[-1].said.status == 401)
+    def _needed_another(self, last: Arrival) -> bool:
+        """After a 401, or a status check on a kept connection, the client may have tried another connection."""
+        assert last.said is not None
+        return last.said.status == 401 or (last.before > 0 and not self.call.cancels)
+
+    def _gave_up(self) -> bool:
+        """A status check that could have been made once more."""
+        return self.said(ConnectionLost) and not self.call.cancels and not self._was_slow(self.call.read_seconds)
 
     def _was_slow(self, seconds: float) -> bool:
         """The answer may have come too late, by the machine."""
@@ -211,7 +220,7 @@ class _Judged:
         if self.said(OutcomeUnknown):
             if call.to != "server" or not (unread or self._was_slow(call.read_seconds)):
                 yield NOT_LOST_FOR_NOTHING, f"{name} ({call.answer}), and nothing arrived"
-            elif self.said(ConnectionLost) and not call.cancels and not any(one.fresh for one in unread):
+            elif self._gave_up() and not any(one.fresh for one in unread):
                 yield ASKED_AGAIN, f"{call.answer}"
         elif self.said(ConnectionFailed):
             if not (connecting_failed or self._was_slow(CONNECT_SECONDS)):
@@ -272,10 +281,7 @@ class _Judged:
         for one in arrivals:
             if not any(one.opened_at <= asked <= one.at for asked in call.asked_at):
                 looks = ", ".join(f"{one.at - asked:.4f}" for asked in call.asked_at) or "not"
-                yield (
-                    LAST_LOOK,
-                    f"looked {looks} s before it came, {one.at - one.opened_at:.4f} s after the handshake began",
-                )
+                yield LAST_LOOK, f"looked {looks} s before it came, on connection {one.connection}"
         if self.said(ConnectionFailed) and len(call.asked_at) > len(arrivals):
             yield LAST_LOOK, "looked before there was a connection"
 
@@ -295,9 +301,8 @@ def tallied(told: Told) -> Counter[str]:
         counts["moved"] += sum(one.moved for one in arrivals)
         counts["answered on a kept connection"] += sum(bool(one.before) for one in arrivals)
         if len(arrivals) == 2:
-            counts[
-                "sent again with another key" if arrivals[0].api_key != arrivals[1].api_key else "asked once more"
-            ] += 1
+            same_key = arrivals[0].api_key == arrivals[1].api_key
+            counts["asked once more" if same_key else "sent again with another key"] += 1
         last = arrivals[-1] if arrivals else None
         if last is not None and last.carried is not None:
             counts[f"{last.carried.clarity.name.lower()} answers"] += 1

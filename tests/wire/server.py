@@ -63,7 +63,7 @@ class Arrival:
 
     @property
     def moved(self) -> bool:
-        return self.said is not None and self.said.moved
+        return self.refund_id is not None and self.said is not None and self.said.moved
 
 
 @dataclass(frozen=True)
@@ -203,6 +203,7 @@ class Server:
         self._idle: dict[int, _Wire] = {}
         self._sockets: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
+        self._stopped = False
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.port = self._listener.getsockname()[1]
         self._start(self._accept)
@@ -217,6 +218,7 @@ class Server:
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         with self.lock:
+            self._stopped = True
             for sock in self._sockets:
                 with suppress(OSError):
                     sock.shutdown(socket.SHUT_RD)
@@ -250,6 +252,9 @@ class Server:
                 return
             number += 1
             with self.lock:
+                if self._stopped:
+                    sock.close()
+                    return
                 self._sockets.append(sock)
             self._start(_Connection(self, sock, number).serve)
 

@@ -217,10 +217,13 @@ class Invocation:
             self.on_end(self)
 
     def kill(self) -> None:
+        self.abandon()
+        self.on_end(self)
+
+    def abandon(self) -> None:
         self.dead = True
         for fiber in self.fibers:
             fiber.throw()
-        self.on_end(self)
 
     def run_all(self, jobs: Sequence[Callable[[], Any]]) -> list[Any]:
         """The worker's threads, as fibers."""

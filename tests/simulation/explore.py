@@ -183,6 +183,7 @@ def explore(build: Callable[[], Small], foresight: Foresight | None = None) -> E
     def visit(small: Small, path: list[int], lines: list[str]) -> int:
         key = small.state()
         if key in counts:
+            small.world.abandon()
             return counts[key]
         choices = small.choices()
         found.states += 1
@@ -206,6 +207,8 @@ def explore(build: Callable[[], Small], foresight: Foresight | None = None) -> E
             _tell(lines, choice.text, choice.take)
             foresight.learn(choice)
             total += visit(small, [*path, number], [*lines, choice.text])
+        if at_hand:
+            small.world.abandon()
         counts[key] = total
         return total
 

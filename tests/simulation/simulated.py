@@ -455,6 +455,9 @@ class SimulatedWorld:
     def audit_items(self) -> list[Any]:
         return list(self.dynamo.items(AUDIT))
 
+    def messages(self) -> list[Any]:
+        return list(self.sqs.messages(QUEUE))
+
     def dead_letters(self) -> list[Any]:
         return list(self.sqs.messages(DEAD_LETTERS))
 

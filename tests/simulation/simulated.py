@@ -178,11 +178,17 @@ def dynamodb_faults(name: str, arguments: Mapping[str, Any], client: Any, effect
         effect()
         _lost()
 
-    def conflict() -> None:
-        *others, _ = effect.keywords["TransactItems"]  # type: ignore[attr-defined]
-        reasons = [*({"Code": "None"} for _ in others), {"Code": "TransactionConflict"}]
-        answer = {"Error": {"Code": "TransactionCanceledException", "Message": ""}, "CancellationReasons": reasons}
+    def cancelled(**said: Any) -> None:
+        answer = {"Error": {"Code": "TransactionCanceledException", "Message": ""}, **said}
         raise client.exceptions.TransactionCanceledException(answer, name)
+
+    def conflict() -> None:
+        others = [{"Code": "None"}] * (len(arguments["TransactItems"]) - 1)
+        cancelled(CancellationReasons=[*others, {"Code": "TransactionConflict"}])
+
+    def repeated_and_no_reason_said() -> None:
+        effect()
+        cancelled()
 
     def repeated() -> Any:
         effect()
@@ -193,7 +199,12 @@ def dynamodb_faults(name: str, arguments: Mapping[str, Any], client: Any, effect
     if writes:
         faults.append(Fault("done, and its answer lost", lost, leaves_doubt=True))
     if name == "transact_write_items":
-        faults += [Fault("done, its answer lost, and repeated", repeated), Fault(CONFLICT, conflict)]
+        faults += [
+            Fault("done, its answer lost, and repeated", repeated),
+            Fault(CONFLICT, conflict),
+            Fault("cancelled, and no reason said", cancelled, leaves_doubt=True, twin=True),
+            Fault("done, repeated, and no reason said", repeated_and_no_reason_said, leaves_doubt=True, twin=True),
+        ]
     return faults
 
 

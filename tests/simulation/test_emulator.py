@@ -489,6 +489,36 @@ def test_the_snapshot_is_the_state_and_not_how_it_came_about(dynamo: Dynamo) -> 
     assert two == 100342439610739466860850369210768914001, "it is the same in every process"
 
 
+def test_a_read_may_be_behind_and_changes_nothing_by_it(dynamo: Dynamo) -> None:
+    opened = KEY | {"openKey": {"S": "m1#QUEUED"}, "openSince": {"S": "t1"}}
+    put(dynamo, OTHER_KEY)
+    both = [{"Put": {"TableName": "t", "Item": item}} for item in (opened, OTHER_KEY | {"a": {"N": "1"}})]
+    dynamo.transact_write_items(TransactItems=both)
+    before = dynamo.snapshot()
+    open_ones = {"TableName": "t", "IndexName": INDEX}
+
+    def scanned(writes: int, **what: Any) -> list[Any]:
+        items: list[Any] = dynamo.behind(writes, lambda: dynamo.scan(**what))["Items"]
+        return items
+
+    assert [scanned(writes, TableName="t") for writes in (1, 2, 9)] == [[OTHER_KEY], [], []]
+    assert [scanned(writes, **open_ones) for writes in (0, 1)] == [[opened], []]
+    assert dynamo.snapshot() == before
+    assert dynamo.scan(TableName="t")["Items"] == [opened, OTHER_KEY | {"a": {"N": "1"}}]
+
+
+def test_what_a_read_may_say_that_is_behind_is_taken_back_with_the_writes(dynamo: Dynamo) -> None:
+    put(dynamo, KEY)
+    rollback, history = dynamo.savepoint(), dynamo.history(1)
+    put(dynamo, OTHER_KEY)
+    assert dynamo.history(1) != history
+
+    rollback()
+
+    assert dynamo.history(1) == history
+    assert dynamo.behind(1, lambda: dynamo.scan(TableName="t"))["Items"] == []
+
+
 # ---- SQS
 
 
@@ -658,6 +688,26 @@ def test_who_holds_the_queue_chooses_what_is_delivered(sqs: Sqs) -> None:
     received = sqs.receive_message(QueueUrl=QUEUE, MaxNumberOfMessages=10)["Messages"]
     assert [message["Body"] for message in received] == ["three", "one"]
     assert [message["Body"] for message in sqs.messages(QUEUE)] == ["one", "two", "three"]
+
+
+def test_dead_letters_come_back_as_new_messages(sqs: Sqs, clock: Time) -> None:
+    attribute = {"token": {"DataType": "String", "StringValue": "t"}}
+    sqs.send_message(QueueUrl=QUEUE, MessageBody="one", MessageAttributes=attribute)
+    for _ in range(MAX_RECEIVE_COUNT + 1):
+        sqs.receive_message(QueueUrl=QUEUE, VisibilityTimeout=0)
+    [dead] = sqs.messages(DEAD_LETTERS)
+    clock.now += timedelta(hours=1)
+    before = sqs.snapshot()
+
+    sqs.redrive()
+
+    assert sqs.messages(DEAD_LETTERS) == []
+    assert sqs.snapshot() != before
+    [message] = sqs.receive_message(QueueUrl=QUEUE)["Messages"]
+    assert (message["Body"], message["MessageAttributes"]) == ("one", attribute)
+    assert message["MessageId"] != dead["MessageId"]
+    assert message["Attributes"]["ApproximateReceiveCount"] == "1"
+    assert int(message["Attributes"]["SentTimestamp"]) == int(dead["Attributes"]["SentTimestamp"]) + 3_600_000
 
 
 def test_every_change_of_the_queue_is_in_its_snapshot(sqs: Sqs, clock: Time) -> None:

@@ -60,7 +60,17 @@ def test_what_is_foreseen_is_what_comes_and_looking_changes_nothing(name: str) -
     assert foreseen > WALKS / 2
 
 
-@pytest.mark.parametrize("name", ["one_refund_by_api", "one_refund_with_a_cold_start", "one_message"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "one_refund_by_api",
+        "one_refund_with_a_cold_start",
+        "one_message",
+        "a_process_that_freezes_as_it_sends",
+        "a_decision_sent_twice",
+        "a_decision_on_a_refund_that_is_sent_again",
+    ],
+)
 def test_foresight_leaves_out_and_makes_up_no_schedule(name: str) -> None:
     foreseen, told = explore(WORLDS[name]), explore(WORLDS[name], Blind())
 

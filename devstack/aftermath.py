@@ -80,7 +80,7 @@ class Aftermath:
     def cut_off(self) -> int:
         """How many refunds became UNKNOWN because whoever submitted them was killed."""
         return sum(
-            record.get("after") == "UNKNOWN" and "lease ran out" in record.get("cause", "") for record in self.audit
+            record.get("after") == "UNKNOWN" and "lease expired" in record.get("cause", "") for record in self.audit
         )
 
     def _nothing_is_open(self) -> Check:

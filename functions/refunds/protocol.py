@@ -163,7 +163,7 @@ class RefundProtocol:
 
     def expire_lease(self, refund: Refund, origin: Origin) -> Refund:
         """Whoever held the lease is gone, and nobody knows how far it came: UNKNOWN. Returns what is on record then."""
-        cause = "the lease ran out: whoever submitted it never said what came of it"
+        cause = "lease expired before the outcome was recorded"
         after = refund.moved(
             RefundStatus.UNKNOWN,
             self._clock(),

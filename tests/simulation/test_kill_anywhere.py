@@ -98,6 +98,7 @@ class Steps:
         self._after = after
 
     def before(self, name: str) -> int:
+        """Returns the call's number."""
         self.taken += 1
         self.names.append(name)
         if self.taken == self._die_at and not self._after:
@@ -138,7 +139,7 @@ def _wrapped(call: Callable[..., Any], name: str, steps: Steps) -> Callable[...,
         try:
             return call(*arguments, **options)
         finally:
-            steps.after(number)  # within it, the secret may have been read
+            steps.after(number)  # it may have read a secret in between
 
     return wrapped
 
@@ -187,7 +188,7 @@ def check_history(refund: Refund, records: list[dict[str, Any]]) -> None:
 def prepared(world: World, story: Story) -> str:
     order = world.order(100_000)
     BEFORE.get(story, lambda *_: None)(world, order)
-    world.reassemble()  # so that each time the same calls are made: what goes on after a death may have read the secret
+    world.reassemble()  # a process that has read no secret yet, each time
     return order
 
 

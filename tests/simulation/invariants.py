@@ -223,10 +223,10 @@ class Invariants:
         for refund_id in self.times_moved:
             hold("no money moves that no record explains", refund_id in self.refunds, refund_id[:6])
         hold("no refund is ever deleted", world.refund_ids() == self.refunds.keys(), len(self.refunds))
-        hold("no message outlives its refund's outcome", not world.messages(), world.messages())
         self._check_dead_letters(world)
         self._check_messages(world)
         self._check_what_is_kept(world)
+        hold("no message outlives its refund's outcome", not world.messages(), world.messages())
 
     def _check_messages(self, world: Any) -> None:
         """Each has become the refund that it asks for, or a dead letter that a record explains."""

@@ -385,8 +385,8 @@ def one_key_twice_and_reads_in_two_parts() -> Small:
 
 
 def who_reads_while_a_refund_is_made() -> Small:
-    """One caller reads it, another the order's list."""
-    world = _world()
+    """One caller reads it, another the order's list. A read that asks for no consistency may be told of the past."""
+    world = _world(stale_reads=True)
     world.refund(ORDER, 60_000, "k")
 
     def one(world: SimulatedWorld) -> None:

@@ -83,9 +83,11 @@ def apply(edits: Iterable[Edit]) -> None:
 
 
 def interpreters(at_a_time: int) -> ProcessPoolExecutor:
-    """Gives each task an interpreter of its own, where only what is not the gateway's is imported already."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["boto3.dynamodb.types", "pytest", "requests", "simplejson"])
+    """Gives each task an interpreter of its own, in which nothing of the gateway is imported.
+
+    Not forked from a server of forks: a process has one of those, and the bench's has imported the gateway.
+    """
+    context = multiprocessing.get_context("spawn")
     # A task that comes to no end takes the run with it.
     return ProcessPoolExecutor(at_a_time, context, signal.alarm, (RUN_SECONDS,), max_tasks_per_child=1)
 

@@ -394,7 +394,7 @@ def test_nothing_that_is_said_raises_anything_else(status: int, said: object, re
     headers = HTTPMessage()
     if retry_after is not None:
         headers["Retry-After"] = retry_after
-    answer = Answer(status, headers, simplejson.dumps(said, use_decimal=True).encode())
+    answer = Answer(status, headers, simplejson.dumps(said, use_decimal=True, allow_nan=True).encode())
     reading = Reading(answer, Asked("ORDER-1", "R-1", Decimal(100000)), ("the-api-key", "till 7"), NOW)
     for read in (reading.transaction_status, reading.cancellation):
         try:

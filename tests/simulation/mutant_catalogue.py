@@ -30,6 +30,7 @@ TOOK_ALL = "all that remains leaves nothing"
 EXPLAINED = "every dead letter is explained by a record"
 NOT_KEPT = "no secret and no name is kept"
 NOT_BEFORE_DUE = "nothing is attempted before it is due"
+TOLD_OF_RECORD = "a caller is told what is on record"
 HOLDS_IT = "no refund lacks the money that it holds"
 OF_ITS_VERSION = "a decision holds for the version that it was made on"
 
@@ -580,6 +581,13 @@ MUTANTS = (
         Edit("RefundWorkflow.work", "self._checked(changed.current, request, origin)", "changed.current"),
     ),
     # ---- what is said
+    _mutant(
+        "read-without-asking-for-consistency",
+        "A refund is read as it was a moment ago, and its caller told what is on record no more.",
+        TOLD_OF_RECORD,
+        "who_reads_while_a_refund_is_made",
+        Edit("Ledger._get", '{"Keys": keys, "ConsistentRead": True}', '{"Keys": keys}'),
+    ),
     _mutant(
         "own-twin-not-read",
         "A refund is refused for want of the money that the same request, sent twice at once, has taken.",

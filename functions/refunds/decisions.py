@@ -32,9 +32,7 @@ from refunds.errors import (
 from refunds.ledger import Ledger
 from refunds.model import Failure, FailureCode, OrderKey, Origin, Refund, RefundStatus, Resolution, iso, utc_now
 from refunds.protocol import LEASE_SECONDS, RefundProtocol
-
-# Between the clock of whoever looked and ours.
-CLOCK_SKEW_SECONDS = 5
+from refunds.validation import CLOCK_SKEW_SECONDS
 
 
 class Decisions:

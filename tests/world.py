@@ -22,9 +22,9 @@ import refund_worker.handler
 import status_check.handler
 from aws import AwsClients
 from devstack.queues import sqs_event
-from devstack.simulator_control import SimulatorControl
 from refunds.model import OrderKey
 from settings import Settings
+from testkit.indodana.control_client import SimulatorControl
 
 MERCHANT = "m1"
 LAMBDA_SECONDS = 29.0

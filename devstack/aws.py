@@ -227,6 +227,14 @@ def provision(
     return actual
 
 
+def store_secret(endpoint_url: str, name: str, value: str) -> None:
+    """Replaces what an earlier stack may have stored there."""
+    try:
+        client("secretsmanager", endpoint_url).put_secret_value(SecretId=name, SecretString=value)
+    except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
+        raise DevstackError(f"the AWS endpoint {endpoint_url} does not store the secret {name}: {error}") from error
+
+
 def _provision_table(dynamodb: "DynamoDBClient", table: Table) -> None:
     with suppress(dynamodb.exceptions.ResourceInUseException):
         dynamodb.create_table(TableName=table.name, **table.definition)

@@ -21,9 +21,9 @@ from typing import Any, Self
 from urllib.parse import quote, urlsplit
 
 from devstack.aws import client
-from devstack.simulator_control import SimulatorControl
 from devstack.template import Template
 from devstack.tokens import Issuer
+from testkit.indodana.control_client import SimulatorControl
 
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 30.0

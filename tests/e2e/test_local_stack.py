@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 
-from devstack.simulator import LOCAL_MERCHANTS, Simulator
-from devstack.simulator_control import SimulatorControl
 from devstack.template import Route, Template
 from devstack.tokens import Issuer
+from testkit.indodana.control_client import SimulatorControl
+from testkit.indodana.simulator import LOCAL_MERCHANTS, Simulator
 from tests.e2e.stack import ROOT, Answer, Program, Stack, path, until
 
 PROMISED_KEYS = {

@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 
 from devstack.aws import client
-from devstack.simulator_control import SimulatorControl
 from gateway.core.model import OrderKey, Reason, RefundRequest
+from testkit.indodana.control_client import SimulatorControl
 from tests.e2e.stack import Answer, Program, Stack, until
 
 ROTATIONS = 3
@@ -58,7 +58,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     with ExitStack() as running:
         aws = running.enter_context(Program(directory, "devstack.aws", "--port", "0"))
         ports = ("--port", "0", "--upstream-port", "0")
-        simulator = running.enter_context(Program(directory, "devstack.simulator", *ports))
+        simulator = running.enter_context(Program(directory, "testkit.indodana", *ports))
         endpoint = aws.says(r"listens on (\S+)")[1]
         environment = {"AWS_ENDPOINT_URL": endpoint, "UPSTREAM_URL": simulator.says(r"^upstream +(\S+)")[1]}
         yield Place(

@@ -81,7 +81,7 @@ cost: $(VENV)/.installed ## count anew what a request uses of AWS, and write the
 lint: $(VENV)/.installed ## style and types
 	$(VENV)/bin/ruff check --quiet
 	$(VENV)/bin/ruff format --check --quiet
-	$(VENV)/bin/mypy --strict --no-error-summary functions layers devstack checks bench
+	$(VENV)/bin/mypy --strict --no-error-summary functions layers devstack checks bench testkit
 
 format: $(VENV)/.installed ## format, and mend what ruff can
 	$(VENV)/bin/ruff check --quiet --fix

@@ -34,7 +34,7 @@ from refunds.dynamodb import from_item
 from refunds.errors import LedgerUnavailable
 from refunds.model import AmbiguousRefunds, OrderKey, Reason, RefundRequest, RefundStatus, iso
 from settings import Settings
-from tests.simulation.emulator import LAG_WRITES, Dynamo, Secrets, Sqs
+from testkit.emulator import LAG_WRITES, Dynamo, Secrets, Sqs
 from tests.simulation.engine import (
     Call,
     CooperativeLock,

@@ -16,7 +16,7 @@ from botocore.exceptions import SSLError
 
 import tls
 from aws import AwsClients
-from tests.unit.certificates import self_signed
+from testkit.certificates import self_signed
 
 
 class Answer(BaseHTTPRequestHandler):

@@ -74,7 +74,7 @@ def time_of(entry: Entry) -> datetime | None:
             return datetime.fromisoformat(entry["at"])
         if "_aws" in entry:
             return datetime.fromtimestamp(float(entry["_aws"]["Timestamp"]) / 1000, UTC)
-        return datetime.strptime(entry["timestamp"], POWERTOOLS_TIME)
+        return datetime.strptime(entry["timestamp"], POWERTOOLS_TIME).astimezone(UTC)
     except (KeyError, TypeError, ValueError):
         return None
 

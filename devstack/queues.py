@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
     from mypy_boto3_sqs.type_defs import MessageTypeDef
 
-RECEIVE_LIMIT = 10
-"""SQS gives and deletes at most so many messages at once."""
+DELETE_LIMIT = 10
+"""SQS deletes at most so many messages at once."""
 # Short, because a stop waits for it; Lambda's pollers wait 20 s.
 LONG_POLL_SECONDS = 1
 RETRY_SECONDS = 1.0
@@ -82,30 +82,13 @@ class Poller:
                     self._slots.release()
 
     def _receive(self) -> list["MessageTypeDef"]:
-        """A batch: full, or what came within the batching window, or nothing."""
-        messages: list[MessageTypeDef] = []
-        deadline = None
-        while not self._stopping.is_set():
-            room = self._mapping.batch_size - len(messages)
-            try:
-                received = self._sqs.receive_message(
-                    QueueUrl=self._queue.url,
-                    MaxNumberOfMessages=min(RECEIVE_LIMIT, room),
-                    WaitTimeSeconds=LONG_POLL_SECONDS,
-                    MessageSystemAttributeNames=["All"],
-                    MessageAttributeNames=["All"],
-                ).get("Messages", [])
-            except AWS_ERRORS:
-                if not messages:
-                    raise
-                break
-            messages += received
-            if not messages or len(messages) >= self._mapping.batch_size or not self._mapping.window_seconds:
-                break
-            deadline = deadline or time.monotonic() + self._mapping.window_seconds
-            if time.monotonic() >= deadline:
-                break
-        return messages
+        return self._sqs.receive_message(
+            QueueUrl=self._queue.url,
+            MaxNumberOfMessages=self._mapping.batch_size,
+            WaitTimeSeconds=LONG_POLL_SECONDS,
+            MessageSystemAttributeNames=["All"],
+            MessageAttributeNames=["All"],
+        ).get("Messages", [])
 
     def _give_back(self, messages: Sequence["MessageTypeDef"]) -> None:
         for message in messages:
@@ -133,10 +116,10 @@ class Poller:
             self._report(message_event(message, self._queue, message["MessageId"] in failed) | {"ms": milliseconds})
 
     def _delete(self, messages: Sequence["MessageTypeDef"]) -> None:
-        for start in range(0, len(messages), RECEIVE_LIMIT):
+        for start in range(0, len(messages), DELETE_LIMIT):
             entries = [
                 {"Id": str(index), "ReceiptHandle": message["ReceiptHandle"]}
-                for index, message in enumerate(messages[start : start + RECEIVE_LIMIT])
+                for index, message in enumerate(messages[start : start + DELETE_LIMIT])
             ]
             answer = self._sqs.delete_message_batch(QueueUrl=self._queue.url, Entries=entries)  # type: ignore[arg-type]
             for failure in answer.get("Failed", []):
@@ -172,7 +155,8 @@ def message_event(message: "MessageTypeDef", queue: Queue, is_failed: bool) -> d
     outcome = "done"
     if is_failed:
         outcome = "failed, goes to the dead-letter queue" if is_last else "will be redelivered"
-    given = message.get("MessageAttributes", {}).get("correlationId", {}).get("StringValue")
+    attribute = message.get("MessageAttributes", {}).get("correlationId")
+    given = attribute.get("StringValue") if attribute else None
     named = _named_in(message["Body"])
     event = {
         "event": "message",

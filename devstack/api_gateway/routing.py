@@ -1,62 +1,43 @@
 """Which of the template's routes a request takes."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from devstack.template import Route
 
-FIXED, VARIABLE, GREEDY = range(3)
-
-
-@dataclass(frozen=True)
-class _Segment:
-    text: str
-    rank: int
-
 
 class Router:
-    """The most specific route wins: fixed segments before variables before {greedy+}, a method before ANY."""
+    """The most specific route wins: fixed segments before variables. (template.yaml has no ANY and no {greedy+}.)"""
 
     def __init__(self, routes: Iterable[Route]) -> None:
-        self._routes = [(_pattern(route.path), route) for route in routes]
+        self._routes = [(route.path[1:].split("/"), route) for route in routes]
 
     def find(self, method: str, segments: Sequence[str]) -> tuple[Route, dict[str, str]] | None:
         """The route with its path parameters."""
-        best: tuple[tuple[object, ...], Route, dict[str, str]] | None = None
-        for pattern, route in self._routes:
-            if route.method not in (method, "ANY"):
-                continue
-            parameters = _match(pattern, segments)
-            if parameters is None:
-                continue
-            rank = (tuple(segment.rank for segment in pattern), route.method == "ANY")
-            if best is None or rank < best[0]:
-                best = (rank, route, parameters)
-        return best[1:] if best else None
+        found = [
+            ([_is_variable(part) for part in pattern], route, parameters)
+            for pattern, route in self._routes
+            if route.method == method and (parameters := _match(pattern, segments)) is not None
+        ]
+        if not found:
+            return None
+        _, route, parameters = min(found, key=lambda candidate: candidate[0])
+        return route, parameters
 
 
-def _pattern(path: str) -> list[_Segment]:
-    pattern = []
-    for segment in path[1:].split("/"):
-        if segment.startswith("{") and segment.endswith("+}"):
-            pattern.append(_Segment(segment[1:-2], GREEDY))
-        elif segment.startswith("{") and segment.endswith("}"):
-            pattern.append(_Segment(segment[1:-1], VARIABLE))
-        else:
-            pattern.append(_Segment(segment, FIXED))
-    return pattern
+def _is_variable(segment: str) -> bool:
+    return segment.startswith("{") and segment.endswith("}")
 
 
-def _match(pattern: Sequence[_Segment], segments: Sequence[str]) -> dict[str, str] | None:
+def _match(pattern: Sequence[str], segments: Sequence[str]) -> dict[str, str] | None:
+    if len(pattern) != len(segments):
+        return None
     parameters: dict[str, str] = {}
-    for index, expected in enumerate(pattern):
-        if expected.rank == GREEDY:
-            rest = "/".join(segments[index:])
-            return {**parameters, expected.text: rest} if rest else None
-        if index >= len(segments):
+    for part, segment in zip(pattern, segments, strict=True):
+        if not _is_variable(part):
+            if part != segment:
+                return None
+        elif segment:
+            parameters[part[1:-1]] = segment
+        else:
             return None
-        if expected.rank == VARIABLE and segments[index]:
-            parameters[expected.text] = segments[index]
-        elif expected.rank == VARIABLE or segments[index] != expected.text:
-            return None
-    return parameters if len(segments) == len(pattern) else None
+    return parameters

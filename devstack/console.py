@@ -7,6 +7,7 @@ time (local), merchant, order, what happened, duration, request id. What is not 
 
 import json
 import os
+import textwrap
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,10 +20,11 @@ type Entry = Mapping[str, Any]
 SHOWN_ID_LENGTH = 8
 """Of a refund's id; REFUND= takes the beginning of one."""
 REMEMBERED_REQUESTS = 2000
-WIDTHS = (12, 4, 14, 58, 8)
+WIDTHS = (12, 8, 14, 58, 8)
 """Of time, merchant, order, what happened and duration. What is longer moves the rest of its line."""
-HEADINGS = ("time", "who", "order", "what happened", "took", "request")
+HEADINGS = ("time", "merchant", "order", "what happened", "took", "request")
 POWERTOOLS_TIME = "%Y-%m-%d %H:%M:%S,%f%z"
+DETAIL_WIDTH = 110
 COUNTED_SECONDS = "_seconds"
 
 DIM, RED, YELLOW, PLAIN = "\033[2m", "\033[31m", "\033[33m", "\033[0m"
@@ -85,7 +87,9 @@ class Formatter:
 
     shows_upstream_metrics: bool = False
     """Whether Indodana's calls are read from the functions' metrics, because no simulator reports them."""
-    _orders: "OrderedDict[str, tuple[str, str]]" = field(default_factory=OrderedDict)
+    _orders: OrderedDict[str, tuple[str, str]] = field(default_factory=OrderedDict)
+    _reasons: OrderedDict[str, list[str]] = field(default_factory=OrderedDict)
+    """Why a request was refused, from the function's line until the stack's own line of that request."""
 
     def line(self, entry: Entry, now: datetime | None = None) -> Line | None:
         """None where the entry is for machines, or says what another one says better."""
@@ -113,9 +117,7 @@ class Formatter:
         if not known_as:
             return merchant, order
         if order:
-            self._orders[known_as] = (merchant, order)
-            if len(self._orders) > REMEMBERED_REQUESTS:
-                self._orders.popitem(last=False)
+            _remember(self._orders, known_as, (merchant, order))
             return merchant, order
         return (merchant, order) if merchant else self._orders.get(known_as, (merchant, order))
 
@@ -124,34 +126,47 @@ class Formatter:
             return self._metric(entry)
         if "event" in entry:
             describe = {
-                "request": _request,
+                "request": self._request,
                 "message": _message,
                 "schedule": _schedule,
                 "indodana": _indodana,
             }.get(entry["event"])
             return describe(entry) if describe else (str(entry.get("message", entry["event"])), [])
-        return _function_line(entry)
+        return self._function_line(entry)
 
     def _metric(self, entry: Entry) -> tuple[str, list[str]] | None:
         if not self.shows_upstream_metrics or "UpstreamLatency" not in entry:
             return None
         return f"Indodana {entry.get('operation', '')}", []
 
-
-def _function_line(entry: Entry) -> tuple[str, list[str]] | None:
-    message = str(entry.get("message", ""))
-    if "refund_id" in entry and "status" in entry:
-        return _refund(entry), []
-    if message == "request":
-        error, cause = entry.get("error"), entry.get("cause")
-        # The stack's own event says the rest, and comes right after.
-        if not error:
+    def _function_line(self, entry: Entry) -> tuple[str, list[str]] | None:
+        message = str(entry.get("message", ""))
+        if "refund_id" in entry and "status" in entry:
+            return _refund(entry), []
+        if message == "request":
+            if error := entry.get("error"):
+                cause = entry.get("cause")
+                reasons = [f"because {error}", *([f"cause {cause}"] if cause else [])]
+                _remember(self._reasons, str(entry.get("request_id")), reasons)
+            return None  # the stack's own line says the rest, and comes right after
+        if message == "batch" or _is_recovery(entry):
+            return None  # the stack's own lines say it, with the duration
+        if not message and "exception" not in entry:
             return None
-        failed = int(entry.get("status", 500)) >= 500
-        return f"{'failed' if failed else 'refused'}: {error}", [f"cause: {cause}"] if cause else []
-    if message == "batch" or _is_recovery(entry):
-        return None  # the stack's own events say it with the duration
-    return (message, []) if message or "exception" in entry else None
+        first, *more = textwrap.wrap(message, WIDTHS[3]) or [""]
+        return first, textwrap.wrap(" ".join(more), DETAIL_WIDTH)
+
+    def _request(self, entry: Entry) -> tuple[str, list[str]]:
+        outcome = f" {entry['outcome']}" if entry.get("outcome") else ""
+        why = entry.get("why")
+        reasons = [f"because {why}"] if why else self._reasons.pop(str(entry.get("request_id")), [])
+        return f"{entry['method']} {entry['target']} → {entry['status']}{outcome}", reasons
+
+
+def _remember[Value](memory: OrderedDict[str, Value], name: str, value: Value) -> None:
+    memory[name] = value
+    if len(memory) > REMEMBERED_REQUESTS:
+        memory.popitem(last=False)
 
 
 def _refund(entry: Entry) -> str:
@@ -165,12 +180,6 @@ def _refund(entry: Entry) -> str:
         f"(attempt {attempts})" if isinstance(attempts, int) and attempts > 1 else "",
     ]
     return " ".join(part for part in parts if part)
-
-
-def _request(entry: Entry) -> tuple[str, list[str]]:
-    outcome = f" {entry['outcome']}" if entry.get("outcome") else ""
-    why = entry.get("why")
-    return f"{entry['method']} {entry['target']} → {entry['status']}{outcome}", [f"because {why}"] if why else []
 
 
 def _message(entry: Entry) -> tuple[str, list[str]]:

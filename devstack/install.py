@@ -65,11 +65,11 @@ def phases(pip_output: Iterable[str]) -> Iterable[str]:
     """What pip does, line by line of its output."""
     packages = 0
     for line in pip_output:
-        if found := re.match(r"\s*Collecting ([\w.-]+)", line):
+        if found := re.match(r"\s*(?:Collecting ([\w.-]+)|Processing \S*?([\w.]+)-\d[^/]*$)", line):
             packages += 1
-            yield f"package {packages}: {found[1]}"
-        elif re.match(r"Installing collected packages", line):
-            yield f"unpacking {packages} packages"
+            yield f"package {packages}: {found[1] or found[2]}"
+        elif line.startswith("Installing collected packages:"):
+            yield f"unpacking {line.count(',') + 1} packages"
 
 
 def install(venv: Path, requirements: Path, progress: Progress) -> None:

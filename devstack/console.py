@@ -116,10 +116,13 @@ class Formatter:
         known_as = entry.get("correlation_id") or entry.get("request_id")
         if not known_as:
             return merchant, order
+        remembered = self._orders.get(known_as, ("", ""))
         if order:
+            # A queue message may leave the merchant out, and the function's lines of it do not.
+            merchant = merchant or (remembered[0] if remembered[1] == order else "")
             _remember(self._orders, known_as, (merchant, order))
             return merchant, order
-        return (merchant, order) if merchant else self._orders.get(known_as, (merchant, order))
+        return (merchant, order) if merchant else remembered
 
     def _described(self, entry: Entry) -> tuple[str, list[str]] | None:
         if "_aws" in entry:

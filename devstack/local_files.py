@@ -46,8 +46,8 @@ def running_stack(directory: Path) -> dict[str, Any]:
     return document if isinstance(document, dict) else {}
 
 
-def running_ports(root: Path = LOCAL_ROOT) -> list[str]:
-    return sorted((path.parent.name for path in root.glob(f"*/{STACK_FILE}")), key=lambda name: (len(name), name))
+def running_ports() -> list[str]:
+    return sorted((path.parent.name for path in LOCAL_ROOT.glob(f"*/{STACK_FILE}")), key=lambda name: (len(name), name))
 
 
 def write_private(path: Path, text: str) -> None:

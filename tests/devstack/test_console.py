@@ -12,6 +12,8 @@ from devstack.journal import Journal, LineWriter
 from devstack.local_files import FUNCTIONS_LOG, STACK_LOG
 
 JAKARTA = timezone(timedelta(hours=7))
+WHAT = 40
+"""The column in which a line says what happened."""
 AT = "2026-11-27T14:03:11.402000+00:00"
 
 
@@ -23,7 +25,7 @@ def shown(entry: dict[str, Any], formatter: Formatter | None = None) -> str | No
 def cells(entry: dict[str, Any], formatter: Formatter | None = None) -> list[str]:
     text = shown(entry, formatter)
     assert text is not None
-    return [cell for cell in text.split("  ") if cell.strip()]
+    return [cell.strip() for cell in text.split("  ") if cell.strip()]
 
 
 REFUND = {
@@ -38,14 +40,12 @@ REFUND = {
 
 
 def test_refund_line_has_local_time_merchant_order_change_and_request() -> None:
-    assert cells(REFUND | {"before": "QUEUED", "amount": "25000.00"}) == [
+    assert cells(REFUND | {"before": "QUEUED", "amount": "25000.00", "ms": 48.2}) == [
         "21:03:11.402",
         "m1",
         "ORDER-PAID",
         "refund 6f2a1b3c… 25,000 QUEUED → SUCCEEDED",
-        "              till-3".strip(),
-    ] or cells(REFUND | {"before": "QUEUED", "amount": "25000.00"})[3:] == [
-        "refund 6f2a1b3c… 25,000 QUEUED → SUCCEEDED",
+        "48 ms",
         "till-3",
     ]
 
@@ -120,10 +120,7 @@ def test_entry_for_machines_is_not_shown(entry: dict[str, Any]) -> None:
 
 def test_upstream_metrics_are_shown_where_no_simulator_reports_the_calls() -> None:
     metric = {"_aws": {"Timestamp": 1}, "UpstreamLatency": [12.5], "operation": "check_status"}
-    assert cells(metric, Formatter(shows_upstream_metrics=True))[1:] == [
-        "Indodana check_status",
-        " 12 ms"[-6:].strip(),
-    ] or ("12 ms" in str(shown(metric, Formatter(shows_upstream_metrics=True))))
+    assert cells(metric, Formatter(shows_upstream_metrics=True))[1:] == ["Indodana check_status", "12 ms"]
 
 
 def test_reason_of_a_refusal_stands_below_its_request() -> None:
@@ -154,20 +151,18 @@ def test_long_message_is_wrapped_below_its_line() -> None:
     message = "the message " + "was invalid and " * 12
     first, *below = str(shown({"message": message, "correlation_id": "c"})).splitlines()
     assert first.endswith("  c")
-    assert " ".join([first[42:].rpartition("  c")[0].strip(), *(line.strip() for line in below)]) == message.strip()
+    assert " ".join([first[WHAT:].rpartition("  c")[0].strip(), *(line.strip() for line in below)]) == message.strip()
 
 
 def test_lines_of_a_request_share_its_order() -> None:
     formatter = Formatter()
     shown(REFUND, formatter)
-    assert cells({"message": "it waits", "correlation_id": "till-3"}, formatter)[1:3] == [
-        "m1",
-        "    ORDER-PAID".strip(),
-    ] or ("ORDER-PAID" in str(shown({"message": "it waits", "correlation_id": "till-3"}, formatter)))
+    waits = {"message": "it waits", "correlation_id": "till-3"}
+    assert cells(waits, formatter)[1:] == ["m1", "ORDER-PAID", "it waits", "till-3"]
+    assert cells(waits | {"correlation_id": "another"}, formatter)[1:] == ["it waits", "another"]
     message = {"event": "message", "outcome": "done", "merchant_order_id": "ORDER-PAID", "correlation_id": "till-3"}
-    assert "  m1  " in str(shown(message, formatter)), "the merchant is known from the refund's line"
-    assert "  m1  " not in str(shown(message | {"merchant_order_id": "OTHER"}, formatter))
-    assert "ORDER-PAID" not in str(shown({"message": "it waits", "correlation_id": "another"}, formatter))
+    assert cells(message, formatter)[1:3] == ["m1", "ORDER-PAID"], "the merchant is known from the refund's line"
+    assert cells(message | {"merchant_order_id": "OTHER"}, formatter)[1] == "OTHER"
 
 
 @pytest.mark.parametrize(
@@ -195,12 +190,8 @@ def test_line_that_is_not_json_is_a_message() -> None:
 def test_headings_stand_over_their_columns() -> None:
     entry = REFUND | {"ms": 48}
     text = str(shown(entry))
-    for name, value in {
-        "merchant": "m1",
-        "order": "ORDER-PAID",
-        "what happened": "refund",
-        "request": "till-3",
-    }.items():
+    columns = {"merchant": "m1", "order": "ORDER-PAID", "what happened": "refund", "request": "till-3"}
+    for name, value in columns.items():
         assert heading().index(name) == text.index(value)
     assert heading().index("took") + len("took") == text.index(" ms") + len(" ms")
 
@@ -238,7 +229,7 @@ def test_journal_writes_json_to_the_files_and_lines_to_the_console(tmp_path: Any
     (entry,) = map(json.loads, (tmp_path / STACK_LOG).read_text().splitlines())
     assert (entry["event"], entry["message"]) == ("notice", "é")
     assert datetime.fromisoformat(entry["at"]).tzinfo
-    assert [line[42:].strip() for line in console.getvalue().splitlines()][1:] == ["no JSON", "é", "after the end"]
+    assert [line[WHAT:].strip() for line in console.getvalue().splitlines()][1:] == ["no JSON", "é", "after the end"]
 
 
 def test_closed_console_stops_nothing(tmp_path: Any) -> None:

@@ -7,9 +7,12 @@ from collections.abc import Container, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from testkit.indodana.books import InvalidFieldError, parse_order_id
+from testkit.indodana.fields import InvalidFieldError, parse_order_id
 
-PATHS = ("check_status", "order_cancellation")
+# The calls of Indodana's API, as faults and books name them.
+CHECK_STATUS = "check_status"
+ORDER_CANCELLATION = "order_cancellation"
+PATHS = (CHECK_STATUS, ORDER_CANCELLATION)
 REFUSE_CONNECTIONS = "refuse_connections"
 DEFAULT_HOLD_SECONDS = 60
 

@@ -32,6 +32,12 @@ class Answer:
         return cls(status, _dumps(body), headers=headers or {})
 
     @classmethod
+    def of_rows(cls, status: int, body: Mapping[str, Any]) -> Self:
+        """JSON for people: one entry of each list and object of `body` on a line."""
+        members = [b"%s: %s" % (_dumps(name), _rows(value)) for name, value in body.items()]
+        return cls(status, b"{\n  %s\n}\n" % b",\n  ".join(members))
+
+    @classmethod
     def of_error(
         cls,
         status: int,
@@ -50,6 +56,17 @@ class RefusalError(Exception):
         super().__init__(f"{status}: {message}")
         self.status = status
         self.message = message
+
+
+def _rows(value: Any) -> bytes:
+    match value:
+        case dict() if value:
+            rows, brackets = [b"%s: %s" % (_dumps(name), _dumps(entry)) for name, entry in value.items()], (b"{", b"}")
+        case list() if value:
+            rows, brackets = [_dumps(entry) for entry in value], (b"[", b"]")
+        case _:
+            return _dumps(value)
+    return brackets[0] + b"\n    " + b",\n    ".join(rows) + b"\n  " + brackets[1]
 
 
 def _dumps(value: Any) -> bytes:

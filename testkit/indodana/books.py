@@ -2,15 +2,20 @@
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 from testkit.indodana.answers import RefusalError
+from testkit.indodana.clock import WIB
 from testkit.indodana.fields import InvalidFieldError, plain
 
 PAID = "PAID"
+# The documentation says "Cancelled" and not how the API spells it; its other statuses are in capitals.
+CANCELLED = "CANCELLED"
+# Counted from the day of the transaction, in WIB: what was made on the 1st can be cancelled until the 31st is over.
+CANCELLATION_DAYS = 30
 
 DEFAULT_ORDERS = (
     ("ORDER-PAID", Decimal(100000), PAID),
@@ -50,6 +55,18 @@ class Movement:
 
 
 @dataclass
+class Rules:
+    """What Indodana does where its documentation leaves it open."""
+
+    # Refuse a refundId that has moved money already.
+    recognises_repeats: bool = False
+    # The transaction's status after a refund of a part of its amount: PAID or CANCELLED.
+    partial_refund_status: str = PAID
+    # Refuse every refund after a transaction's first partial one.
+    one_partial_only: bool = False
+
+
+@dataclass
 class ReceivedRequest:
     """A request to Indodana's API. `answered` stays None when the caller got no status."""
 
@@ -65,7 +82,7 @@ class Books:
     """Deciding on a cancellation and moving its money is one step under one lock."""
 
     def __init__(self, now: Callable[[], datetime]) -> None:
-        self.recognises_repeats = False
+        self.rules = Rules()
         self._now = now
         self._lock = threading.Lock()
         self._transactions: dict[tuple[str, str], Transaction] = {}
@@ -86,7 +103,8 @@ class Books:
         with self._lock:
             if amount < self._moved.get(key, 0):
                 raise InvalidFieldError("amount", f"is less than the {self._moved[key]} already moved for this order")
-            self._transactions[key] = Transaction(merchant_id, merchant_order_id, amount, status, time or self._now())
+            time = (time or self._now()).astimezone(UTC)
+            self._transactions[key] = Transaction(merchant_id, merchant_order_id, amount, status, time)
 
     def transaction(self, merchant_id: str, merchant_order_id: str) -> Transaction:
         with self._lock:
@@ -98,14 +116,21 @@ class Books:
         refund = (merchant_id, cancellation.refund_id)
         with self._lock:
             transaction = self._find(*key)
-            if self.recognises_repeats and refund in self._refunds:
+            if self.rules.recognises_repeats and refund in self._refunds:
                 raise RefusalError(409, f"Refund {cancellation.refund_id} is already done")
             if transaction.status != PAID:
                 raise RefusalError(422, f"Transaction is {transaction.status}, not PAID")
+            now = self._now()
+            if now.astimezone(WIB).date() > _last_day(transaction):
+                raise RefusalError(422, f"Transaction was made more than {CANCELLATION_DAYS} days ago")
+            if self.rules.one_partial_only and key in self._moved:
+                raise RefusalError(422, "Transaction already has a partial refund, and only one is supported")
             moved = self._moved.get(key, Decimal(0)) + cancellation.amount
             if moved > transaction.amount:
                 raise RefusalError(422, "The cancelled total would exceed the transaction's amount")
-            movement = Movement(merchant_id, self._now(), cancellation)
+            status = CANCELLED if moved == transaction.amount else self.rules.partial_refund_status
+            movement = Movement(merchant_id, now, cancellation)
+            self._transactions[key] = replace(transaction, status=status)
             self._moved[key] = moved
             self._refunds.add(refund)
             self._movements.append(movement)
@@ -143,7 +168,7 @@ class Books:
                     "amount": plain(transaction.amount),
                     "moved": plain(self._moved.get(key, 0)),
                     "transactionStatus": transaction.status,
-                    "transactionTime": transaction.time.isoformat(),
+                    "transactionTime": transaction.time.isoformat(timespec="seconds"),
                 }
                 for key, transaction in self._transactions.items()
             ]
@@ -153,6 +178,11 @@ class Books:
         if transaction is None:
             raise RefusalError(404, "Transaction is not found")
         return transaction
+
+
+def _last_day(transaction: Transaction) -> date:
+    """The last day on which the transaction can be cancelled."""
+    return transaction.time.astimezone(WIB).date() + timedelta(days=CANCELLATION_DAYS)
 
 
 def _movement(movement: Movement) -> dict[str, Any]:

@@ -14,6 +14,8 @@ CENT = Decimal("0.01")
 ORDER_ID = re.compile(r"[A-Za-z0-9=.\-_+@:&^%!$]{1,32}")
 TIME_WITH_OFFSET = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:?\d\d)", re.ASCII)
 
+EXAMPLE_TIME = "2019-09-12T18:18:18+07:00"
+
 
 class InvalidFieldError(Exception):
     """A field of a request has a value that is not accepted."""
@@ -66,7 +68,7 @@ def parse_amount(body: Mapping[str, Any], field: str) -> Decimal:
     return amount
 
 
-def parse_flag(body: Mapping[str, Any], field: str, default: bool) -> bool:
+def parse_flag(body: Mapping[str, Any], field: str, default: bool | None = None) -> bool:
     value = body.get(field, default)
     if not isinstance(value, bool):
         raise InvalidFieldError(field, "must be true or false")
@@ -80,7 +82,7 @@ def parse_time(body: Mapping[str, Any], field: str) -> datetime:
             return datetime.fromisoformat(value)
     except ValueError:  # such as a thirteenth month
         pass
-    raise InvalidFieldError(field, "must be an ISO 8601 date and time with an offset")
+    raise InvalidFieldError(field, f"must be an ISO 8601 date and time with an offset, such as {EXAMPLE_TIME}")
 
 
 def plain(amount: Decimal | int) -> Decimal:

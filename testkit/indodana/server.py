@@ -66,7 +66,7 @@ class _Handler(BaseHTTPRequestHandler):
         if fault is None:
             return self._send(api.answer(state, call), request)
         request.fault = fault.fault
-        answer = api.answer(state, call) if fault.does_the_work else None
+        answer = api.answer(state, call) if fault.processes_the_request else None
         match fault.fault:
             case "reset_before" | "reset_after":
                 # Lingering for 0 seconds makes close() send an RST, where it would have sent a FIN.

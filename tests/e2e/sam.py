@@ -30,7 +30,8 @@ from devstack.runtime import FunctionError
 from devstack.template import Model, Template
 from devstack.tokens import Issuer
 from testkit.indodana.simulator import LOCAL_MERCHANTS, Simulator
-from tests.e2e.stack import ROOT, Caller, until
+from testkit.processes import ROOT, until
+from tests.e2e.stack import Caller
 
 BUILT = ROOT / ".aws-sam" / "build-local"
 LAMBDA_IMAGE = "public.ecr.aws/lambda/python:3.13-x86_64"

@@ -19,7 +19,7 @@ from testkit.indodana.fields import (
     parse_time,
     refuse_unknown,
 )
-from testkit.indodana.server import CONTROL_PATH
+from testkit.indodana.handler import CONTROL_PATH
 from testkit.indodana.state import State
 
 if TYPE_CHECKING:

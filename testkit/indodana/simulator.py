@@ -16,7 +16,7 @@ from typing import Any, Self
 from testkit.indodana.control_api import ControlApi
 from testkit.indodana.credentials import NONCE_WINDOW_SECONDS
 from testkit.indodana.faults import REFUSE_CONNECTIONS, Fault
-from testkit.indodana.server import Listener
+from testkit.indodana.listener import Listener
 from testkit.indodana.state import State
 
 LOCAL_MERCHANTS = {"m1": ("local-m1-key", "local-m1-secret"), "m2": ("local-m2-key", "local-m2-secret")}

@@ -8,6 +8,7 @@ from testkit.indodana.simulator import LOCAL_MERCHANTS, Simulator
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[Simulator]:
+    """One simulator for a module, because a start takes time; `simulator` resets it after each test."""
     with Simulator(LOCAL_MERCHANTS) as simulator:
         yield simulator
 

@@ -1,15 +1,13 @@
-"""The simulator's HTTP server: it reads requests, lets faults strike, and can refuse connections."""
+"""How one HTTP request to the simulator is read and answered, and how a fault keeps it from its right answer."""
 
 import re
 import socket
 import struct
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from http.server import BaseHTTPRequestHandler
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 from testkit.indodana import api
@@ -18,14 +16,14 @@ from testkit.indodana.books import ReceivedRequest
 from testkit.indodana.fault_answers import under_fault
 from testkit.indodana.faults import ORDER_CANCELLATION
 from testkit.indodana.fields import parse_object
-from testkit.indodana.state import State
+
+if TYPE_CHECKING:
+    from testkit.indodana.listener import Server
 
 CONTROL_PATH = "/_simulator"
 MAX_BODY_BYTES = 64 * 1024
-# How often a held answer looks whether its caller has given up.
+# How often it is checked, while an answer is held back, whether the caller has closed the connection.
 HOLD_POLL_SECONDS = 0.1
-# How long closing a listener waits for the threads of its connections; they are daemons and cannot outlive the process.
-DRAIN_SECONDS = 1.0
 
 # Answers a control request: its method, its path below CONTROL_PATH, its query and its body.
 type Control = Callable[[str, list[str], Mapping[str, str], bytes], Answer]
@@ -35,10 +33,10 @@ class _CallerGoneError(Exception):
     """The connection ended before the request was read."""
 
 
-class _Handler(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
-    server: "_Server"
+    server: "Server"
 
     def do_GET(self) -> None:
         path, _, raw_query = self.path.partition("?")
@@ -46,7 +44,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             body = self._read_body()
         except RefusalError as refusal:
-            self.close_connection = True  # the body was not read, so what follows is no request
+            self.close_connection = True  # the body was not read, so the next bytes are not a request
             return self._send(Answer.of_error(refusal.status, refusal.message))
         except _CallerGoneError:
             self.close_connection = True
@@ -108,7 +106,7 @@ class _Handler(BaseHTTPRequestHandler):
         return body
 
     def _hold(self, seconds: float, released: threading.Event) -> bool:
-        """Wait; False when it was cut short by a stop, a reset or the caller hanging up."""
+        """Wait. False if a stop, a reset or the caller ended the wait early."""
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
             if released.wait(min(left, HOLD_POLL_SECONDS)) or self._caller_is_gone():
@@ -124,7 +122,7 @@ class _Handler(BaseHTTPRequestHandler):
             return True
 
     def _send(self, answer: Answer, request: ReceivedRequest | None = None, truncated: bool = False) -> None:
-        # Written down first, so that a caller who has the answer finds it in the books.
+        # Recorded first, so that a caller who has the answer finds it in the books.
         if request is not None:
             request.answered = answer.status
         try:
@@ -143,102 +141,4 @@ class _Handler(BaseHTTPRequestHandler):
                 request.answered = None
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing: the books hold every request."""
-
-
-class _Server(ThreadingHTTPServer):
-    """Serves a bound socket until close(), which ends its open connections too."""
-
-    daemon_threads = True
-    request_queue_size = 256
-
-    def __init__(self, bound: socket.socket, state: Callable[[], State], control: Control | None) -> None:
-        super().__init__(bound.getsockname(), _Handler, bind_and_activate=False)
-        self.socket.close()
-        self.socket = bound
-        self.state = state
-        self.control = control
-        self._connections: set[socket.socket] = set()
-        self._changed = threading.Condition()
-        self.server_activate()
-        threading.Thread(target=self.serve_forever, name="simulator", daemon=True).start()
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        with self._changed:
-            self._connections.add(request)
-        super().process_request(request, client_address)
-
-    def shutdown_request(self, request: Any) -> None:
-        # The base class shuts the socket down first, which sends a FIN even where an RST is meant to go out.
-        request.close()
-        with self._changed:
-            self._connections.discard(request)
-            self._changed.notify_all()
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        if not isinstance(sys.exception(), OSError):  # callers break off, and that is no error of ours
-            super().handle_error(request, client_address)
-
-    def close(self) -> None:
-        # Wakes the accept loop at once where it would have polled on (Linux; elsewhere it is an error).
-        with suppress(OSError):
-            self.socket.shutdown(socket.SHUT_RDWR)
-        self.shutdown()
-        self.server_close()
-        with self._changed:
-            for connection in self._connections:
-                with suppress(OSError):
-                    connection.shutdown(socket.SHUT_RDWR)
-            self._changed.wait_for(lambda: not self._connections, DRAIN_SECONDS)
-
-
-class Listener:
-    """A port that serves, or that refuses connections while no other process can take it."""
-
-    def __init__(self, host: str, port: int, state: Callable[[], State], control: Control | None = None) -> None:
-        """`state` is asked once for each request. Without `control` the control API is not served."""
-        self._state = state
-        self._control = control
-        self._host = host
-        self._port = port
-        self._server: _Server | None = None
-        self._reserved: socket.socket | None = None
-
-    @property
-    def url(self) -> str:
-        if not self._port:
-            raise RuntimeError("The simulator has not been started, so its port is not known yet")
-        return f"http://{self._host}:{self._port}"
-
-    def open(self) -> None:
-        if self._server is None:
-            bound = self._reserved or self._bind()
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self._reserved = None
-            self._server = _Server(bound, self._state, self._control)
-
-    def refuse(self) -> None:
-        self.close()
-        # Bound but not listening: the kernel answers connections with an RST, and the port stays ours.
-        self._reserved = self._bind()
-        # Two sockets that both reuse addresses may share a port until one listens; this one shares it with none.
-        self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
-
-    def close(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            self._server = None
-        if self._reserved is not None:
-            self._reserved.close()
-            self._reserved = None
-
-    def _bind(self) -> socket.socket:
-        bound = socket.socket()
-        try:
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            bound.bind((self._host, self._port))
-        except OSError:
-            bound.close()
-            raise
-        self._port = bound.getsockname()[1]
-        return bound
+        """No log: the books hold every request."""

@@ -22,7 +22,7 @@ from devstack.aws import AwsServer, checked_endpoint, client, prepare_environmen
 from devstack.cloudformation import ROOT, parse_overrides
 from devstack.console import Formatter, heading
 from devstack.errors import DevstackError
-from devstack.events import Report
+from devstack.events import Event, Report
 from devstack.journal import Journal, LineWriter
 from devstack.local_files import (
     DEFAULT_PORT,
@@ -39,6 +39,7 @@ from devstack.runtime import Runtime, load_runtime
 from devstack.schedules import Timer
 from devstack.template import Model, Template
 from devstack.tokens import Issuer
+from testkit.indodana.books import ReceivedRequest
 from testkit.indodana.simulator import LOCAL_MERCHANTS, Simulator
 
 # How long a stop waits for what is in flight. The ledger is made for what is cut off.
@@ -156,7 +157,9 @@ class Stack:
         endpoint_url = settings.aws_endpoint_url or self._start_aws()
         simulator_url, upstream_url = None, settings.upstream_url
         if upstream_url is None:
-            simulator = Simulator(merchants, host=settings.host)
+            simulator = Simulator(
+                merchants, settings.host, on_request=lambda request, seconds: report(_indodana_event(request, seconds))
+            )
             self._undo.callback(simulator.stop)
             simulator.start()
             simulator_url, upstream_url = simulator.control_url, simulator.upstream_url
@@ -261,6 +264,19 @@ class Stack:
         audience = next((route.authorizer.audience[0] for route in model.routes if route.authorizer), "")
         merchant = model.environment().get("MERCHANT_ID")
         return issuer.token(model.scopes, audience=audience, merchant=merchant, ttl_seconds=STACK_TOKEN_TTL_SECONDS)
+
+
+def _indodana_event(request: ReceivedRequest, seconds: float) -> Event:
+    event = {
+        "event": "indodana",
+        "operation": request.path,
+        "merchant_order_id": request.merchant_order_id,
+        "refund_id": request.refund_id,
+        "answered": request.answered,
+        "fault": request.fault,
+        "ms": round(seconds * 1000, 1),
+    }
+    return {name: value for name, value in event.items() if value is not None}
 
 
 def banner(stack: Stack, started_seconds: float) -> str:

@@ -21,6 +21,7 @@ from devstack.local_files import LOCAL_ROOT, directory_of
 from devstack.run import Settings, forget_credentials
 from devstack.template import Template
 from testkit.http_caller import call
+from testkit.indodana.control_client import SimulatorControl
 from testkit.indodana.simulator import Simulator
 from testkit.processes import until
 
@@ -242,6 +243,7 @@ def test_stack_signs_with_the_given_credentials_and_logs_none(tmp_path: Path) ->
 
 def test_console_and_logs_show_refunds_queue_recovery_and_dead_letters(running: Running) -> None:
     info = running.ready()
+    SimulatorControl(info["simulatorUrl"]).fault("slow", path="order_cancellation", seconds=0.01)
     order = "/v1/transactions/ORDER-PAID/refunds"
     body = {"amount": 25000, "reason": "OTHERS", "requestedBy": "siti"}
     headers = {"Idempotency-Key": "k", "Prefer": "respond-async", "X-Correlation-Id": "till-3"}
@@ -255,6 +257,8 @@ def test_console_and_logs_show_refunds_queue_recovery_and_dead_letters(running: 
     shown = refund["refundId"][:8]
     expected = [
         r"^\d\d:\d\d:\d\d\.\d{3} +recovery: nothing to do +\d+ ms",
+        r"^\S+ +ORDER-PAID +Indodana: check_status → 200 +\d+ ms$",
+        r"^\S+ +ORDER-PAID +Indodana: order_cancellation → 200 \(fault slow\) +\d+ ms$",
         rf"^\S+  m1 +ORDER-PAID +refund {shown}… .*QUEUED +till-3$",
         r"^\S+  m1 +ORDER-PAID +POST /v1/transactions/ORDER-PAID/refunds → 202 QUEUED +\d+ ms +till-3$",
         rf"^\S+  m1 +ORDER-PAID +refund {shown}… .*SUCCEEDED +till-3$",
@@ -271,4 +275,5 @@ def test_console_and_logs_show_refunds_queue_recovery_and_dead_letters(running: 
         return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
 
     assert set(lines[1:-2]) <= {*logs().splitlines(), ""}
-    assert len(logs("--refund", shown).splitlines()) == len(logs("--correlation", "till-3").splitlines()) == 5
+    heading_and_lines = [len(logs(*by).splitlines()) for by in (("--refund", shown), ("--correlation", "till-3"))]
+    assert heading_and_lines == [6, 5], "Indodana is told the refund, and no correlation id"

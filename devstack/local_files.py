@@ -5,6 +5,7 @@ LOCAL_DIR names another folder.
 
 import json
 import os
+import shlex
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -48,6 +49,13 @@ def running_stack(directory: Path) -> dict[str, Any]:
 
 def running_ports() -> list[str]:
     return sorted((path.parent.name for path in LOCAL_ROOT.glob(f"*/{STACK_FILE}")), key=lambda name: (len(name), name))
+
+
+def shell_path(path: Path) -> str:
+    """As a shell takes it, in the folder where it stands now."""
+    with suppress(ValueError):
+        path = path.relative_to(Path.cwd())
+    return shlex.quote(str(path))
 
 
 def write_private(path: Path, text: str) -> None:

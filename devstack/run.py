@@ -6,7 +6,6 @@ One process with threads, so that nothing outlives it, however it ends.
 import contextlib
 import json
 import os
-import shlex
 import sys
 import threading
 import time
@@ -32,6 +31,7 @@ from devstack.local_files import (
     directory_of,
     port_of,
     running_stack,
+    shell_path,
     write_private,
 )
 from devstack.queues import LONG_POLL_SECONDS, Poller
@@ -42,7 +42,7 @@ from devstack.tokens import Issuer
 from testkit.indodana.books import ReceivedRequest
 from testkit.indodana.simulator import LOCAL_MERCHANTS, Simulator
 
-# How long a stop waits for what is in flight. The ledger is made for what is cut off.
+# How long a stop waits for what is in flight, and then cuts off. The ledger is made for that.
 DRAIN_SECONDS = 5.0
 # Of the token in stack.json: longer than anybody leaves a stack running.
 STACK_TOKEN_TTL_SECONDS = 30 * 24 * 60 * 60
@@ -284,7 +284,7 @@ def banner(stack: Stack, started_seconds: float) -> str:
     assert model is not None
     served = info["baseUrl"].rpartition(":")[2]
     port = "" if served == str(DEFAULT_PORT) else f" PORT={served}"
-    shown = {path: _shown(path) for path in (stack.stack_file, stack.token_file, stack.functions_log)}
+    shown = {path: shell_path(path) for path in (stack.stack_file, stack.token_file, stack.functions_log)}
     parts = [
         f"{len(model.routes)} routes",
         f"{len(model.queue_mappings)} queue{'' if len(model.queue_mappings) == 1 else 's'}",
@@ -323,12 +323,6 @@ def curl_commands(base_url: str, token_file: str) -> list[str]:
         f"curl -sSw '\\n' {authorization} {order}/refunds",
         f"curl -sSw '\\n' {authorization} {order}/audit",
     ]
-
-
-def _shown(path: Path) -> str:
-    with contextlib.suppress(ValueError):
-        path = path.relative_to(Path.cwd())
-    return shlex.quote(str(path))
 
 
 def main() -> NoReturn:

@@ -27,12 +27,12 @@ class FunctionTimeoutError(FunctionError):
 
 
 class StillRunningError(FunctionError):
-    """The caller's patience ended before the function's own time."""
+    """The caller stopped waiting before the function's timeout."""
 
 
 @dataclass(frozen=True)
 class Context:
-    """What Lambda hands to a handler beside the event."""
+    """What Lambda gives a handler beside the event."""
 
     function: Function
     deadline: float
@@ -66,7 +66,7 @@ type Handler = Callable[[Any, Any], Any]
 
 
 class Runtime:
-    """The functions of one stack. Every invocation has a thread of its own, as it has a sandbox of its own in AWS."""
+    """The functions of one stack. Each invocation has its own thread, as it has its own sandbox in AWS."""
 
     def __init__(
         self, functions: Mapping[str, Function], handlers: Mapping[str, Handler], report: Report = to_stderr

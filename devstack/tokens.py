@@ -33,6 +33,7 @@ class Issuer:
 
     def __init__(self, url: str, directory: Path) -> None:
         self.url = url
+        self.directory = directory
         self._key = _key(directory / "signing-key.json")
 
     def keys(self) -> KeySet:

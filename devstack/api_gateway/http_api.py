@@ -15,6 +15,7 @@ from devstack.api_gateway.payload import to_event, to_response
 from devstack.api_gateway.routing import Router
 from devstack.api_gateway.targets import decoded, query_parameters, split_target
 from devstack.events import Report, notice, to_stderr
+from devstack.local_files import TOKEN_FILE, shell_path
 from devstack.runtime import FunctionError, StillRunningError
 from devstack.template import Route
 from devstack.tokens import MERCHANT_CLAIM, Issuer
@@ -112,7 +113,7 @@ class HttpApi:
                 return _json(self._issuer.jwks())
             case "/" if pages.DOCUMENT.exists():
                 return Response(302, b"", (("location", pages.PAGE_PATH),))
-        page = pages.serve(path, self._issuer.url)
+        page = pages.serve(path, self._issuer.url, shell_path(self._issuer.directory / TOKEN_FILE))
         return None if page is None else Response(200, *page)
 
 

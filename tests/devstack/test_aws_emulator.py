@@ -167,7 +167,7 @@ def test_stored_secret_replaces_the_value_of_an_earlier_stack(account: Account) 
     store_secret(account.endpoint_url, name, '{"apiKey": "new"}')
     value = account.secrets.get_secret_value(SecretId=name, VersionStage="AWSCURRENT")
     assert value["SecretString"] == '{"apiKey": "new"}'
-    with pytest.raises(DevstackError, match="does not store the secret nobody"):
+    with pytest.raises(DevstackError, match="could not store the secret nobody"):
         store_secret(account.endpoint_url, "nobody", "x")
 
 

@@ -216,6 +216,12 @@ def test_issuers_documents_are_served(api: HttpApi) -> None:
     assert json.loads(get(api, "/.well-known/jwks.json").body)["keys"][0]["kty"] == "RSA"
 
 
+def test_docs_have_commands_with_the_token_of_this_stack(api: HttpApi, issuer: Issuer) -> None:
+    page = get(api, "/docs").body.decode()
+    assert f"$(cat {issuer.directory}/token)" in page
+    assert f"{ISSUER}/v1/" in page
+
+
 def test_root_leads_to_the_docs(api: HttpApi) -> None:
     response = get(api, "/")
     assert (response.status, dict(response.headers)["location"]) == (302, "/docs")

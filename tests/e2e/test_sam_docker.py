@@ -231,7 +231,7 @@ def test_an_outage_only_delays_a_refund(stack: SamStack) -> None:
 
 
 def test_every_aws_operation_that_the_build_knows_is_called_from_a_container(stack: SamStack) -> None:
-    """tests/unit/test_build.py holds them to those that the code calls. That they work, the tests above would miss."""
+    """tests/build/test_build.py holds them to those that the code calls. That they work, the tests above would miss."""
     order, later = stack.order(), stack.order()
 
     stack.status(order)  # GetSecretValue, PutItem

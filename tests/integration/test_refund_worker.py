@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 import time
 from typing import Any
 
@@ -198,18 +199,21 @@ def test_a_write_that_hangs_holds_up_no_other_of_its_order_for_long(
     world.send(order, "k", amount=1000)
     world.send(order, "l", amount=1000)
     client = world.gateway_clients.dynamodb
-    transact_write_items, begun = client.transact_write_items, []
+    transact_write_items, first, second = client.transact_write_items, threading.Event(), threading.Event()
+    overtaken: list[bool] = []
 
     def hanging_once(**request: Any) -> Any:
-        begun.append(time.monotonic())
-        if len(begun) == 1:
-            time.sleep(4)
+        if not first.is_set():
+            first.set()
+            overtaken.append(second.wait(5))  # it hangs until another write of the order begins
+        else:
+            second.set()
         return transact_write_items(**request)
 
     monkeypatch.setattr(client, "transact_write_items", hanging_once)
     assert world.work_queue() == []
 
-    assert begun[1] - begun[0] < 3
+    assert overtaken == [True]
     assert world.moved(order) == 2000
 
 

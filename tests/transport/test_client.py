@@ -28,7 +28,7 @@ from indodana import (
     Timeouts,
     authorization,
 )
-from tests.unit.upstream import (
+from tests.transport.upstream import (
     KEY,
     NOW,
     OK,

@@ -34,7 +34,7 @@ from indodana import (
     Timeouts,
 )
 from indodana.transport import IDLE_SECONDS
-from tests.unit.upstream import (
+from tests.transport.upstream import (
     OK,
     PAID,
     UNAUTHORIZED,

@@ -32,7 +32,7 @@ from indodana import (
 )
 from indodana.answers import Asked, Reading
 from indodana.transport import Answer
-from tests.unit.upstream import (
+from tests.transport.upstream import (
     NOW,
     PAID,
     Act,

@@ -48,7 +48,7 @@ aws: $(VENV)/.installed ## start the AWS emulator alone, to outlive the stack
 	@$(PY) -m devstack.aws
 
 simulator: $(VENV)/.installed ## start the Indodana simulator alone
-	@$(PY) -m devstack.simulator
+	@$(PY) -m testkit.indodana
 
 check: lint ## in seconds: style, types, and the tests that need no process, no connection and no emulated AWS
 	@$(PY) -m pytest -q -n auto -p tests.pure tests/unit $(IMPURE:%=--ignore tests/unit/test_%.py) \

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 import pytest
 
 from devstack.aws import AwsServer, prepare_environment, provision
-from devstack.simulator import LOCAL_MERCHANTS, Simulator
-from devstack.simulator_control import SimulatorControl
 from devstack.template import Model, Template
+from testkit.indodana.control_client import SimulatorControl
+from testkit.indodana.simulator import LOCAL_MERCHANTS, Simulator
 
 prepare_environment()
 os.environ |= {
@@ -23,9 +23,8 @@ os.environ |= {
     "MOTO_SQS_ENFORCE_STRICT_QUEUE_PURGE_BEHAVIOUR": "false",
 }
 
-import assembly  # noqa: E402 - Powertools and boto3 read the environment when they are imported
-import telemetry  # noqa: E402
-from settings import Settings  # noqa: E402
+from gateway.runtime import bootstrap, telemetry  # noqa: E402 - Powertools and boto3 read the environment on import
+from gateway.runtime.settings import Settings  # noqa: E402
 from tests.world import Clock, World  # noqa: E402
 
 
@@ -79,7 +78,7 @@ def world(aws: AwsServer, indodana: Simulator, provisioned: Model, monkeypatch: 
     """Empty tables and queues, and every handler of this process working on them."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", aws.url)
     world = World(Settings.from_environment(provisioned.environment()), SimulatorControl(indodana.control_url), Clock())
-    monkeypatch.setattr(assembly, "gateway", lambda: world.gateway)
+    monkeypatch.setattr(bootstrap, "gateway", lambda: world.gateway)
     yield world
     world.simulator.reset()
     world.clear()

@@ -27,9 +27,9 @@ from devstack import aws, sam_environment
 from devstack.gateway import Gateway, HttpApi
 from devstack.queues import Poller
 from devstack.runtime import FunctionError
-from devstack.simulator import LOCAL_MERCHANTS, Simulator
 from devstack.template import Model, Template
 from devstack.tokens import Issuer
+from testkit.indodana.simulator import LOCAL_MERCHANTS, Simulator
 from testkit.processes import ROOT, until
 from tests.e2e.stack import Caller
 

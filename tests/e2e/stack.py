@@ -11,11 +11,11 @@ from typing import Any
 from urllib.parse import quote
 
 from devstack.aws import client
-from devstack.simulator_control import SimulatorControl
 from devstack.template import Template
 from devstack.tokens import Issuer
 from testkit import http_caller
 from testkit.http_caller import Answer
+from testkit.indodana.control_client import SimulatorControl
 from testkit.processes import ROOT, Program
 
 

@@ -22,10 +22,10 @@ from typing import Any
 
 import pytest
 
-from devstack.simulator_control import SimulatorControl
-from refunds.model import LEGAL_TRANSITIONS, OrderKey, Reason, RefundRequest, RefundStatus
-from refunds.reconcile import OVERDUE_SECONDS
+from gateway.core.model import LEGAL_TRANSITIONS, OrderKey, Reason, RefundRequest, RefundStatus
+from gateway.refunds.recovery import OVERDUE_SECONDS
 from testkit.http_caller import Answer
+from testkit.indodana.control_client import SimulatorControl
 from testkit.processes import Program, until
 from tests.e2e.stack import Stack, path
 
@@ -107,7 +107,7 @@ def outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
     directory = tmp_path_factory.mktemp("crash")
     with (
         Program(directory, "devstack.aws", "--port", "0") as aws,
-        Program(directory, "devstack.simulator", "--port", "0", "--upstream-port", "0") as simulator,
+        Program(directory, "testkit.indodana", "--port", "0", "--upstream-port", "0") as simulator,
     ):
         yield Outside(directory, aws, simulator)
 

@@ -17,11 +17,11 @@ from typing import Any
 
 import pytest
 
-from devstack.simulator import LOCAL_MERCHANTS, Simulator
-from devstack.simulator_control import SimulatorControl
 from devstack.template import Route, Template
 from devstack.tokens import Issuer
 from testkit.http_caller import Answer
+from testkit.indodana.control_client import SimulatorControl
+from testkit.indodana.simulator import LOCAL_MERCHANTS, Simulator
 from testkit.processes import ROOT, Program, until
 from tests.e2e.stack import Stack, path
 

@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 
 from devstack.aws import client
-from devstack.simulator_control import SimulatorControl
-from refunds.model import OrderKey, Reason, RefundRequest
+from gateway.core.model import OrderKey, Reason, RefundRequest
 from testkit.http_caller import Answer
+from testkit.indodana.control_client import SimulatorControl
 from testkit.processes import Program, until
 from tests.e2e.stack import Stack
 
@@ -60,7 +60,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     with ExitStack() as running:
         aws = running.enter_context(Program(directory, "devstack.aws", "--port", "0"))
         ports = ("--port", "0", "--upstream-port", "0")
-        simulator = running.enter_context(Program(directory, "devstack.simulator", *ports))
+        simulator = running.enter_context(Program(directory, "testkit.indodana", *ports))
         endpoint = aws.wait_for(r"listens on (\S+)")[1]
         environment = {"AWS_ENDPOINT_URL": endpoint, "UPSTREAM_URL": simulator.wait_for(r"^upstream +(\S+)")[1]}
         yield Place(

@@ -198,7 +198,7 @@ class World:
         route = "GET /v1/transactions/{merchantOrderId}/refunds/{refundId}"
         return self.api(route, order_id, refund_id=refund_id, **options)
 
-    def list(self, order_id: str, **options: Any) -> Answer:
+    def list_refunds(self, order_id: str, **options: Any) -> Answer:
         return self.api("GET /v1/transactions/{merchantOrderId}/refunds", order_id, **options)
 
     def resolve(
@@ -251,7 +251,7 @@ class World:
 
     def sums(self, order_id: str) -> tuple[Decimal, Decimal, Decimal]:
         """refunded, reserved, refundable; that they add up is checked each time."""
-        body = self.list(order_id).body
+        body = self.list_refunds(order_id).body
         assert body["refunded"] + body["reserved"] + body["refundable"] == body["transactionAmount"]
         return body["refunded"], body["reserved"], body["refundable"]
 

@@ -281,7 +281,7 @@ def test_each_attempt_asks_for_the_same_cancellation_to_the_letter(world: World)
         asked.append(cancellation)
         return IndodanaClient.cancel(indodana, merchant, cancellation, **options)
 
-    indodana.cancel = cancel  # type: ignore[method-assign]
+    indodana.cancel = cancel  # type: ignore[method-assign, assignment]
     world.refund(order, 1000, key="k")
     world.clock.pass_seconds(3700)
     world.recover()

@@ -79,7 +79,7 @@ def test_a_queue_that_takes_no_message_loses_no_refund(world: World) -> None:
 def test_an_item_that_cannot_be_read_stops_no_refund(world: World, logs: io.StringIO) -> None:
     broken, order = world.order(), world.order()
     world.refund(broken, 1000, later=True)
-    [refund] = world.list(broken).body["refunds"]
+    [refund] = world.list_refunds(broken).body["refunds"]
     world.dynamodb.update_item(
         TableName=world.settings.ledger_table,
         Key={"pk": {"S": f"m1#{broken}"}, "sk": {"S": f"REFUND#{refund['refundId']}"}},

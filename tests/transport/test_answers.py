@@ -122,9 +122,11 @@ def contradicting() -> Iterator[tuple[str, object]]:
         for nothing in ("", "Rp 100000", True, False, [], {}, [100000], {"value": 100000}):
             yield name, nothing
     for name, other in (("refundId", "R-2"), ("merchantOrderId", "ORDER-2")):
-        yield from ((name, value) for value in (other, "", 1, True, [], {}, other.lower(), f"{other} "))
+        others: list[object] = [other, "", 1, True, [], {}, other.lower(), f"{other} "]
+        yield from ((name, value) for value in others)
     yield "merchantOrderId", "order-1"
-    yield from (("error", value) for value in ("Saldo tidak cukup", {"kind": "E"}, {}, [], "", 0, False))
+    errors: list[object] = ["Saldo tidak cukup", {"kind": "E"}, {}, [], "", 0, False]
+    yield from (("error", value) for value in errors)
     for name in ("refundStatus", "cancellationStatus", "transactionStatus"):
         for word in ("PENDING", "PROCESSING", "IN_PROGRESS", "FAILED", "REJECTED", "EXPIRED"):
             yield from ((name, spelled) for spelled in (word, word.lower(), word.title(), f" {word}\n"))

@@ -11,7 +11,7 @@ from decimal import Decimal
 from functools import cache
 from http import HTTPStatus
 from pathlib import Path
-from re import _parser  # type: ignore[attr-defined]
+from re import _parser
 from typing import Any
 
 import pytest

@@ -839,7 +839,8 @@ def test_a_message_and_a_decision_are_refused_or_taken(
     for document in (decision, RESOLUTION | {"evidence": evidence}):
         try:
             found = validation.resolution(parse(document), NOW)
-            assert (found.outcome, found.evidence.source) == (document["outcome"], document["evidence"]["source"])
+            source = document["evidence"]["source"]  # type: ignore[index]
+            assert (found.outcome, found.evidence.source) == (document["outcome"], source)
         except InvalidRequest as refused:
             assert_sayable(refused)
     try:

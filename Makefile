@@ -22,7 +22,7 @@ ENVIRONMENT ?= staging
 
 # The files of tests/unit that start processes, open connections or measure time: `make check` leaves them to `make test`.
 IMPURE := answers bench_stub build client credentials devstack_aws devstack_gateway devstack_run exchange patterns \
-	secret_scan signing simulator template_transformed tls vulnerabilities
+	secret_scan signing template_transformed tls vulnerabilities
 
 .DEFAULT_GOAL := help
 .PHONY: help run demo chaos token aws simulator check test simulate wire test-docker bench scale cost lint format validate \

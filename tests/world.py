@@ -180,7 +180,7 @@ class World:
         route = "GET /v1/transactions/{merchantOrderId}/refunds/{refundId}"
         return self.api(route, order_id, refund_id=refund_id, **options)
 
-    def list(self, order_id: str, **options: Any) -> Answer:
+    def list_refunds(self, order_id: str, **options: Any) -> Answer:
         return self.api("GET /v1/transactions/{merchantOrderId}/refunds", order_id, **options)
 
     def resolve(
@@ -222,7 +222,7 @@ class World:
         """Until it can be said of a refund that was sent just now that it was not done."""
         self.clock.pass_seconds(self.settings.resolution_hold_seconds + 60)
 
-    def work_list(self, status: str = "UNKNOWN", **query: str) -> Answer:
+    def open_refunds(self, status: str = "UNKNOWN", **query: str) -> Answer:
         return self.api("GET /v1/refunds", query={"status": status, **query})
 
     def audit(self, order_id: str, **options: Any) -> list[dict[str, Any]]:
@@ -233,7 +233,7 @@ class World:
 
     def sums(self, order_id: str) -> tuple[Decimal, Decimal, Decimal]:
         """refunded, reserved, refundable; that they add up is checked each time."""
-        body = self.list(order_id).body
+        body = self.list_refunds(order_id).body
         assert body["refunded"] + body["reserved"] + body["refundable"] == body["transactionAmount"]
         return body["refunded"], body["reserved"], body["refundable"]
 

@@ -30,7 +30,7 @@ def reads(world: World, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def refund_of(world: World, order: str) -> dict[str, object]:
-    [refund] = world.list(order).body["refunds"]
+    [refund] = world.list_refunds(order).body["refunds"]
     return dict(refund)
 
 
@@ -103,7 +103,7 @@ def test_a_message_without_an_amount_refunds_all_that_remains_and_may_name_its_m
     world.work_queue()
 
     assert world.moved(order, "m2") == 80_000
-    assert world.list(order).status == 404
+    assert world.list_refunds(order).status == 404
 
 
 def test_the_orders_of_a_batch_are_worked_at_the_same_time(world: World) -> None:
@@ -148,7 +148,7 @@ def test_what_a_lane_has_changed_is_read_again(world: World, reads: list[int]) -
 
     assert reads == [1 + 2, 1 + 1]
     assert world.moved(order) == 81_000
-    assert sorted(refund["status"] for refund in world.list(order).body["refunds"]) == [
+    assert sorted(refund["status"] for refund in world.list_refunds(order).body["refunds"]) == [
         *("FAILED", "SUCCEEDED", "SUCCEEDED", "SUCCEEDED")
     ]
 
@@ -220,7 +220,7 @@ def test_the_refunds_of_one_order_are_worked_one_after_the_other(world: World) -
 
     assert world.work_queue() == []
 
-    statuses = [refund["status"] for refund in world.list(order).body["refunds"]]
+    statuses = [refund["status"] for refund in world.list_refunds(order).body["refunds"]]
     assert sorted(statuses) == ["FAILED"] + ["SUCCEEDED"] * 5
     assert world.moved(order) == 100_000
     assert world.sums(order) == (100_000, 0, 0)

@@ -7,22 +7,15 @@ from decimal import Decimal
 
 import indodana
 from gateway.core import errors
+from gateway.core.context import RequestContext
 from gateway.core.errors import FieldError, RefundsError
-from gateway.core.model import (
-    FailureCode,
-    OrderKey,
-    Origin,
-    Reason,
-    Refund,
-    RefundRequest,
-    RefundStatus,
-    first_record,
-)
+from gateway.core.model import FailureCode, OrderKey, Reason, Refund, RefundRequest, new_refund
+from gateway.core.transitions import RefundStatus
 from indodana import IndodanaError
 
 ASKED = RefundRequest(OrderKey("m1", "A&B"), "k", Decimal(1000), Reason.OTHERS, None, "Rina")
-REFUND: Refund = first_record(
-    ASKED, RefundStatus.FAILED, datetime(2026, 11, 22, tzinfo=UTC), Origin("agent", "api", "request-1")
+REFUND: Refund = new_refund(
+    ASKED, RefundStatus.FAILED, datetime(2026, 11, 22, tzinfo=UTC), RequestContext("agent", "api", "request-1")
 )
 
 # Every class of the layer: status, code, and whether it says when to try again.
@@ -62,9 +55,10 @@ DOMAIN: dict[type[RefundsError], tuple[RefundsError, int, str, bool]] = {
     errors.LedgerUnavailable: (errors.LedgerUnavailable("no answer"), 503, "LEDGER_UNAVAILABLE", True),
     errors.LedgerBusy: (errors.LedgerBusy("many writers"), 503, "LEDGER_BUSY", True),
 }
-# These are caught where they are raised. One that comes as far as the API is a bug, and is logged as one.
+# These are caught where they are raised. One that comes as far as the API is a fault of the gateway, logged as one.
 INTERNAL: list[RefundsError] = [
     errors.RefundsError("base"),
+    errors.QueueUnavailable("the refund queue did not take the message"),
     errors.DecisionRefused(REFUND, "base"),
     errors.RefundChanged(REFUND),
     errors.OrderChanged(None),

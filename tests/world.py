@@ -240,7 +240,7 @@ class World:
         """Until it can be said of a refund that was sent just now that it was not done."""
         self.clock.pass_seconds(self.settings.resolution_hold_seconds + 60)
 
-    def work_list(self, status: str = "UNKNOWN", **query: str) -> Answer:
+    def open_refunds(self, status: str = "UNKNOWN", **query: str) -> Answer:
         return self.api("GET /v1/refunds", query={"status": status, **query})
 
     def audit(self, order_id: str, **options: Any) -> list[dict[str, Any]]:

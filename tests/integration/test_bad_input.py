@@ -15,11 +15,10 @@ import simplejson
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from gateway.core import keys, texts
+from gateway.core import inputs, keys, texts
 from gateway.core.dynamodb import from_item
 from gateway.core.keys import Key
 from gateway.core.model import OrderKey, Reason, RefundRequest
-from gateway.refunds import validation
 from tests.world import CREATE, Answer, World
 
 STATUS = "GET /v1/transactions/{merchantOrderId}"
@@ -134,7 +133,7 @@ def test_what_is_no_json_object_is_refused(untouched: World, route: str) -> None
 
 @pytest.mark.parametrize("route", [CREATE, RESOLVE, WITHDRAW])
 def test_a_body_that_is_too_large_is_413(untouched: World, route: str) -> None:
-    body = json.dumps(REFUND) + " " * validation.MAX_BODY_BYTES
+    body = json.dumps(REFUND) + " " * inputs.MAX_BODY_BYTES
 
     def send(body: str, **options: Any) -> Answer:
         return untouched.api(route, "ORDER-PAID", refund_id=REFUND_ID, body=body, headers=KEY, **options)
@@ -250,7 +249,7 @@ def test_a_bad_status_or_limit_is_named(untouched: World) -> None:
     ):
         assert fields_refused(untouched.api(WORK, query=query)) == ["status"], query
     for limit in ("", " ", "0", "-1", "101", "1.0", "ten", "٣", "²", "9" * 5000, "1,2", SURROGATE):
-        assert fields_refused(untouched.work_list(limit=limit)) == ["limit"], limit
+        assert fields_refused(untouched.open_refunds(limit=limit)) == ["limit"], limit
         assert fields_refused(untouched.api(AUDIT, "ORDER-PAID", query={"limit": limit})) == ["limit"], limit
         assert fields_refused(untouched.api(LIST, "ORDER-PAID", query={"limit": limit})) == ["limit"], limit
 
@@ -286,12 +285,12 @@ def test_a_forged_token_of_the_timeline_is_refused(untouched: World) -> None:
         assert fields_refused(answer) == ["nextToken"], next_token
 
 
-def test_a_forged_token_of_the_work_list_is_refused(untouched: World) -> None:
+def test_a_forged_token_of_the_open_refunds_is_refused(untouched: World) -> None:
     forged = [WORK_KEY | {"openKey": text(key)} for key in ("m2#UNKNOWN", "m1#QUEUED", "", "m1")]
     forged += [WORK_KEY | {name: value} for name in WORK_KEY for value in NO_KEY_TEXT]
     forged += [AUDIT_KEY, WORK_KEY | {"more": text("a")}]
     for next_token in [*NO_TOKEN, *map(token, NO_KEY), *map(token, forged)]:
-        answer = untouched.work_list(nextToken=next_token)
+        answer = untouched.open_refunds(nextToken=next_token)
         assert fields_refused(answer) == ["nextToken"], next_token
 
 
@@ -305,7 +304,7 @@ def test_a_token_that_could_have_been_ours_leads_to_nobody_elses_records(world: 
 
     assert {record["merchantOrderId"] for record in page.body["records"]} == {order}
     work = {**WORK_KEY, "pk": text(f"m2#{other}"), "openSince": text("0")}
-    assert world.work_list(nextToken=token(work)).body == {"refunds": [], "nextToken": None}
+    assert world.open_refunds(nextToken=token(work)).body == {"refunds": [], "nextToken": None}
 
 
 def test_thousands_of_unknown_fields_get_a_short_answer(untouched: World) -> None:
@@ -572,7 +571,7 @@ QUERIES = st.none() | st.fixed_dictionaries(
     },
 )
 ORDER_IDS = st.sampled_from(["ORDER-PAID", "ORDER-INITIATED", "A%2FB"]) | ANY_TEXT | st.from_regex(
-    validation.MERCHANT_ORDER_ID, fullmatch=True
+    inputs.MERCHANT_ORDER_ID, fullmatch=True
 )  # fmt: skip
 REFUND_IDS = st.just(REFUND_ID) | ANY_TEXT
 
@@ -706,4 +705,4 @@ def test_a_status_is_asked_for_orders_that_can_exist_and_for_no_others(
 
     asked = len(world.simulator.books()["requests"]) - before
     assert (asked > 0) == (answer.status != 400)  # twice where a kept connection's answer names no order
-    assert (answer.status == 400) == (not validation.MERCHANT_ORDER_ID.fullmatch(order_id))
+    assert (answer.status == 400) == (not inputs.MERCHANT_ORDER_ID.fullmatch(order_id))

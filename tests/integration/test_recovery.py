@@ -28,7 +28,7 @@ def test_a_lease_that_ran_out_becomes_unknown_and_keeps_its_reservation(world: W
     counts = world.recover()
 
     assert (counts["leases_expired"], counts["unknown"]) == (1, 1)
-    assert world.work_list().body["refunds"][0]["merchantOrderId"] == order
+    assert world.open_refunds().body["refunds"][0]["merchantOrderId"] == order
     assert world.sums(order) == (0, 10_000, 90_000)
     record = world.audit(order)[-1]
     assert (record["action"], record["actor"], record["channel"]) == ("REFUND_UNKNOWN", "recovery", "schedule")
@@ -92,7 +92,7 @@ def test_an_item_that_cannot_be_read_stops_no_refund(world: World, logs: io.Stri
     counts = world.recover()
 
     assert (counts["errors"], counts["leases_expired"], counts["unknown"]) == (1, 1, 1)
-    assert f"m1#{broken} / REFUND#{refund['refundId']} can't be read" in logs.getvalue()
+    assert f"unreadable item in the ledger: m1#{broken} / REFUND#{refund['refundId']}" in logs.getvalue()
 
 
 def test_ages_and_counts_are_metrics(world: World, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,11 +13,8 @@ import pytest
 import indodana
 from gateway.core import errors
 from gateway.core.errors import FieldError, RefundsError
-from gateway.core.model import (
-    Failure,
-    FailureCode,
-    RefundStatus,
-)
+from gateway.core.model import Failure, FailureCode
+from gateway.core.transitions import RefundStatus
 from gateway.http import problems
 from gateway.http.requests import Forbidden, PreconditionRequired
 from gateway.http.responses import Response, json_response, refund_view
@@ -195,7 +192,7 @@ def test_a_failed_refund_is_named_with_what_upstream_said() -> None:
 
 
 def test_a_refund_that_failed_just_now_is_no_older_decision() -> None:
-    refund = REFUND.moved(RefundStatus.FAILED, REFUND.updated_at + timedelta(hours=1))
+    refund = REFUND.transition_to(RefundStatus.FAILED, REFUND.updated_at + timedelta(hours=1))
     response = problems.from_failure(Failure(FailureCode.WITHDRAWN, "because"), "request-1", refund)
     assert body_of(response, 422, "WITHDRAWN")["detail"] == "because"
 

@@ -17,7 +17,7 @@ def refund_refused_by_indodana(world: World, order: str, amount: int | None = No
 
     assert (answer.status, answer.body["code"]) == (422, "UPSTREAM_REFUSED")
     assert world.requests(order)[-1]["answered"] == 422
-    assert world.list(order).body["refunds"][-1]["status"] == "FAILED"
+    assert world.list_refunds(order).body["refunds"][-1]["status"] == "FAILED"
     assert world.sums(order) == before
 
 

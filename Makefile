@@ -25,7 +25,7 @@ IMPURE := answers bench_stub build client credentials devstack_aws devstack_gate
 	secret_scan signing simulator template_transformed tls vulnerabilities
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo chaos token aws simulator check test simulate wire test-docker bench scale cost lint format validate \
+.PHONY: help run demo chaos token aws simulator check test simulate wire test-docker bench scale lint format validate \
 	secrets audit licences build deploy invoke clean
 
 help: ## list the targets
@@ -73,10 +73,6 @@ bench: $(VENV)/.installed .bench/.installed build ## measure the built functions
 
 scale: $(VENV)/.installed ## see how calls, units and time grow with refunds and with batches at a time; takes some four minutes
 	@$(PY) -m bench.scale
-
-cost: $(VENV)/.installed ## count anew what a request uses of AWS, and write the tables of docs/cost.md
-	@$(PY) -m bench.usage
-	@$(PY) -m bench.cost --write
 
 lint: $(VENV)/.installed ## style and types
 	$(VENV)/bin/ruff check --quiet

@@ -1,6 +1,7 @@
 """What DynamoDB charges for a call, told from the call and the items it meets, by the rules of its developer's guide.
 
-    an item          the bytes of its names and its values; a number is about a byte for two digits, and one more
+    an item          the bytes of its names and its values; a number takes about a byte for two digits, and one more;
+                     a map takes three bytes, one for each entry, and its names and values
     a write          1 unit for each KB of the item as it was or as it becomes, whichever is larger, rounded up
     in a transaction twice as much: one write prepares it, one commits it
     a sparse index   a write as an item enters it or leaves it, two where its key changes, none where it is not in it;
@@ -40,6 +41,9 @@ class Units:
         return Units(self.write + other.write, self.index_write + other.index_write, self.read + other.read)
 
 
+NO_UNITS = Units()
+
+
 @dataclass(frozen=True)
 class Write:
     """One item of a write. `after`: what it becomes, or would have become."""
@@ -55,7 +59,7 @@ def item_bytes(item: Item) -> int:
 
 def written(writes: Iterable[Write], *, transaction: bool, done: bool) -> Units:
     factor = 2 if transaction else 1
-    units = Units()
+    units = NO_UNITS
     for write in writes:
         met = [item for item in (write.before, write.after if done or transaction else None) if item is not None]
         units += Units(write=factor * max((_write_units(item) for item in met), default=1))
@@ -85,6 +89,8 @@ def _value_bytes(value: Mapping[str, Any]) -> int:
             return ceil(len(digits) / 2) + 1
         case "BOOL":
             return 1
+        case "M":
+            return 3 + len(content) + item_bytes(content)
     raise NotImplementedError(f"an attribute of the type {kind}")
 
 

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from bench.capacity import NO_UNITS, Units
 from bench.metered import MeteredCall
 
 # What each piece of work takes may be so much more at the most work than at the settled one; the rest is noise.
@@ -18,7 +19,7 @@ SETTLED_WORK = 10
 
 AWS_SERVICES = frozenset({"dynamodb", "sqs", "secretsmanager"})
 # Not made by a function, but by Lambda and by whoever sends.
-POLLING = frozenset({"ReceiveMessage", "DeleteMessageBatch"})
+POLLING = frozenset({"ReceiveMessage", "DeleteMessage", "DeleteMessageBatch"})
 
 
 @dataclass(frozen=True)
@@ -26,9 +27,7 @@ class Spent:
     """What some work took, counted from its calls."""
 
     operations: Counter[str] = field(default_factory=Counter)
-    write_units: float = 0
-    index_write_units: float = 0
-    read_units: float = 0
+    units: Units = NO_UNITS
     conflicts: int = 0
     """Calls that met another write of an item; each was made again."""
     seconds: float = 0
@@ -38,9 +37,7 @@ class Spent:
         calls = list(calls)
         return cls(
             Counter(f"{call.service}.{call.operation}" for call in calls),
-            sum(call.write_units for call in calls),
-            sum(call.index_write_units for call in calls),
-            sum(call.read_units for call in calls),
+            sum((call.units for call in calls), NO_UNITS),
             sum(bool(call.conflicts) for call in calls),
             seconds,
         )
@@ -48,9 +45,7 @@ class Spent:
     def __add__(self, other: Spent) -> Spent:
         return Spent(
             self.operations + other.operations,
-            self.write_units + other.write_units,
-            self.index_write_units + other.index_write_units,
-            self.read_units + other.read_units,
+            self.units + other.units,
             self.conflicts + other.conflicts,
             self.seconds + other.seconds,
         )
@@ -72,9 +67,9 @@ class Spent:
 FIGURES: Mapping[str, Callable[[Spent], float]] = {
     "calls to AWS": lambda spent: spent.calls_to_aws,
     "calls to Indodana": lambda spent: spent.calls_to_indodana,
-    "write units": lambda spent: spent.write_units,
-    "of the index": lambda spent: spent.index_write_units,
-    "read units": lambda spent: spent.read_units,
+    "write units": lambda spent: spent.units.write,
+    "of the index": lambda spent: spent.units.index_write,
+    "read units": lambda spent: spent.units.read,
 }
 
 

@@ -21,28 +21,30 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from bench.capacity import PAGE_BYTES, Index, Item, Units, Write, item_bytes, read_each, read_together, written
-from bench.stub import Answer, Call, Services, Stub, StubFailure, serve, writes_in
+from bench.capacity import (
+    NO_UNITS,
+    PAGE_BYTES,
+    Index,
+    Item,
+    Units,
+    Write,
+    item_bytes,
+    read_each,
+    read_together,
+    written,
+)
+from bench.stub import Answer, Call, Services, Stub, serve, writes_in
 from devstack.template import Model, Template
 from tests.simulation.emulator import Sqs
 
 RETRY_AFTER_SECONDS = 1
 
-LEDGER, AUDIT, QUEUE = "LedgerTable", "AuditTable", "RefundQueue"
+LEDGER, QUEUE = "LedgerTable", "RefundQueue"
 
 
 @dataclass(frozen=True)
 class MeteredCall(Call):
-    write_units: float = 0
-    """Of both tables, without the index."""
-    audit_write_units: float = 0
-    """Of these, the audit table's."""
-    index_write_units: float = 0
-    read_units: float = 0
-    stored_bytes: int = 0
-    """By how much it made a table larger."""
-    bytes_sent: int = 0
-    """To Indodana: what leaves AWS."""
+    units: Units = NO_UNITS
 
 
 @dataclass(frozen=True)
@@ -124,23 +126,12 @@ class MeteredServices(Services):
             Write(old, self._found(table, key) if done else put or old, self._indexes[table])
             for old, (table, key, put) in zip(before, keys, strict=True)
         ]
-        transaction = operation == "TransactWriteItems"
         if writes:
-            units = written(writes, transaction=transaction, done=done)
+            units = written(writes, transaction=operation == "TransactWriteItems", done=done)
         else:
-            units = _read(operation, request, answer.body) if done else Units()
-        of_audit = [write for write, (table, *_) in zip(writes, keys, strict=True) if table == self._names[AUDIT]]
-        growth = sum(item_bytes(write.after or {}) - item_bytes(write.before or {}) for write in writes)
+            units = _read(operation, request, answer.body) if done else NO_UNITS
         assert answer.call
-        call = MeteredCall(
-            **vars(answer.call),
-            write_units=units.write,
-            audit_write_units=written(of_audit, transaction=transaction, done=done).write,
-            index_write_units=units.index_write,
-            read_units=units.read,
-            stored_bytes=growth if done else 0,
-        )
-        return replace(answer, call=call)
+        return replace(answer, call=MeteredCall(**vars(answer.call), units=units))
 
     def _found(self, table: str, key: Item) -> Item | None:
         found: list[Item] = self._items.batch_get_item(RequestItems={table: {"Keys": [key]}})["Responses"][table]
@@ -173,6 +164,8 @@ class MeteredServices(Services):
                 result = self._queue.receive_message(**request)
             case "ChangeMessageVisibility":
                 result = self._queue.change_message_visibility(**request)
+            case "DeleteMessage":
+                self._queue.delete_message(**request)
             case "DeleteMessageBatch":
                 for entry in entries:
                     self._queue.delete_message(**request, ReceiptHandle=entry["ReceiptHandle"])
@@ -184,11 +177,10 @@ class MeteredServices(Services):
     # ---- Indodana
 
     def _indodana(self, method: str, target: str, headers: Mapping[str, str], body: bytes, now: float) -> Answer:
-        sent = _bytes_sent(method, target, headers, body)
         operation = target.partition("?")[0].rpartition("/")[2]
         if self._most_at_a_time is not None and self._at_work >= self._most_at_a_time:
             problem = {"status": "ERROR", "error": {"kind": "TooManyRequestsError", "message": "too many at a time"}}
-            call = MeteredCall("indodana", operation, now, now, "429", bytes_sent=sent)
+            call = MeteredCall("indodana", operation, now, now, "429")
             return Answer(429, problem, 0.0, call, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
         answer = super()._indodana(method, target, headers, body, now)
         if answer.status == 200 and operation == "order_cancellation":
@@ -197,7 +189,7 @@ class MeteredServices(Services):
             self._amounts[wanted["merchantOrderId"]] += int(wanted["cancellationAmount"])
         self._at_work += 1
         assert answer.call
-        return replace(answer, call=MeteredCall(**vars(answer.call), bytes_sent=sent), done=self._one_less)
+        return replace(answer, call=MeteredCall(**vars(answer.call)), done=self._one_less)
 
     def _one_less(self) -> None:
         self._at_work -= 1
@@ -234,11 +226,6 @@ def _read(operation: str, request: Mapping[str, Any], answer: Mapping[str, Any])
     return read_together(answer["Items"], consistent=request.get("ConsistentRead", False))
 
 
-def _bytes_sent(method: str, target: str, headers: Mapping[str, str], body: bytes) -> int:
-    head = len(f"{method} {target} HTTP/1.1\r\n\r\n")
-    return head + sum(len(name) + len(value) + 4 for name, value in headers.items()) + len(body)
-
-
 # ---- whoever measures
 
 
@@ -264,11 +251,8 @@ class MeteredStub(Stub):
         return count
 
     def take_metered(self) -> list[MeteredCall]:
-        """As take_calls(). Raises StubFailure."""
-        taken = self._ask("take_calls", {})
-        if taken["failures"]:
-            raise StubFailure("; ".join(taken["failures"]))
-        return [MeteredCall(**call) for call in taken["calls"]]
+        """The calls since this was last asked, with their units. Raises StubFailure."""
+        return [MeteredCall(**call | {"units": Units(**call.get("units", {}))}) for call in self._taken()]
 
 
 if __name__ == "__main__":

@@ -466,12 +466,14 @@ class Stub(AbstractContextManager["Stub"]):
 
     def take_calls(self) -> list[Call]:
         """The calls since this was last asked. Raises StubFailure."""
+        return [Call(**call) for call in self._taken()]
+
+    def _taken(self) -> list[dict[str, Any]]:
         taken = self._ask("take_calls", {})
         if taken["failures"]:
             raise StubFailure("; ".join(taken["failures"]))
         return [
-            Call(**call | {"items": tuple(call["items"]), "conflicts": tuple(call["conflicts"])})
-            for call in taken["calls"]
+            call | {"items": tuple(call["items"]), "conflicts": tuple(call["conflicts"])} for call in taken["calls"]
         ]
 
     def _ask(self, what: str, body: object) -> Any:

@@ -24,6 +24,8 @@ def of_bytes(size: int, **attributes: str) -> Item:
         ({"N": "25000"}, 2),
         ({"N": "12345"}, 4),
         ({"N": "-99.95"}, 3),
+        ({"M": {}}, 3),
+        ({"M": {"by": {"S": "till"}, "of": {"M": {}}}}, 3 + 1 + 6 + 1 + 5),
     ],
 )
 def test_an_attribute_has_the_bytes_of_its_name_and_its_value(value: dict[str, object], size: int) -> None:

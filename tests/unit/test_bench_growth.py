@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from bench.capacity import Units
 from bench.growth import Point, Spent, exponent, judged
 from bench.metered import MeteredCall
 
@@ -46,7 +47,7 @@ def test_time_that_grows_with_the_square_is_seen() -> None:
 
 def test_what_is_spent_only_with_much_work_is_seen() -> None:
     found = points(lambda work: work)
-    found[-1] = Point(1000, found[-1].spent + Spent(read_units=5))
+    found[-1] = Point(1000, found[-1].spent + Spent(units=Units(read=5)))
     (text,) = unmet(found)
     assert "read units" in text
 

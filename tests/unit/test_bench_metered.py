@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from bench.metered import AUDIT, LEDGER, QUEUE, MeteredServices
+from bench.capacity import Units
+from bench.metered import LEDGER, QUEUE, MeteredServices
 from bench.stub import API_KEY, SECRET_KEY
 from devstack.template import Model, Template
 from indodana import Credentials, authorization
@@ -41,12 +42,8 @@ def control(services: MeteredServices, what: str, content: object = None) -> Any
     return services.answer("POST", f"/_stub/{what}", {}, json.dumps(content).encode(), 0.0).body
 
 
-def units(services: MeteredServices) -> list[tuple[float, float, float, float]]:
-    calls = control(services, "take_calls")["calls"]
-    return [
-        tuple(call[name] for name in ("write_units", "audit_write_units", "index_write_units", "read_units"))
-        for call in calls
-    ]
+def units(services: MeteredServices) -> list[Units]:
+    return [Units(**call["units"]) for call in control(services, "take_calls")["calls"]]
 
 
 def put(table: str, key: str, attributes: Mapping[str, Any] = {}, **options: Any) -> dict[str, Any]:
@@ -54,11 +51,11 @@ def put(table: str, key: str, attributes: Mapping[str, Any] = {}, **options: Any
 
 
 def test_a_transaction_is_charged_by_table_and_index(services: MeteredServices, model: Model) -> None:
-    ledger, audit = model.tables[LEDGER].name, model.tables[AUDIT].name
+    ledger, audit = model.tables[LEDGER].name, model.tables["AuditTable"].name
     actions = [{"Put": put(ledger, "REFUND#1", OPEN)}, {"Put": put(audit, "2026#1")}, {"Put": put(ledger, "ORDER")}]
     dynamodb(services, "TransactWriteItems", TransactItems=actions)
     dynamodb(services, "TransactWriteItems", TransactItems=[{"Put": put(ledger, "REFUND#1")}])
-    assert units(services) == [(6, 2, 1, 0), (2, 0, 1, 0)]
+    assert units(services) == [Units(write=6, index_write=1), Units(write=2, index_write=1)]
 
 
 def test_a_cancelled_transaction_is_charged_and_leaves_the_index_alone(services: MeteredServices, model: Model) -> None:
@@ -66,7 +63,7 @@ def test_a_cancelled_transaction_is_charged_and_leaves_the_index_alone(services:
     once = put(ledger, "REFUND#1", OPEN, ConditionExpression="attribute_not_exists(pk)")
     for _ in range(2):
         dynamodb(services, "TransactWriteItems", TransactItems=[{"Put": once}])
-    assert units(services) == [(2, 0, 1, 0), (2, 0, 0, 0)]
+    assert units(services) == [Units(write=2, index_write=1), Units(write=2)]
 
 
 def test_reads_are_charged_by_what_is_found(services: MeteredServices, model: Model) -> None:
@@ -78,7 +75,7 @@ def test_reads_are_charged_by_what_is_found(services: MeteredServices, model: Mo
     query = {"TableName": ledger, "KeyConditionExpression": "pk = :order", "ExpressionAttributeValues": values}
     dynamodb(services, "Query", **query, ConsistentRead=True)
     dynamodb(services, "Scan", TableName=ledger, IndexName="open-refunds")
-    assert units(services)[1:] == [(0, 0, 0, 2), (0, 0, 0, 1), (0, 0, 0, 0.5)]
+    assert units(services)[1:] == [Units(read=2), Units(read=1), Units(read=0.5)]
 
 
 def test_a_page_that_aws_would_have_ended_is_refused(services: MeteredServices, model: Model) -> None:

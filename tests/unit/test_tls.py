@@ -14,9 +14,9 @@ import certifi
 import pytest
 from botocore.exceptions import SSLError
 
-import tls
-from aws import AwsClients
-from tests.unit.certificates import self_signed
+from gateway.runtime import tls
+from gateway.runtime.aws import AwsClients
+from testkit.certificates import self_signed
 
 
 class Answer(BaseHTTPRequestHandler):

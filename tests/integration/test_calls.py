@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-import assembly
 from bench.functions import model_against
 from bench.growth import FIGURES, Spent
 from bench.metered import MeteredStub
-from devstack.simulator_control import SimulatorControl
-from refunds.protocol import LEASE_SECONDS
-from settings import Settings
+from gateway.core.protocol import LEASE_SECONDS
+from gateway.runtime import bootstrap
+from gateway.runtime.settings import Settings
+from testkit.indodana.control_client import SimulatorControl
 from tests.world import Answer, Clock, Killed, World
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "cost.md"
@@ -56,7 +56,7 @@ def counted() -> Iterator[Counts]:
         monkeypatch.setenv("AWS_ENDPOINT_URL", stub.url)
         settings = Settings.from_environment(model_against(stub.url).environment())
         world = World(settings, SimulatorControl(stub.url), Clock())
-        monkeypatch.setattr(assembly, "gateway", lambda: world.gateway)
+        monkeypatch.setattr(bootstrap, "gateway", lambda: world.gateway)
         yield count(stub, world)
 
 
@@ -99,7 +99,7 @@ def count(stub: MeteredStub, world: World) -> Counts:
     work("message of the refund queue", messages_for("ORDER-QUEUE"))
     work("batch of ten messages", messages_for(*(f"ORDER-BATCH-{number}" for number in range(10))))
 
-    run = counting("recovery run, nothing open", world.reconcile)
+    run = counting("recovery run, nothing open", world.recover)
     assert run["queued"] + run["submitting"] + run["unknown"] == 0
     api("refund by API, `Prefer: respond-async`", lambda: world.refund("ORDER-LATER", 100, later=True), 202)
     work("… its message at the worker", world.receive())
@@ -107,7 +107,7 @@ def count(stub: MeteredStub, world: World) -> Counts:
     waiting = world.refund("ORDER-OVERDUE", 100, later=True).body
     world.receive()
     world.clock.pass_seconds(3600)
-    assert counting("recovery run, an overdue refund", world.reconcile)["enqueued"] == 1
+    assert counting("recovery run, an overdue refund", world.recover)["enqueued"] == 1
     withdraw = partial(world.withdraw, "ORDER-OVERDUE", waiting["refundId"], version=waiting["version"])
     api("withdraw a refund", withdraw, 200)
 
@@ -116,7 +116,7 @@ def count(stub: MeteredStub, world: World) -> Counts:
         world.refund("ORDER-DIED", 100)
     new_process()
     world.clock.pass_seconds(LEASE_SECONDS + 1)
-    assert counting("recovery run, an expired lease", world.reconcile)["leases_expired"] == 1
+    assert counting("recovery run, an expired lease", world.recover)["leases_expired"] == 1
     [unknown] = api("list open refunds", world.work_list, 200).body["refunds"]
     world.wait_out_the_hold()
     resolve = partial(world.resolve, "ORDER-DIED", unknown["refundId"], "FAILED", version=unknown["version"])

@@ -21,7 +21,7 @@ EVENT ?= events/status_check/paid.json
 ENVIRONMENT ?= staging
 
 # The files of tests/unit that start processes, open connections or measure time: `make check` leaves them to `make test`.
-IMPURE := answers bench_stub build client credentials devstack_aws devstack_gateway devstack_run exchange patterns \
+IMPURE := answers bench_stub build client credentials devstack_aws devstack_gateway devstack_run exchange licences patterns \
 	secret_scan signing simulator template_transformed tls vulnerabilities
 
 .DEFAULT_GOAL := help

@@ -1,6 +1,6 @@
-"""The functions in processes of their own, as Lambda has them: with their own clients and memory, an event at a time.
+"""The functions, each in its own process as in Lambda, one event at a time.
 
-They are forked from a process that has imported everything (bench/preload.py), so that 64 are there in a moment.
+They are forked from a process that has imported everything (bench/preload.py), so that 64 start in a moment.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any, Self
 from devstack.runtime import FunctionError, load_runtime
 from devstack.template import Model, Template
 
-# Lambda gives each traced invocation one, and every log line has it.
+# Lambda sets one for each traced invocation, and every log line has it.
 TRACE_ID = "Root=1-6746d7a0-3f2a1c0b5d4e6f7081920a1b;Parent=53995c3f42cd8ad8;Sampled=1"
 
 _STOP = None
@@ -28,23 +28,23 @@ _STOP = None
 
 @dataclass(frozen=True)
 class Invocation:
-    """What came of one event."""
+    """The result of one event."""
 
     result: Any
     seconds: float
 
 
 class InvocationFailed(Exception):
-    """A function raised or ran out of time, so what was measured is not what was meant."""
+    """A function raised or timed out."""
 
 
 def model_against(url: str) -> Model:
-    """The template's model with AWS and Indodana both at the stub."""
+    """The template's model with AWS and Indodana replaced by the stub."""
     return Template.load_local(endpoint_url=url, upstream_url=url).model()
 
 
 class Function(AbstractContextManager["Function"]):
-    """One process. `clock_ahead`: its wall clock is that much ahead of the others'.
+    """One process. `clock_ahead`: how much its wall clock is ahead.
 
     devstack.aws.prepare_environment() must have been called before the first one.
     """
@@ -62,7 +62,7 @@ class Function(AbstractContextManager["Function"]):
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        with suppress(OSError):  # it has ended by itself, and whoever waited for it was told
+        with suppress(OSError):  # it has already ended, which end() reported
             self.pipe.send(_STOP)
         self._process.join(10)
         self.pipe.close()
@@ -76,7 +76,7 @@ class Function(AbstractContextManager["Function"]):
         self.pipe.send(event)
 
     def end(self) -> Invocation:
-        """Waits for what was begun; `pipe` can be read when it is there. Raises InvocationFailed."""
+        """Waits for the result; `pipe` is readable when it is there. Raises InvocationFailed."""
         try:
             answer = self.pipe.recv()
         except (EOFError, OSError) as error:

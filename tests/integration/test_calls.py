@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from bench.functions import model_against
-from bench.growth import FIGURES, Spent
+from bench.growth import FIGURES, Usage
 from bench.metered import MeteredStub
 from gateway.core.protocol import LEASE_SECONDS
 from gateway.runtime import bootstrap
@@ -66,8 +66,8 @@ def count(stub: MeteredStub, world: World) -> Counts:
     def counting[T](flow: str, run: Callable[[], T]) -> T:
         stub.take_metered()
         result = run()
-        spent = Spent.of(stub.take_metered(), seconds=0)
-        counts[flow] = tuple(figure(spent) for figure in FIGURES.values())
+        usage = Usage.of(stub.take_metered(), seconds=0)
+        counts[flow] = tuple(figure(usage) for figure in FIGURES.values())
         return result
 
     def api(flow: str, call: Callable[[], Answer], status: int) -> Answer:

@@ -68,10 +68,10 @@ wire: $(VENV)/.installed ## simulate the wire to Indodana: SEEDS=5000 of its acc
 test-docker: $(VENV)/.installed $(VENV_SAM)/.installed ## run the built functions in the Lambda runtime; needs a Docker engine
 	$(PY) -m pytest -q -m docker
 
-bench: $(VENV)/.installed .bench/.installed build ## measure the built functions beside floors and peers; RELEASE=1 keeps the figures
+bench: $(VENV)/.installed .bench/.installed build ## measure the built functions and compare them with floors and peers; RELEASE=1 keeps the figures
 	@$(PY) -m bench $(if $(RELEASE),--release)
 
-scale: $(VENV)/.installed ## see how calls, units and time grow with refunds and with batches at a time; takes some four minutes
+scale: $(VENV)/.installed ## measure how calls, units and time grow with refunds and concurrent batches; takes about four minutes
 	@$(PY) -m bench.scale
 
 lint: $(VENV)/.installed ## style and types
@@ -88,13 +88,13 @@ validate: $(VENV_SAM)/.installed $(VENV_CHECKOV)/.installed ## check template.ya
 	@found=$$($(VENV_CHECKOV)/bin/checkov --file template.yaml --framework cloudformation --skip-download --quiet --compact 2>&1) \
 		|| { echo "$$found"; exit 1; }
 
-secrets: $(VENV)/.installed $(VENV_CHECKOV)/.installed ## look for secrets in the files that git tracks
+secrets: $(VENV)/.installed $(VENV_CHECKOV)/.installed ## scan the files that git tracks for secrets
 	@$(PY) -m checks.secret_scan
 
-audit: $(VENV)/.installed $(VENV_CHECKOV)/.installed ## ask OSV for known vulnerabilities of what is pinned; needs a network
+audit: $(VENV)/.installed $(VENV_CHECKOV)/.installed ## audit the pinned packages for known vulnerabilities with pip-audit and OSV; needs a network
 	@$(PY) -m checks.vulnerabilities
 
-licences: $(VENV)/.installed $(VENV_SAM)/.installed $(VENV_CHECKOV)/.installed ## write docs/licences.md from what is pinned
+licences: $(VENV)/.installed $(VENV_SAM)/.installed $(VENV_CHECKOV)/.installed ## write docs/licences.md from the pins and the installed packages
 	@$(PY) -m checks.licences
 
 build: $(VENV_SAM)/.installed ## build what is deployed, into .aws-sam/build

@@ -74,7 +74,7 @@ class Scale:
         self._stub = stub
         self._model = model
         self._poller = Poller(stub, model)
-        self._asked_for = 0
+        self._requested = 0
 
     # ---- refunds
 
@@ -85,13 +85,13 @@ class Scale:
             apis = [stack.enter_context(self._function("RefundApiFunction")) for _ in range(at_a_time)]
             for number, api in enumerate(apis):
                 _answered(api.invoke(refund_event(f"ORDER-WARM-UP-{number}")), 201)
-            self._asked_for += at_a_time + SIZES[-1]
+            self._requested += at_a_time + SIZES[-1]
             self._stub.take_metered()
             points, usage, done = [], Usage(), 0
             for size in SIZES:
-                asked = [refund_event(order_of(number)) for number in range(done, size)]
+                requested = [refund_event(order_of(number)) for number in range(done, size)]
                 done = size
-                seconds = sum(invocation.seconds for invocation in _invoked(apis, asked, 201))
+                seconds = sum(invocation.seconds for invocation in _invoked(apis, requested, 201))
                 usage += Usage.of(self._stub.take_metered(), seconds)
                 points.append(Point(size, usage))
                 at_size(size)
@@ -171,7 +171,7 @@ class Scale:
                 self._stub.take_metered()
                 (invocation,) = _recovered(function, size)
                 due.append(Point(size, Usage.of(self._stub.take_metered(), invocation.seconds)))
-            self._asked_for += waiting
+            self._requested += waiting
             # The queue now holds several messages of each refund.
             self._poller.work(workers)
             self._stub.take_metered()
@@ -202,7 +202,7 @@ class Scale:
         books = self._stub.books()
         succeeded = [refund for refund, status in books.refunds.items() if status == "SUCCEEDED"]
         checks = {
-            f"{len(succeeded):,} of {self._asked_for:,} requested refunds succeeded": len(succeeded) == self._asked_for,
+            f"{len(succeeded):,} of {self._requested:,} requested refunds succeeded": len(succeeded) == self._requested,
             "money moved once for each of them and for no other": books.moved == dict.fromkeys(succeeded, 1),
             "Indodana and the ledger have the same sum for each order": books.moved_amounts == books.refunded,
             f"{books.dead_letters} dead letters": books.dead_letters == 0,
@@ -221,13 +221,13 @@ class Scale:
         for function in functions:
             if function.end().result["batchItemFailures"]:
                 raise UnexpectedResult("the warm-up batch failed")
-        self._asked_for += len(functions)
+        self._requested += len(functions)
         self._stub.take_metered()
 
     def _send(self, orders: Iterator[str]) -> None:
         bodies = [message_body(order) for order in orders]
         self._stub.send(bodies)
-        self._asked_for += len(bodies)
+        self._requested += len(bodies)
 
 
 def _answered(invocation: Invocation, status: int) -> Invocation:
@@ -236,10 +236,10 @@ def _answered(invocation: Invocation, status: int) -> Invocation:
     return invocation
 
 
-def _invoked(functions: Sequence[Function], asked: Iterable[Event], status: int) -> list[Invocation]:
+def _invoked(functions: Sequence[Function], requested: Iterable[Event], status: int) -> list[Invocation]:
     """The results of all events, one event at a time for each function."""
     invocations = []
-    for some in batched(asked, len(functions), strict=False):
+    for some in batched(requested, len(functions), strict=False):
         at_work = list(zip(functions, some, strict=False))
         for function, event in at_work:
             function.begin(event)

@@ -15,18 +15,12 @@ from bench.picture import draw
 from bench.stub import Call
 from bench.table import regressions, table
 from bench.warm import batch_event, most_conflicts, refund_event, status_event
-
-ROOT = Path(__file__).parents[2]
+from checks.pins import DEPLOYED, ROOT, pins
 
 
 def figure(value: float, *, scatter: float = 0.0, **changes: Any) -> Figure:
     fields: dict[str, Any] = {"key": "cold/F", "group": "Cold start", "title": "one", "unit": "×", "over": "F"}
     return Figure(**{**fields, "value": Spread(value, value - scatter, value + scatter), **changes})
-
-
-def pins(path: str) -> dict[str, str]:
-    lines = (ROOT / path).read_text().splitlines()
-    return dict(line.split("==") for line in lines if "==" in line)
 
 
 def test_spread_is_the_median_and_the_quartiles() -> None:
@@ -142,6 +136,6 @@ def test_conflicts_are_counted_for_the_refund_with_the_most() -> None:
 
 
 def test_floors_and_peers_use_the_deployed_versions() -> None:
-    deployed, compared = pins("layers/indodana/requirements.txt"), pins("bench/requirements-floor.txt")
+    deployed, compared = pins(ROOT / DEPLOYED), pins(ROOT / "bench" / "requirements-floor.txt")
     assert {"boto3", "botocore", "requests"} <= compared.keys()
     assert {name: version for name, version in compared.items() if deployed.get(name, version) != version} == {}

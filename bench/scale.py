@@ -162,8 +162,8 @@ class Scale:
                 return function
 
             early = recovery_at(-1)
-            # Each is an hour later than the one before, so that what that one enqueued is due again.
-            late = [recovery_at(hours) for hours in range(1, len(SIZES) + 1)]
+            # A refund is enqueued again only when it is overdue for twice as long as the last time.
+            late = [recovery_at(3**number) for number in range(len(SIZES))]
             for size, function in zip(SIZES, late, strict=True):
                 _invoked(apis, [refund_later_event(f"ORDER-LATER-{order:06}") for order in range(waiting, size)], 202)
                 waiting = size

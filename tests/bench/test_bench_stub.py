@@ -65,7 +65,7 @@ def test_condition_with_alternatives_needs_one_of_them(services: Services, expir
     record = put("a")
     record["Item"]["expiry"] = {"N": expiry}
     dynamodb(services, "PutItem", **record)
-    condition = {
+    condition: Any = {
         "ConditionExpression": "attribute_not_exists(#id) OR #expiry < :now OR (#expiry = :never AND #id = :none)",
         "ExpressionAttributeNames": {"#id": "pk", "#expiry": "expiry"},
         "ExpressionAttributeValues": {":now": {"N": "5"}, ":never": {"N": "0"}, ":none": {"S": "-"}},

@@ -117,13 +117,13 @@ def count(stub: MeteredStub, world: World) -> Counts:
     new_process()
     world.clock.pass_seconds(LEASE_SECONDS + 1)
     assert counting("recovery run, an expired lease", world.recover)["leases_expired"] == 1
-    [unknown] = api("list open refunds", world.work_list, 200).body["refunds"]
+    [unknown] = api("list open refunds", world.open_refunds, 200).body["refunds"]
     world.wait_out_the_hold()
     resolve = partial(world.resolve, "ORDER-DIED", unknown["refundId"], "FAILED", version=unknown["version"])
     api("resolve a refund", resolve, 200)
 
     api("read one refund", lambda: world.get("ORDER", first.body["refundId"]), 200)
-    api("list an order's refunds", lambda: world.list("ORDER"), 200)
+    api("list an order's refunds", lambda: world.list_refunds("ORDER"), 200)
     counting("read an order's timeline", lambda: world.audit("ORDER-LATER"))
     return counts
 

@@ -14,6 +14,7 @@ from typing import Any, NoReturn, Self
 import yaml
 
 from devstack.errors import TemplateError
+from devstack.yaml_loader import SafeLoader
 
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_REGION = "ap-southeast-3"
@@ -60,7 +61,7 @@ def parse_overrides(overrides: Any, where: str) -> dict[str, str]:
     return parsed
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(SafeLoader):
     """YAML with CloudFormation's short forms. A key that stands twice in a mapping is an error."""
 
 

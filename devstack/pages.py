@@ -12,6 +12,7 @@ import yaml
 
 from devstack.cloudformation import ROOT
 from devstack.local_files import DEFAULT_PORT, TOKEN_FILE
+from devstack.yaml_loader import SafeLoader
 
 DOCUMENT = ROOT / "docs" / "openapi.yaml"
 STYLE = Path(__file__).with_name("pages.css")
@@ -27,7 +28,7 @@ type Json = Any
 type Headers = tuple[tuple[str, str], ...]
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(SafeLoader):
     """Numbers with a decimal point keep their digits: a limit of 99999999999999.99 is no binary float."""
 
 

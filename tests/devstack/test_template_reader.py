@@ -189,7 +189,7 @@ def test_provisioned_names_replace_the_assumed_ones(tmp_path: Path) -> None:
         ("Schedule: rate(1 minute)", "Schedule: rate(1 minutes)", "is no rate"),
         ("Schedule: rate(1 minute)", "Schedule: rate(0 minutes)", "is no rate"),
         ("Schedule: rate(1 minute)", "Schedule: rate(1 week)", "does not support 'rate"),
-        ("Schedule: rate(1 minute)", "Schedule: rate(1 minute)\n            Input: x", "Input"),
+        ("Schedule: rate(1 minute)", "Schedule: rate(1 minute), Input: x", "property Input"),
         ("Type: Schedule\n", "Type: ScheduleV2\n", "ScheduleV2"),
         ("Default: 5, MinValue: 1", "Default: 5, MinLength: 1", "the parameter Receives has the property MinLength"),
         ("Type: Number, Default: 5", "Type: CommaDelimitedList, Default: 5", "CommaDelimitedList"),

@@ -9,7 +9,7 @@ from concurrent.futures import Executor
 import pytest
 
 from tests.simulation import mutating
-from tests.simulation.mutant_catalogue import BY_NAME, MUTANTS, Mutant
+from tests.simulation.catalogue import BY_NAME, MUTANTS, Mutant
 from tests.simulation.mutants import AT_A_TIME, TABLE, Running, begin, control
 
 

@@ -3,14 +3,16 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -23,10 +25,15 @@ from devstack.template import Template
 from testkit.http_caller import call
 from testkit.indodana.control_client import SimulatorControl
 from testkit.indodana.simulator import Simulator
-from testkit.processes import until
+from testkit.processes import Program, until
+
+# A start takes a second or two, unless the machine is busy.
+START_SECONDS = 60.0
 
 
 class Running:
+    """A stack whose output and errors are kept apart; leaving the `with` kills it."""
+
     def __init__(self, directory: Path, **environment: str) -> None:
         self.directory = directory
         clean = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
@@ -44,7 +51,7 @@ class Running:
         return self.directory / "stack.json"
 
     def ready(self) -> dict[str, Any]:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + START_SECONDS
         while not self.stack_file.exists():
             assert self.process.poll() is None, self.process.communicate()
             assert time.monotonic() < deadline
@@ -54,17 +61,25 @@ class Running:
 
     def stop(self, number: int = signal.SIGINT) -> tuple[int, str, str]:
         self.process.send_signal(number)
-        output, errors = self.process.communicate(timeout=20)
+        return self.ended()
+
+    def ended(self) -> tuple[int, str, str]:
+        output, errors = self.process.communicate(timeout=START_SECONDS)
         return self.process.returncode, output, errors
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.communicate()
 
 
 @pytest.fixture
 def running(tmp_path: Path) -> Iterator[Running]:
-    running = Running(tmp_path)
-    yield running
-    if running.process.poll() is None:
-        running.process.kill()
-        running.process.communicate()
+    with Running(tmp_path) as running:
+        yield running
 
 
 def test_stack_starts_its_commands_work_and_ctrl_c_stops_it(running: Running) -> None:
@@ -98,9 +113,9 @@ def test_stack_starts_its_commands_work_and_ctrl_c_stops_it(running: Running) ->
 
 def test_sigterm_stops_it_at_any_moment(tmp_path: Path) -> None:
     for seconds in (0.15, 0.5):
-        running = Running(tmp_path)
-        time.sleep(seconds)
-        code, _, errors = running.stop(signal.SIGTERM)
+        with Running(tmp_path) as running:
+            time.sleep(seconds)
+            code, _, errors = running.stop(signal.SIGTERM)
         assert "Traceback" not in errors
         assert code in (0, -signal.SIGTERM), "the latter: before Python could take signals at all"
         assert not running.stack_file.exists()
@@ -110,9 +125,9 @@ def test_taken_port_is_one_clear_line_and_the_others_file_stays(tmp_path: Path) 
     (tmp_path / "stack.json").write_text("another's")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        running = Running(tmp_path, PORT=port)
-        _, errors = running.process.communicate(timeout=20)
-    assert running.process.returncode == 1
+        with Running(tmp_path, PORT=port) as running:
+            code, _, errors = running.ended()
+    assert code == 1
     assert errors.splitlines() == [
         f"The stack cannot start: the gateway cannot listen on 127.0.0.1:{port}: Address already in use"
     ]
@@ -143,11 +158,11 @@ def test_parameters_are_given_as_sam_takes_them() -> None:
 
 @pytest.mark.parametrize("parameters", ["ResolutionHoldSeconds=-1", "Typo=1"])
 def test_invalid_parameter_is_one_clear_line(tmp_path: Path, parameters: str) -> None:
-    running = Running(tmp_path, PARAMETERS=parameters)
-    _, errors = running.process.communicate(timeout=20)
+    with Running(tmp_path, PARAMETERS=parameters) as running:
+        code, _, errors = running.ended()
 
     [line] = errors.splitlines()
-    assert (running.process.returncode, parameters.split("=")[0] in line) == (1, True)
+    assert (code, parameters.split("=")[0] in line) == (1, True)
     assert line.startswith("The stack cannot start: ")
 
 
@@ -168,37 +183,27 @@ def test_each_port_has_a_folder_of_its_own() -> None:
 
 
 def test_two_stacks_at_once_keep_their_files_apart(tmp_path: Path) -> None:
-    code = f"import devstack.local_files as files, pathlib; files.LOCAL_ROOT = pathlib.Path({str(tmp_path)!r}); "
-    code += "import runpy; runpy.run_module('devstack', run_name='__main__')"
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "LOCAL_DIR"))}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", code],
-            cwd=ROOT,
-            env=environment | {"PORT": "0"},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(2)
-    ]
-    try:
-        deadline = time.monotonic() + 30
-        while len(files := list(tmp_path.glob("[0-9]*/stack.json"))) < 2:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+    root = tmp_path / "copy"  # with a .local of its own
+    for name in ("devstack", "functions", "layers", "testkit"):
+        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("template.yaml", "samconfig.toml"):
+        shutil.copy(ROOT / name, root)
+    with ExitStack() as both:
+        programs = [
+            both.enter_context(Program(tmp_path, "devstack", root=root, environment={"PORT": "0"})) for _ in range(2)
+        ]
+        for program in programs:
+            program.wait_for("^Ctrl-C stops it")
+        files = list(root.glob(".local/[0-9]*/stack.json"))
+        assert len(files) == 2
         for file in files:
             info = json.loads(file.read_text())
             assert info["baseUrl"].endswith(f":{file.parent.name}")
             assert (file.parent / "token").read_text() == info["token"]
             names = {path.name for path in file.parent.iterdir()}
             assert names == {"stack.json", "token", "signing-key.json", "functions.log", "stack.log"}
-    finally:
-        for process in processes:
-            process.send_signal(signal.SIGINT)
-        said = [process.communicate(timeout=20)[1] for process in processes]
-    assert said == ["", ""]
-    assert not list(tmp_path.glob("[0-9]*/stack.json"))
+        assert [program.stop(signal.SIGINT) for program in programs] == [0, 0]
+    assert not list(root.glob(".local/[0-9]*/stack.json"))
 
 
 # Credentials
@@ -229,10 +234,11 @@ def test_stack_signs_with_the_given_credentials_and_logs_none(tmp_path: Path) ->
         old = json.dumps({"apiKey": "old-key", "secretKey": "old-secret"})
         prefix = Template.load_local().model().environment()["SECRET_PREFIX"]
         client("secretsmanager", aws.url).create_secret(Name=f"{prefix}m1", SecretString=old)
-        running = Running(tmp_path, AWS_ENDPOINT_URL=aws.url, UPSTREAM_URL=indodana.upstream_url, **KEYS)
-        info = running.ready()
-        answer = call(info["baseUrl"], "GET", "/v1/transactions/ORDER-PAID", token=info["token"])
-        code, output, errors = running.stop()
+        elsewhere = {"AWS_ENDPOINT_URL": aws.url, "UPSTREAM_URL": indodana.upstream_url}
+        with Running(tmp_path, **elsewhere, **KEYS) as running:
+            info = running.ready()
+            answer = call(info["baseUrl"], "GET", "/v1/transactions/ORDER-PAID", token=info["token"])
+            code, output, errors = running.stop()
     assert (answer.status, code, errors) == (200, 0, "")
     assert "Indodana check_status" in output
     assert not [text for text in [output, *(path.read_text() for path in tmp_path.glob("*.log"))] if "given-" in text]

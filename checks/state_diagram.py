@@ -24,7 +24,7 @@ LABELS: Mapping[tuple[RefundStatus | None, RefundStatus], str] = {
     (None, RefundStatus.QUEUED): "asked for later, or Indodana cannot take it now",
     (None, RefundStatus.SUBMITTING): "reserve",
     (None, RefundStatus.FAILED): "a queue message is refused",
-    (RefundStatus.QUEUED, RefundStatus.SUBMITTING): "reserve",
+    (RefundStatus.QUEUED, RefundStatus.SUBMITTING): "it is due: reserve",
     (RefundStatus.QUEUED, RefundStatus.FAILED): "refused before it was sent, or withdrawn",
     (RefundStatus.SUBMITTING, RefundStatus.SUCCEEDED): "Indodana accepted it",
     (RefundStatus.SUBMITTING, RefundStatus.FAILED): "Indodana refused it",

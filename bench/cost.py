@@ -424,7 +424,7 @@ class Cost:
         plain = Choices()
         each_ms = (self.wait_ms(due, plain) - self.wait_ms(idle, plain)) / due.works
         each_ms += (self.cpu_ms(due, plain) - self.cpu_ms(idle, plain)) / due.works
-        run_seconds = self._model.functions["ReconcilerFunction"].timeout_seconds
+        run_seconds = self._model.functions["RecoveryFunction"].timeout_seconds
         overdue = int(run_seconds * 1000 / each_ms)
         in_flight = self._quotas["sqs_in_flight"]
         rows: list[tuple[str, float]] = [

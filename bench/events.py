@@ -23,8 +23,8 @@ def timeline_event(order: str, token: str | None) -> Event:
     return event
 
 
-def reconcile_event() -> Event:
-    return sample("reconciler/schedule.json")
+def recovery_event() -> Event:
+    return sample("recovery/schedule.json")
 
 
 def message_body(order: str) -> str:

@@ -113,14 +113,14 @@ def _serve(pipe: Connection, model: Model, logical_id: str, clock_ahead: timedel
 
 
 def _set_clock(ahead: timedelta) -> None:
-    import assembly
-    from aws import AwsClients
-    from refunds.model import utc_now
-    from settings import Settings
+    from gateway.core.model import utc_now
+    from gateway.runtime import bootstrap
+    from gateway.runtime.aws import AwsClients
+    from gateway.runtime.settings import Settings
 
     settings = Settings.from_environment(os.environ)
-    gateway = assembly.Gateway(settings, AwsClients(), clock=lambda: utc_now() + ahead)
-    assembly.gateway = lambda: gateway  # type: ignore[assignment]
+    gateway = bootstrap.Gateway(settings, AwsClients(), clock=lambda: utc_now() + ahead)
+    bootstrap.gateway = lambda: gateway  # type: ignore[assignment]
 
 
 def body_of(invocation: Invocation) -> Any:

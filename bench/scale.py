@@ -19,7 +19,7 @@ from datetime import timedelta
 from functools import partial
 from itertools import batched
 
-from bench.events import list_event, message_body, reconcile_event, refund_later_event, timeline_event
+from bench.events import list_event, message_body, recovery_event, refund_later_event, timeline_event
 from bench.functions import Function, Invocation, InvocationFailed, body_of, model_against
 from bench.growth import FIGURES, SETTLED_WORK, Judgement, Point, Spent, judged, time_judged
 from bench.metered import MeteredStub
@@ -145,9 +145,9 @@ class Scale:
             best = min(best, sum(invocation.seconds for invocation in read()))
         return Spent.of(self._stub.take_metered(), best)
 
-    # ---- the reconciler
+    # ---- recovery
 
-    def reconciler(self) -> tuple[list[Point], list[Point]]:
+    def recovery(self) -> tuple[list[Point], list[Point]]:
         """With n refunds that wait and are not due yet, and with n that are overdue and each enqueued again."""
         looked: list[Point] = []
         enqueued: list[Point] = []
@@ -156,21 +156,21 @@ class Scale:
             apis = [stack.enter_context(self._function("RefundApiFunction")) for _ in range(SIDE_BY_SIDE)]
             workers = [stack.enter_context(self._function("RefundWorkerFunction")) for _ in range(SIDE_BY_SIDE)]
 
-            def reconciler(hours: int) -> Function:
+            def recovery_at(hours: int) -> Function:
                 ahead = timedelta(hours=hours)
-                function = stack.enter_context(self._function("ReconcilerFunction", clock_ahead=ahead))
-                _reconciled(function, 0)
+                function = stack.enter_context(self._function("RecoveryFunction", clock_ahead=ahead))
+                _recovered(function, 0)
                 return function
 
-            early = reconciler(-1)
+            early = recovery_at(-1)
             # Each an hour later than the one before: what that one enqueued is due again.
-            late = [reconciler(hours) for hours in range(1, len(MARKS) + 1)]
+            late = [recovery_at(hours) for hours in range(1, len(MARKS) + 1)]
             for mark, function in zip(MARKS, late, strict=True):
                 _invoked(apis, [refund_later_event(f"ORDER-LATER-{order:06}") for order in range(waiting, mark)], 202)
                 waiting = mark
-                looked.append(Point(mark, self._read(partial(_reconciled, early, 0))))
+                looked.append(Point(mark, self._read(partial(_recovered, early, 0))))
                 self._stub.take_metered()
-                (invocation,) = _reconciled(function, mark)
+                (invocation,) = _recovered(function, mark)
                 enqueued.append(Point(mark, Spent.of(self._stub.take_metered(), invocation.seconds)))
             self._asked_for += waiting
             # Each refund stands in the queue several times now.
@@ -249,10 +249,10 @@ def _invoked(functions: Sequence[Function], asked: Iterable[Event], status: int)
     return invocations
 
 
-def _reconciled(function: Function, enqueued: int) -> list[Invocation]:
-    invocation = function.invoke(reconcile_event())
+def _recovered(function: Function, enqueued: int) -> list[Invocation]:
+    invocation = function.invoke(recovery_event())
     if invocation.result["enqueued"] != enqueued or invocation.result["errors"]:
-        raise Wrong(f"reconciled {invocation.result}")
+        raise Wrong(f"recovered {invocation.result}")
     return [invocation]
 
 
@@ -345,9 +345,9 @@ def main() -> int:
         # Its conflicts are chance, and ten refunds too few to show how many they are.
         grown("Refunds by queue, of one order", "refunds", scale.by_queue(lambda _: "ORDER-BY-QUEUE"), settled_work=100)
         grown("Refunds by queue, of many orders", "refunds", scale.by_queue(lambda number: f"ORDER-Q{number:06}"))
-        looked, enqueued = scale.reconciler()
-        grown("The reconciler, nothing due", "open", looked)
-        grown("The reconciler, everything due", "open", enqueued)
+        looked, enqueued = scale.recovery()
+        grown("Recovery, nothing due", "open", looked)
+        grown("Recovery, everything due", "open", enqueued)
         levels = list(scale.concurrency())
         print(f"\n{LEVELS_TITLE}: for each refund\n{level_table(levels)}")
         judgements += judged_levels(levels) + scale.books()

@@ -21,7 +21,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from bench.events import reconcile_event, refund_later_event
+from bench.events import recovery_event, refund_later_event
 from bench.functions import Function, Invocation, model_against
 from bench.growth import POLLING
 from bench.metered import MeteredCall, MeteredStub
@@ -108,11 +108,11 @@ def measure(rounds: int) -> dict[str, Usage]:
 
         # Each finds what the one before it enqueued more than twice as long overdue, which is time for another message.
         ahead = [
-            stack.enter_context(Function(model, "ReconcilerFunction", clock_ahead=timedelta(hours=3**round_)))
+            stack.enter_context(Function(model, "RecoveryFunction", clock_ahead=timedelta(hours=3**round_)))
             for round_ in range(DUE_ROUNDS)
         ]
         for function in ahead:
-            function.invoke(reconcile_event())
+            function.invoke(recovery_event())
 
         def reconcile_due() -> Usage:
             for _ in range(DUE):
@@ -120,8 +120,8 @@ def measure(rounds: int) -> dict[str, Usage]:
             each = []
             for function in ahead:
                 stub.take_metered()
-                invocation = function.invoke(reconcile_event())
-                each.append(_usage("ReconcilerFunction", DUE, invocation, stub.take_metered()))
+                invocation = function.invoke(recovery_event())
+                each.append(_usage("RecoveryFunction", DUE, invocation, stub.take_metered()))
             poller.work([worker])
             return _typical(each)
 
@@ -133,7 +133,7 @@ def measure(rounds: int) -> dict[str, Usage]:
                 "RefundWorker", BATCH, lambda: worker.invoke(batch_event([next(orders) for _ in range(BATCH)]))
             ),
             "batch of one refund": usage("RefundWorker", 1, lambda: worker.invoke(batch_event([next(orders)]))),
-            "reconciler": usage("Reconciler", 1, lambda: reconciler.invoke(reconcile_event())),
+            "reconciler": usage("Reconciler", 1, lambda: reconciler.invoke(recovery_event())),
             "batch of one accepted refund": usage("RefundWorker", 1, work_accepted),
             # The last two leave refunds open, and are in this order for it.
             "reconciler with refunds due": reconcile_due(),

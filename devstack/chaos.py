@@ -57,7 +57,7 @@ OUTAGE_SECONDS = (0.3, 1.0)
 
 # ---- patience
 START_SECONDS = 60.0
-# After the storm: what is left to do, the leases (45 s), then a queued refund's own time with what the reconciler adds
+# After the storm: what is left to do, the leases (45 s), then a queued refund's own time with what recovery adds
 # (30 s). Less than the queue's visibility timeout (240 s), so that it is not time alone that brings messages back.
 SETTLE_SECONDS = 230.0
 OVERDUE_SECONDS = 30
@@ -246,8 +246,8 @@ class Chaos:
     def _settle(self) -> Check:
         """Until every caller has an answer and no refund is open; what a killed worker took away is asked for again.
 
-        The reconciler runs every minute and when the stack starts, so the stack is started anew once all is due.
-        A message that a killed worker held comes back after minutes. Where the ledger knows its refund, the reconciler
+        Recovery runs every minute and when the stack starts, so the stack is started anew once all is due.
+        A message that a killed worker held comes back after minutes. Where the ledger knows its refund, recovery
         sends another; where the worker was killed before that, its sender does, as one who hears nothing would.
         """
         settled = Check(f"all has settled within {SETTLE_SECONDS:g} s")
@@ -394,7 +394,7 @@ class Chaos:
 
 
 def _due(refund: Item) -> datetime:
-    """When the reconciler does something about an open refund."""
+    """When recovery does something about an open refund."""
     if "leaseUntil" in refund:
         return datetime.fromisoformat(refund["leaseUntil"])
     return datetime.fromisoformat(refund["nextAttemptAt"]) + timedelta(seconds=OVERDUE_SECONDS)

@@ -19,9 +19,8 @@ from devstack.template import Template
 prepare_environment()
 os.environ |= {"POWERTOOLS_SERVICE_NAME": "qris-gateway", "POWERTOOLS_METRICS_NAMESPACE": "QrisGateway"}
 
-import assembly  # noqa: E402 - Powertools and boto3 read the environment when they are imported
-import telemetry  # noqa: E402
-from settings import Settings  # noqa: E402
+from gateway.runtime import bootstrap, telemetry  # noqa: E402 - Powertools and boto3 read the environment on import
+from gateway.runtime.settings import Settings  # noqa: E402
 from tests.world import Clock, World  # noqa: E402
 
 _stacks = itertools.count(1)
@@ -72,6 +71,6 @@ def world(aws: AwsServer, indodana: Simulator, template: Template, monkeypatch: 
     model = stack.model(provision(stack.model(), aws.url, secrets))
     monkeypatch.setenv("AWS_ENDPOINT_URL", aws.url)
     world = World(Settings.from_environment(model.environment()), SimulatorControl(indodana.control_url), Clock())
-    monkeypatch.setattr(assembly, "gateway", lambda: world.gateway)
+    monkeypatch.setattr(bootstrap, "gateway", lambda: world.gateway)
     yield world
     world.simulator.reset()

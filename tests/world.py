@@ -14,17 +14,17 @@ from urllib.parse import quote
 
 import boto3
 
-import assembly
 import audit_query.handler
-import reconciler.handler
+import recovery.handler
 import refund_api.handler
 import refund_worker.handler
 import status_check.handler
-from aws import AwsClients
 from devstack.queues import sqs_event
 from devstack.simulator_control import SimulatorControl
-from refunds.model import OrderKey
-from settings import Settings
+from gateway.core.model import OrderKey
+from gateway.runtime import bootstrap
+from gateway.runtime.aws import AwsClients
+from gateway.runtime.settings import Settings
 
 MERCHANT = "m1"
 LAMBDA_SECONDS = 29.0
@@ -91,7 +91,7 @@ class World:
         """As if every function had been started anew, perhaps with other settings."""
         self.settings = replace(self.settings, **settings)
         self.gateway_clients = AwsClients()
-        self.gateway = assembly.Gateway(self.settings, self.gateway_clients, clock=self.clock)
+        self.gateway = bootstrap.Gateway(self.settings, self.gateway_clients, clock=self.clock)
 
     # ---- Indodana's side
 
@@ -293,8 +293,8 @@ class World:
     def dead_letters(self) -> list[Any]:
         return self.receive(self.settings.refund_dead_letter_queue_url)
 
-    def reconcile(self) -> dict[str, Any]:
-        return reconciler.handler.lambda_handler({}, Context())  # type: ignore[arg-type]
+    def recover(self) -> dict[str, Any]:
+        return recovery.handler.lambda_handler({}, Context())  # type: ignore[arg-type]
 
 
 def order_path(order_id: str) -> str:

@@ -23,8 +23,8 @@ from typing import Any
 import pytest
 
 from devstack.simulator_control import SimulatorControl
-from refunds.model import LEGAL_TRANSITIONS, OrderKey, Reason, RefundRequest, RefundStatus
-from refunds.reconcile import OVERDUE_SECONDS
+from gateway.core.model import LEGAL_TRANSITIONS, OrderKey, Reason, RefundRequest, RefundStatus
+from gateway.refunds.recovery import OVERDUE_SECONDS
 from tests.e2e.stack import Answer, Program, Stack, path, until
 
 ORDER_AMOUNT = 100_000

@@ -20,7 +20,7 @@ import pytest
 
 from devstack.aws import client
 from devstack.simulator_control import SimulatorControl
-from refunds.model import OrderKey, Reason, RefundRequest
+from gateway.core.model import OrderKey, Reason, RefundRequest
 from tests.e2e.stack import Answer, Program, Stack, until
 
 ROTATIONS = 3

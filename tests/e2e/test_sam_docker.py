@@ -109,7 +109,7 @@ INVOCATIONS: dict[str, tuple[str, Callable[[SamStack, Any], None]]] = {
         "refund_worker/with-poison",
         what_is_good_of_a_poisoned_batch_is_refunded_and_the_rest_dead_lettered,
     ),
-    "ReconcilerFunction": ("reconciler/schedule", an_unknown_refund_is_counted),
+    "RecoveryFunction": ("recovery/schedule", an_unknown_refund_is_counted),
     "AuditQueryFunction": ("audit_query/timeline", a_timeline_is_read),
 }
 
@@ -238,8 +238,8 @@ def test_every_aws_operation_that_the_build_knows_is_called_from_a_container(sta
     stack.refunds(order)  # Query
     stack.simulator.fault("refuse_connections")
     stack.refund(later, 1000, later=True)  # SendMessage; the worker: UpdateItem, ChangeMessageVisibility
-    schedule = json.loads((ROOT / "events/reconciler/schedule.json").read_text())
-    stack.functions.invoke("ReconcilerFunction", schedule)  # Scan
+    schedule = json.loads((ROOT / "events/recovery/schedule.json").read_text())
+    stack.functions.invoke("RecoveryFunction", schedule)  # Scan
 
     known = {name for operations in TRIM["OPERATIONS"].values() for name in operations}
     assert until(lambda: known - called(stack), lambda missing: not missing, WAIT_SECONDS) == set()

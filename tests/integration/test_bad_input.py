@@ -15,10 +15,11 @@ import simplejson
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from refunds import keys, texts, validation
-from refunds.dynamodb import from_item
-from refunds.keys import Key
-from refunds.model import OrderKey, Reason, RefundRequest
+from gateway.core import keys, texts
+from gateway.core.dynamodb import from_item
+from gateway.core.keys import Key
+from gateway.core.model import OrderKey, Reason, RefundRequest
+from gateway.refunds import validation
 from tests.world import CREATE, Answer, World
 
 STATUS = "GET /v1/transactions/{merchantOrderId}"

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from refunds import validation
+from gateway.refunds import validation
 from tests.world import World
 
 WRONG = ["", " ", "a b", "a,b", "a" * 129, "é", "a;b", "x\ny", 'a"b', "{a}", "<a>", "rina@merchant.example"]
@@ -133,7 +133,7 @@ def test_a_queued_refund_is_worked_under_its_callers_id(world: World, logs: io.S
     assert "correlation_id" not in batch
 
 
-def test_the_reconciler_goes_on_under_the_callers_id(world: World, logs: io.StringIO) -> None:
+def test_recovery_goes_on_under_the_callers_id(world: World, logs: io.StringIO) -> None:
     lost, dead = world.order(), world.order()
     world.refund(lost, 1000, later=True, correlation_id="c-lost")
     for message in world.receive():
@@ -146,12 +146,12 @@ def test_the_reconciler_goes_on_under_the_callers_id(world: World, logs: io.Stri
     logs.truncate(0)
     logs.seek(0)
 
-    world.reconcile()
+    world.recover()
     unknown = next(line for line in lines(logs) if "is unknown" in line["message"])
-    reconciled = next(line for line in lines(logs) if line["message"] == "reconciled")
+    recovered = next(line for line in lines(logs) if line["message"] == "recovery run")
     world.work_queue()
 
-    assert (unknown["correlation_id"], reconciled["correlation_id"]) == ("c-dead", "invocation-1")
+    assert (unknown["correlation_id"], recovered["correlation_id"]) == ("c-dead", "invocation-1")
     assert recorded(world, dead) == [("REFUND_SUBMITTING", "c-dead"), ("REFUND_UNKNOWN", "c-dead")]
     assert recorded(world, lost)[-1] == ("REFUND_SUCCEEDED", "c-lost")
 

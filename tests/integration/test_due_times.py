@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from gateway.core.model import Refund, RefundStatus
+from gateway.refunds.queue import MAX_VISIBILITY_SECONDS
 from indodana import Cancellation, CancellationAccepted, IndodanaClient
-from refunds.model import Refund, RefundStatus
-from refunds.queue import MAX_VISIBILITY_SECONDS
 from tests.world import World
 
 DAY = 86_400
@@ -124,9 +124,9 @@ def test_indodana_can_put_a_refund_off_for_a_day_which_no_message_can_wait(world
 
     for hour in range(23):
         world.clock.pass_seconds(3600)
-        assert world.reconcile()["enqueued"] == 0, hour
+        assert world.recover()["enqueued"] == 0, hour
     world.clock.pass_seconds(3700)
-    assert world.reconcile()["enqueued"] == 1
+    assert world.recover()["enqueued"] == 1
     world.work_queue()
     assert len(world.requests(order)) == 2
     assert world.moved(order) == 1000
@@ -138,7 +138,7 @@ def test_a_queue_that_was_paused_for_a_day_comes_back_with_one_attempt_each(worl
         world.refund(order, 1000, later=True)
     for _ in range(DAY // 1800):  # the schedule runs more often, which makes no difference
         world.clock.pass_seconds(1800)
-        world.reconcile()
+        world.recover()
 
     messages = all_messages(world)
     assert len(messages) <= 3 * 13
@@ -165,7 +165,7 @@ def test_an_outage_of_a_day_costs_one_request_a_refund_and_backoff(world: World)
             refunds = world.gateway.ledger.refunds_of(world.order_key(order), 5, None).refunds
             due[order] |= {refund.next_attempt_at for refund in refunds if refund.next_attempt_at}
         world.clock.pass_seconds(900)
-        world.reconcile()
+        world.recover()
 
     sent = sum(len(world.requests(order)) for order in orders) - before
     assert sent <= sum(len(times) for times in due.values())
@@ -173,7 +173,7 @@ def test_an_outage_of_a_day_costs_one_request_a_refund_and_backoff(world: World)
     world.simulator.clear_faults(outage)
     for _ in range(3):
         world.clock.pass_seconds(900)
-        world.reconcile()
+        world.recover()
         drain(world)
     assert [world.moved(order) for order in orders] == [2000] * 2
     assert world.dead_letters() == []
@@ -267,7 +267,7 @@ def test_recovery_notes_a_message_before_it_sends_it(world: World, monkeypatch: 
         return send_message(**request)
 
     monkeypatch.setattr(sqs, "send_message", sent)
-    assert world.reconcile()["enqueued"] == 1
+    assert world.recover()["enqueued"] == 1
     assert len(noted) == 1
 
 
@@ -283,7 +283,7 @@ def test_each_attempt_asks_for_the_same_cancellation_to_the_letter(world: World)
     indodana.cancel = cancel  # type: ignore[method-assign]
     world.refund(order, 1000, key="k")
     world.clock.pass_seconds(3700)
-    world.reconcile()
+    world.recover()
     world.work_queue()
 
     first, second = asked

@@ -12,7 +12,7 @@ import pytest
 
 import audit_query.handler
 import health.handler
-import reconciler.handler
+import recovery.handler
 import refund_api.handler
 import refund_worker.handler
 import status_check.handler
@@ -23,7 +23,7 @@ HANDLERS: dict[str, Any] = {
     "status_check": status_check.handler.lambda_handler,
     "refund_api": refund_api.handler.lambda_handler,
     "refund_worker": refund_worker.handler.lambda_handler,
-    "reconciler": reconciler.handler.lambda_handler,
+    "recovery": recovery.handler.lambda_handler,
     "audit_query": audit_query.handler.lambda_handler,
     "health": health.handler.lambda_handler,
 }
@@ -115,7 +115,7 @@ QUEUE = {
     "refund_worker/batch": Batch(30_000),
     "refund_worker/with-poison": Batch(12_000, dead_letters=3),
 }
-SCHEDULE = {"reconciler/schedule"}
+SCHEDULE = {"recovery/schedule"}
 HEALTH = {"health/anybody"}
 
 
@@ -242,7 +242,7 @@ def test_the_schedules_event_is_worked(world: World) -> None:
     world.simulator.fault("reset_before", path="order_cancellation", times=1)
     call(PARTIAL)
 
-    counts = invoke("reconciler/schedule")
+    counts = invoke("recovery/schedule")
 
     assert counts == {
         "queued": 0,

@@ -7,8 +7,8 @@ from decimal import Decimal
 
 import pytest
 
-from refunds.model import Origin, Reason, RefundRequest
-from refunds.workflow import Answer
+from gateway.core.model import Origin, Reason, RefundRequest
+from gateway.refunds.service import Answer
 from tests.world import World
 
 SPELLINGS = ['"u"', "u,u", "u, u", '"u","u"', 'u,"u"', '"u" , u,u']

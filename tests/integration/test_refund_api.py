@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
+from gateway.core import outcome
+from gateway.core.errors import LedgerBusy
+from gateway.core.ledger import Ledger
+from gateway.core.model import AmbiguousRefunds, Reason, Refund, RefundStatus
+from gateway.core.protocol import LEASE_SECONDS
 from indodana import Cancellation, CancellationAccepted, IndodanaClient
-from refunds import verdict
-from refunds.errors import LedgerBusy
-from refunds.ledger import Ledger
-from refunds.model import AmbiguousRefunds, Reason, Refund, RefundStatus
-from refunds.protocol import LEASE_SECONDS
 from tests.world import Killed, World
 
 
@@ -75,7 +75,7 @@ def test_exactly_all_that_is_left_can_be_asked_for_by_its_amount(world: World) -
 def test_what_can_not_be_sent_is_not_put_on_record(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """As where a reason was added that Indodana has no word for."""
     order = world.order()
-    monkeypatch.delitem(verdict.INDODANA_REASONS, Reason.OTHERS)
+    monkeypatch.delitem(outcome.INDODANA_REASONS, Reason.OTHERS)
 
     assert world.refund(order, 1000, fields={"reason": "OTHERS"}).status == 500
 
@@ -84,7 +84,7 @@ def test_what_can_not_be_sent_is_not_put_on_record(world: World, monkeypatch: py
 
 
 def test_each_reason_has_a_word_of_indodanas() -> None:
-    assert set(verdict.INDODANA_REASONS) == set(Reason)
+    assert set(outcome.INDODANA_REASONS) == set(Reason)
 
 
 @pytest.mark.parametrize(
@@ -324,9 +324,9 @@ def test_a_late_answer_to_one_attempt_says_nothing_of_the_next(world: World) -> 
             return IndodanaClient.cancel(first.indodana, merchant, cancellation, **options)
         finally:
             world.clock.pass_seconds(60)
-            assert world.reconcile()["leases_expired"] == 1
+            assert world.recover()["leases_expired"] == 1
             world.clock.pass_seconds(60)
-            assert world.reconcile()["enqueued"] == 1
+            assert world.recover()["enqueued"] == 1
             world.simulator.fault("reset_after", path="order_cancellation", merchant_order_id=order, times=1)
             world.reassemble()
             world.work_queue()
@@ -348,7 +348,7 @@ def late_answer(world: World, order: str, *, operator_settles: bool) -> str:
         accepted = IndodanaClient.cancel(indodana, merchant, cancellation, **options)
         refund_ids.append(cancellation.refund_id)
         world.clock.pass_seconds(60)
-        world.reconcile()
+        world.recover()
         if operator_settles:
             assert world.resolve(order, cancellation.refund_id, "FAILED").status == 200
         return accepted
@@ -405,7 +405,7 @@ def test_what_surely_never_happened_is_queued_and_done_later(world: World, fault
     assert world.sums(order) == (0, 60_000, 40_000)
     assert world.refund(order, 60_000).status == 422
     world.clock.pass_seconds(60)
-    world.reconcile()
+    world.recover()
     assert world.work_queue() == []
     assert world.refund(order, 60_000, key="k").status == 201
     assert world.moved(order) == 60_000
@@ -438,7 +438,7 @@ def test_what_nobody_knows_is_unknown_and_keeps_its_reservation(world: World, fa
     world.send(order, "k", amount=60_000, reason="ITEMS_RETURNED", requestedBy="agent")
     assert world.work_queue() == []
     world.clock.pass_seconds(86_400)
-    assert world.reconcile()["enqueued"] == 0
+    assert world.recover()["enqueued"] == 0
     assert len(world.requests(order)) == 1
 
 
@@ -452,7 +452,7 @@ def test_an_outage_is_no_error_to_the_caller_and_the_refund_is_done_after_it(wor
     assert world.refund(order, 30_000, key="k").headers["idempotency-replayed"] == "true"
     world.simulator.clear_faults(fault)
     world.clock.pass_seconds(60)
-    world.reconcile()
+    world.recover()
     world.work_queue()
     assert world.get(order, first.body["refundId"]).body["status"] == "SUCCEEDED"
     assert world.moved(order) == 30_000
@@ -594,7 +594,7 @@ class TestResolution:
         assert (record["action"], record["note"]) == ("REFUND_WITHDRAWN", "the customer kept it")
         assert world.sums(order) == (0, 0, 100_000)
         world.clock.pass_seconds(3600)
-        world.reconcile()
+        world.recover()
         world.work_queue()
         assert world.moved(order) == 0
 

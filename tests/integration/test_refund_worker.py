@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from refunds.model import RefundStatus
+from gateway.core.model import RefundStatus
 from tests.world import World
 
 
@@ -348,7 +348,7 @@ def test_an_outage_alone_never_dead_letters_a_refund(world: World) -> None:
 
     world.simulator.clear_faults(outage)
     world.clock.pass_seconds(3600)
-    assert world.reconcile()["enqueued"] == 1
+    assert world.recover()["enqueued"] == 1
     assert world.work_queue() == []
     assert world.moved(order) == 1000
 
@@ -378,7 +378,7 @@ def test_a_message_that_never_had_its_turn_is_taken_on_at_its_last_delivery(worl
     assert world.dead_letters() == []
     assert refund_of(world, order)["status"] == "QUEUED"
     world.clock.pass_seconds(60)
-    world.reconcile()
+    world.recover()
     world.work_queue()
     assert world.moved(order) == 1000
 
@@ -397,7 +397,7 @@ def test_a_message_whose_refund_another_has_in_hand_is_done(world: World) -> Non
     assert refund_of(world, order)["status"] == "SUBMITTING"
 
     world.clock.pass_seconds(60)
-    assert world.reconcile()["leases_expired"] == 1
+    assert world.recover()["leases_expired"] == 1
     assert refund_of(world, order)["status"] == "UNKNOWN"
     assert len(world.requests(order)) == 0
 
@@ -427,7 +427,7 @@ class TestResubmit:
 
     @pytest.fixture(autouse=True)
     def resubmitting(self, world: World) -> None:
-        from refunds.model import AmbiguousRefunds
+        from gateway.core.model import AmbiguousRefunds
 
         world.simulator.settings(recognisesRepeats=True)
         world.reassemble(ambiguous_refunds=AmbiguousRefunds.RESUBMIT, conflict_kinds_done=frozenset({"ConflictError"}))
@@ -440,7 +440,7 @@ class TestResubmit:
         assert refund["status"] == "UNKNOWN"
 
         world.clock.pass_seconds(60)
-        assert world.reconcile()["enqueued"] == 1
+        assert world.recover()["enqueued"] == 1
         assert world.work_queue() == []
 
         assert world.get(order, refund["refundId"]).body["status"] == "SUCCEEDED"
@@ -453,12 +453,12 @@ class TestResubmit:
         world.simulator.fault("refused", path="order_cancellation", merchant_order_id=order, status=422)
         refund = world.refund(order, 1000).body
         world.clock.pass_seconds(60)
-        world.reconcile()
+        world.recover()
         world.work_queue()
 
         assert world.get(order, refund["refundId"]).body["status"] == "UNKNOWN"
         world.clock.pass_seconds(86_400)
-        assert world.reconcile()["enqueued"] == 0
+        assert world.recover()["enqueued"] == 0
         assert world.resolve(order, refund["refundId"], "SUCCEEDED").status == 200
 
     def test_an_outage_after_an_ambiguous_attempt_leaves_it_unknown(self, world: World) -> None:
@@ -467,12 +467,12 @@ class TestResubmit:
         world.simulator.fault("rate_limited", path="order_cancellation", merchant_order_id=order, times=1)
         refund = world.refund(order, 1000).body
         world.clock.pass_seconds(60)
-        world.reconcile()
+        world.recover()
         world.work_queue()
         assert world.get(order, refund["refundId"]).body["status"] == "UNKNOWN"
 
         world.clock.pass_seconds(60)
-        world.reconcile()
+        world.recover()
         world.work_queue()
         assert world.get(order, refund["refundId"]).body["status"] == "SUCCEEDED"
         assert world.moved(order) == 1000

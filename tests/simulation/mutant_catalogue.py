@@ -519,7 +519,7 @@ MUTANTS = (
                 ...
             """,
             """
-            from refunds.errors import LedgerUnavailable
+            from gateway.core.errors import LedgerUnavailable
 
             try:
                 ORIGINAL
@@ -640,7 +640,7 @@ MUTANTS = (
         COMES_TO_AN_END,
         "one_refund_by_api",
         Edit("Worker._is_done", "self._leave_to_later(message, refund)", "True"),
-        Edit("Reconciler._enqueue", "self._queue.send(noted)", "True"),
+        Edit("Recovery._enqueue", "self._queue.send(noted)", "True"),
     ),
     _mutant(
         "stale-refund-not-enqueued",
@@ -648,7 +648,7 @@ MUTANTS = (
         COMES_TO_AN_END,
         "one_refund_later",
         Edit(
-            "Reconciler._is_overdue",
+            "Recovery._is_overdue",
             "self._protocol.waits_for_an_attempt(refund)",
             "refund.status is not RefundStatus.QUEUED and ORIGINAL",
         ),
@@ -658,7 +658,7 @@ MUTANTS = (
         "The schedule leaves expired leases to the callers, who may never come back.",
         COMES_TO_AN_END,
         "a_caller_who_never_comes_back",
-        Edit("Reconciler._look_at", "self._protocol.lease_is_over(refund)", "False"),
+        Edit("Recovery._look_at", "self._protocol.lease_is_over(refund)", "False"),
     ),
     _mutant(
         "dead-letter-without-record",

@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import pytest
 
-from refunds.backoff import BACKOFF_BASE_SECONDS, BACKOFF_MAX_SECONDS
+from gateway.core.backoff import BACKOFF_BASE_SECONDS, BACKOFF_MAX_SECONDS
 from tests.simulation.engine import Fault, Fiber, Invocation
 from tests.simulation.simulated import DEAD_LETTERS, QUEUE, SimulatedWorld, installed, refund_id_of
 
@@ -35,7 +35,7 @@ class Day:
 
     def pass_minutes(self, minutes: int, *, paused: bool = False) -> None:
         for _ in range(minutes):
-            self.run(self.world.reconcile())
+            self.run(self.world.recover())
             if not paused:
                 self.deliver()
             self.world.pass_seconds(60)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from devstack.aws import AwsServer, client, provision
 from devstack.template import Template
-from settings import Settings
+from gateway.runtime.settings import Settings
 from tests.simulation.emulator import Dynamo, Secrets, Sqs
 
 INDEX = "open-refunds"

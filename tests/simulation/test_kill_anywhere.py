@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from refunds.model import LEGAL_TRANSITIONS, Refund, RefundStatus
+from gateway.core.model import LEGAL_TRANSITIONS, Refund, RefundStatus
 from tests.world import Killed, World
 
 AMOUNT = Decimal(60_000)
@@ -62,7 +62,7 @@ def unknown_refund_resolved(world: World, order: str) -> None:
 
 def lost_refund_found_by_the_schedule(world: World, _: str) -> None:
     world.clock.pass_seconds(60)
-    world.reconcile()
+    world.recover()
 
 
 def lose_a_refund(world: World, order: str) -> None:
@@ -148,11 +148,11 @@ def life_goes_on(world: World, order: str, undelivered: list[Any]) -> None:
     world.work(undelivered)
     for _ in range(2):
         world.clock.pass_seconds(120)
-        world.reconcile()
+        world.recover()
         world.work(world.receive(visibility=0))
     world.refund(order, 60_000, key="k")  # the caller, who never had an answer, repeats its request
     world.clock.pass_seconds(120)
-    world.reconcile()
+    world.recover()
     world.work(world.receive(visibility=0))
 
 

@@ -29,9 +29,9 @@ from hypothesis.stateful import (
     rule,
 )
 
-from refunds import audit
-from refunds.dynamodb import Item, from_item
-from refunds.errors import (
+from gateway.core import audit
+from gateway.core.dynamodb import Item, from_item
+from gateway.core.errors import (
     IllegalTransition,
     InvalidRequest,
     LedgerBusy,
@@ -41,8 +41,8 @@ from refunds.errors import (
     RefundChanged,
     RefundsError,
 )
-from refunds.ledger import CONFLICT_TRIES, OPEN_REFUNDS_INDEX, Ledger
-from refunds.model import (
+from gateway.core.ledger import CONFLICT_TRIES, OPEN_REFUNDS_INDEX, Ledger
+from gateway.core.model import (
     Failure,
     FailureCode,
     Order,

@@ -8,7 +8,7 @@ import boto3
 import pytest
 from botocore.awsrequest import AWSPreparedRequest
 
-from aws import AwsClients
+from gateway.runtime.aws import AwsClients
 
 
 class Seen(Exception):

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from refunds.breaker import CLOSED_MAX_SECONDS, PROVEN_SECONDS, Admission, Breaker, Result
+from gateway.core.breaker import CLOSED_MAX_SECONDS, PROVEN_SECONDS, Admission, Breaker, Result
 
 
 class Time:

@@ -12,7 +12,7 @@ from typing import Any
 import boto3
 import pytest
 
-import aws
+from gateway.runtime import aws
 from indodana import Credentials, CredentialStore, CredentialsUnavailable, NotSent
 from indodana.credentials import AT_ONCE_SECONDS, FAILED_READ_PAUSE_SECONDS, UNCHANGED_READ_PAUSE_SECONDS
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from refunds.errors import LedgerBusy, LedgerUnavailable, OrderChanged, RefundChanged
-from refunds.ledger import CONFLICT_TRIES, Ledger
-from refunds.model import Order, OrderKey, Origin, Reason, Refund, RefundRequest, RefundStatus, first_record
+from gateway.core.errors import LedgerBusy, LedgerUnavailable, OrderChanged, RefundChanged
+from gateway.core.ledger import CONFLICT_TRIES, Ledger
+from gateway.core.model import Order, OrderKey, Origin, Reason, Refund, RefundRequest, RefundStatus, first_record
 
 REQUEST = RefundRequest(OrderKey("m1", "O-1"), "k", Decimal(1000), Reason.OTHERS, None, "agent")
 AT = datetime(2026, 11, 27, 7, 0, tzinfo=UTC)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from refunds.model import (
+from gateway.core.model import (
     LEGAL_TRANSITIONS,
     OPEN_STATUSES,
     REFUND_ID_LENGTH,
@@ -28,7 +28,7 @@ from refunds.model import (
     new_transition_id,
     utc_now,
 )
-from refunds.validation import REFUND_ID
+from gateway.refunds.validation import REFUND_ID
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 JAKARTA = timezone(timedelta(hours=7))

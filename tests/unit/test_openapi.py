@@ -25,14 +25,11 @@ import indodana
 from devstack import pages
 from devstack.pages import operations
 from devstack.template import Route, Template
-from http_api import problems
-from http_api.requests import CORRELATION_HEADER, Forbidden, PreconditionRequired
-from http_api.responses import Response, json_response, location, refund_response, refund_view, refunds_view
-from refunds import audit, texts, validation
-from refunds.dynamodb import from_item
-from refunds.errors import InvalidRequest
-from refunds.ledger import OrderRefunds
-from refunds.model import (
+from gateway.core import audit, texts
+from gateway.core.dynamodb import from_item
+from gateway.core.errors import InvalidRequest
+from gateway.core.ledger import OrderRefunds
+from gateway.core.model import (
     OPEN_STATUSES,
     EvidenceSource,
     Failure,
@@ -47,7 +44,11 @@ from refunds.model import (
     first_record,
     iso,
 )
-from refunds.upstream import UpstreamSaid
+from gateway.core.upstream import UpstreamSaid
+from gateway.http import problems
+from gateway.http.requests import CORRELATION_HEADER, Forbidden, PreconditionRequired
+from gateway.http.responses import Response, json_response, location, refund_response, refund_view, refunds_view
+from gateway.refunds import validation
 from tests.openapi import DOCUMENT, closed, complaints, inlined, schema
 from tests.unit.test_problems import DOMAIN, FAILURES, UPSTREAM
 
@@ -424,7 +425,7 @@ def test_what_the_code_refuses_the_document_forbids(change: dict[str, Any]) -> N
 
 
 def answers() -> list[Response]:
-    """One of each that http_api.problems can give."""
+    """One of each that gateway.http.problems can give."""
     return [
         *(found for kind in UPSTREAM if (found := problems.from_error(kind("it went wrong", http_status=500), "r"))),
         *(found for error, *_ in DOMAIN.values() if (found := problems.from_error(error, "r"))),

@@ -95,7 +95,7 @@ def samples(members: Any) -> Iterator[str]:
 
 def test_the_patterns_are_found() -> None:
     names = {module.__name__ for module in modules()}
-    assert {"indodana.masking", "refunds.validation", "settings", "refund_api.handler"} <= names
+    assert {"indodana.masking", "gateway.refunds.validation", "gateway.runtime.settings", "refund_api.handler"} <= names
     assert len(PATTERNS) > 15
 
 

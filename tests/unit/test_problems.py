@@ -11,13 +11,9 @@ from typing import Any
 import pytest
 
 import indodana
-from http_api import problems
-from http_api.requests import Forbidden, PreconditionRequired
-from http_api.responses import Response, json_response, refund_view
-from indodana import IndodanaError
-from refunds import errors
-from refunds.errors import FieldError, RefundsError
-from refunds.model import (
+from gateway.core import errors
+from gateway.core.errors import FieldError, RefundsError
+from gateway.core.model import (
     Failure,
     FailureCode,
     OrderKey,
@@ -28,6 +24,10 @@ from refunds.model import (
     RefundStatus,
     first_record,
 )
+from gateway.http import problems
+from gateway.http.requests import Forbidden, PreconditionRequired
+from gateway.http.responses import Response, json_response, refund_view
+from indodana import IndodanaError
 
 ASKED = RefundRequest(OrderKey("m1", "A&B"), "k", Decimal(1000), Reason.OTHERS, None, "Rina")
 REFUND: Refund = first_record(

@@ -13,11 +13,11 @@ from typing import Any, Never
 
 import pytest
 
-import telemetry
 from devstack.template import Template
+from gateway.core.model import OrderKey, Origin, Reason, RefundRequest, RefundStatus, first_record
+from gateway.refunds.recovery import Counts
+from gateway.runtime import telemetry
 from indodana import ContradictingAnswer, CredentialsRejected
-from refunds.model import OrderKey, Origin, Reason, RefundRequest, RefundStatus, first_record
-from refunds.reconcile import Counts
 
 ROOT = Path(__file__).parents[2]
 TEMPLATE = Template.load_local().document
@@ -165,16 +165,16 @@ def test_what_needs_a_human_has_an_alarm() -> None:
         (NAMESPACE, "UpstreamErrors"),
         (NAMESPACE, "CredentialFailures"),
         (NAMESPACE, "ContradictingAnswers"),
-        (NAMESPACE, "UnknownRefunds"),  # that it is emitted at all: the reconciler runs
-        (NAMESPACE, "ReconcileErrors"),
+        (NAMESPACE, "UnknownRefunds"),  # that it is emitted at all: recovery runs
+        (NAMESPACE, "RecoveryFailures"),
         (NAMESPACE, "AuditRecordsLost"),
         (NAMESPACE, "LoggedErrors"),
     }
     assert next(watched(ALARMS["DeadLettersAlarm"]))[2] == {("QueueName", "RefundDeadLetterQueue.QueueName")}
 
 
-def test_a_reconciler_that_is_silent_rings() -> None:
-    alarm = ALARMS["ReconcilerSilentAlarm"]
+def test_a_silent_recovery_rings_an_alarm() -> None:
+    alarm = ALARMS["RecoverySilentAlarm"]
     assert (alarm["Statistic"], alarm["ComparisonOperator"]) == ("SampleCount", "LessThanThreshold")
     assert alarm["TreatMissingData"] == "breaching"
 

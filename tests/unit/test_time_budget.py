@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-import aws
 from devstack.template import Template
+from gateway.core.ledger import TURN_SECONDS
+from gateway.core.protocol import LEASE_SECONDS, SETTLE_SECONDS, SUBMIT_SECONDS
+from gateway.runtime import aws
 from indodana import CANCEL_BUDGET_SECONDS, SECRETS_SECONDS, STATUS_BUDGET_SECONDS
 from indodana.credentials import AT_ONCE_SECONDS
-from refunds.ledger import TURN_SECONDS
-from refunds.protocol import LEASE_SECONDS, SETTLE_SECONDS, SUBMIT_SECONDS
 
 FUNCTIONS = Template.load_local().model().functions
 SUBMITTING = ["RefundApiFunction", "RefundWorkerFunction"]

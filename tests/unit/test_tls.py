@@ -14,8 +14,8 @@ import certifi
 import pytest
 from botocore.exceptions import SSLError
 
-import tls
-from aws import AwsClients
+from gateway.runtime import tls
+from gateway.runtime.aws import AwsClients
 from tests.unit.certificates import self_signed
 
 

@@ -15,10 +15,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from refunds import keys, paging, texts, validation
-from refunds.errors import BodyTooLarge, InvalidRequest
-from refunds.keys import Key
-from refunds.model import (
+from gateway.core import keys, paging, texts
+from gateway.core.errors import BodyTooLarge, InvalidRequest
+from gateway.core.keys import Key
+from gateway.core.model import (
     OPEN_STATUSES,
     Evidence,
     EvidenceSource,
@@ -27,6 +27,7 @@ from refunds.model import (
     RefundStatus,
     Resolution,
 )
+from gateway.refunds import validation
 
 ORDER = OrderKey("m1", "ORDER-1")
 NOW = datetime(2026, 11, 23, 8, 0, tzinfo=UTC)

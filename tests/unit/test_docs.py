@@ -11,7 +11,7 @@ import yaml
 
 from checks import state_diagram
 from checks.pins import ROOT
-from refunds.model import LEGAL_TRANSITIONS, RefundStatus
+from gateway.core.model import LEGAL_TRANSITIONS, RefundStatus
 
 NOT_OURS = {"node_modules", "build"}
 PAGES = sorted(

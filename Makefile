@@ -48,7 +48,7 @@ aws: $(VENV)/.installed ## start the AWS emulator alone, to outlive the stack
 	@$(PY) -m devstack.aws
 
 simulator: $(VENV)/.installed ## start the Indodana simulator alone
-	@$(PY) -m devstack.simulator
+	@$(PY) -m testkit.indodana
 
 check: lint ## in seconds: style, types, and the tests that need no process, no connection and no emulated AWS
 	@$(PY) -m pytest -q -n auto -p tests.pure tests/unit $(IMPURE:%=--ignore tests/unit/test_%.py) \
@@ -81,7 +81,7 @@ cost: $(VENV)/.installed ## count anew what a request uses of AWS, and write the
 lint: $(VENV)/.installed ## style and types
 	$(VENV)/bin/ruff check --quiet
 	$(VENV)/bin/ruff format --check --quiet
-	$(VENV)/bin/mypy --strict --no-error-summary functions layers devstack checks bench
+	$(VENV)/bin/mypy --strict --no-error-summary functions layers devstack checks bench testkit
 
 format: $(VENV)/.installed ## format, and mend what ruff can
 	$(VENV)/bin/ruff check --quiet --fix

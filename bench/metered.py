@@ -4,7 +4,7 @@
 
 is bench/stub.py, and beside it
 - every call to DynamoDB is on record with the units it is charged (bench/capacity.py);
-- SQS is a queue that keeps messages and delivers them again: the simulation's (tests/simulation/emulator.py);
+- SQS is a queue that keeps messages and delivers them again: the simulation's (testkit/emulator);
 - Indodana keeps books, and can be told to take only so many requests at a time: a further one gets 429 and Retry-After.
 """
 
@@ -24,7 +24,7 @@ from botocore.exceptions import ClientError
 from bench.capacity import PAGE_BYTES, Index, Item, Units, Write, item_bytes, read_each, read_together, written
 from bench.stub import Answer, Call, Services, Stub, StubFailure, serve, writes_in
 from devstack.template import Model, Template
-from tests.simulation.emulator import Sqs
+from testkit.emulator import Sqs
 
 RETRY_AFTER_SECONDS = 1
 

@@ -3,7 +3,7 @@
     python -m bench.stub
 
 prints its address as a line of JSON, and ends when its standard input does. DynamoDB's items and conditions are the
-simulation's (tests/simulation/emulator.py); here they are put behind HTTP, and given what takes time on AWS:
+simulation's (testkit/emulator); here they are put behind HTTP, and given what takes time on AWS:
 
     a call to AWS               its answer leaves 5 ms after the request came
     TransactWriteItems          10 ms; its items are its own for as long, and whoever else would write one of them
@@ -41,7 +41,7 @@ from botocore.exceptions import ClientError
 
 from devstack.cloudformation import ROOT
 from devstack.template import Model, Template
-from tests.simulation.emulator import Dynamo
+from testkit.emulator import Dynamo
 
 CALL_SECONDS = 0.005
 TRANSACTION_SECONDS = 0.010

@@ -37,8 +37,8 @@ from devstack.aws import client, prepare_environment
 from devstack.callers import CALLERS, Callers, Item, Plan, Wanted, call, refunds_path
 from devstack.cloudformation import ROOT
 from devstack.errors import DevstackError
-from devstack.faults import FAULTS, REFUSE_CONNECTIONS
-from devstack.simulator_control import SimulatorControl
+from testkit.indodana.control_client import SimulatorControl
+from testkit.indodana.faults import FAULTS, REFUSE_CONNECTIONS
 
 MERCHANT = "m1"
 DEFAULT_ORDERS = 200
@@ -189,7 +189,7 @@ class Chaos:
         with ExitStack() as processes:
             aws = processes.enter_context(Program(self._directory, "aws", "devstack.aws", "--port", "0"))
             ports = ("--port", "0", "--upstream-port", "0")
-            simulator = processes.enter_context(Program(self._directory, "simulator", "devstack.simulator", *ports))
+            simulator = processes.enter_context(Program(self._directory, "simulator", "testkit.indodana", *ports))
             self._simulator = SimulatorControl(simulator.says(r"^control +(\S+)"))
             self._endpoint = aws.says(r"listens on (\S+)")
             environment = {"AWS_ENDPOINT_URL": self._endpoint, "UPSTREAM_URL": simulator.says(r"^upstream +(\S+)")}

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 import pytest
 
 from devstack.aws import AwsServer, prepare_environment, provision
-from devstack.simulator import LOCAL_MERCHANTS, Simulator
-from devstack.simulator_control import SimulatorControl
 from devstack.template import Template
+from testkit.indodana.control_client import SimulatorControl
+from testkit.indodana.simulator import LOCAL_MERCHANTS, Simulator
 
 prepare_environment()
 os.environ |= {"POWERTOOLS_SERVICE_NAME": "qris-gateway", "POWERTOOLS_METRICS_NAMESPACE": "QrisGateway"}

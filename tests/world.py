@@ -20,11 +20,11 @@ import refund_api.handler
 import refund_worker.handler
 import status_check.handler
 from devstack.queues import sqs_event
-from devstack.simulator_control import SimulatorControl
 from gateway.core.model import OrderKey
 from gateway.runtime import bootstrap
 from gateway.runtime.aws import AwsClients
 from gateway.runtime.settings import Settings
+from testkit.indodana.control_client import SimulatorControl
 
 MERCHANT = "m1"
 LAMBDA_SECONDS = 29.0

@@ -27,10 +27,11 @@ from devstack import aws, sam_environment
 from devstack.gateway import Gateway, HttpApi
 from devstack.queues import Poller
 from devstack.runtime import FunctionError
-from devstack.simulator import LOCAL_MERCHANTS, Simulator
 from devstack.template import Model, Template
 from devstack.tokens import Issuer
-from tests.e2e.stack import ROOT, Caller, until
+from testkit.indodana.simulator import LOCAL_MERCHANTS, Simulator
+from testkit.processes import ROOT, until
+from tests.e2e.stack import Caller
 
 BUILT = ROOT / ".aws-sam" / "build-local"
 LAMBDA_IMAGE = "public.ecr.aws/lambda/python:3.13-x86_64"

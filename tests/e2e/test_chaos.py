@@ -12,7 +12,7 @@ import pytest
 from devstack.aftermath import LEGAL_STEPS, Aftermath
 from devstack.callers import Answer, Ask, Plan, Wanted
 from gateway.core.model import LEGAL_TRANSITIONS, RefundStatus
-from tests.e2e.stack import Program
+from testkit.processes import Program
 
 # About 65, of which the leases are 45; the rest is for a machine that has other things to do.
 MOST_SECONDS = 150.0
@@ -28,7 +28,7 @@ def test_no_money_is_wrong_after_a_short_storm(tmp_path: Path) -> None:
     short = ("devstack.chaos", "--seconds", "8", "--orders", "24")
 
     with Program(tmp_path, *short, environment={"TMPDIR": str(temporary)}) as chaos:
-        status = chaos.ended(MOST_SECONDS)
+        status = chaos.wait(MOST_SECONDS)
 
     assert status == 0, chaos.output
     assert "✗" not in chaos.output

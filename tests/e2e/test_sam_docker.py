@@ -21,9 +21,10 @@ from urllib.parse import quote
 import pytest
 
 from devstack.template import Route, Template
+from testkit.processes import ROOT, until
 from tests.e2e import sam
 from tests.e2e.sam import SamStack, Service
-from tests.e2e.stack import ROOT, path, until
+from tests.e2e.stack import path
 
 pytestmark = pytest.mark.docker
 

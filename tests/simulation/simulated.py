@@ -33,7 +33,7 @@ from gateway.runtime import bootstrap, telemetry
 from gateway.runtime.bootstrap import Gateway
 from gateway.runtime.settings import Settings
 from indodana import CredentialStore, IndodanaClient
-from tests.simulation.emulator import LAG_WRITES, Dynamo, Secrets, Sqs
+from testkit.emulator import LAG_WRITES, Dynamo, Secrets, Sqs
 from tests.simulation.engine import (
     Call,
     CooperativeLock,

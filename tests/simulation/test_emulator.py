@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from devstack.aws import AwsServer, client, provision
 from devstack.template import Template
 from gateway.runtime.settings import Settings
-from tests.simulation.emulator import Dynamo, Secrets, Sqs
+from testkit.emulator import Dynamo, Secrets, Sqs
 
 INDEX = "open-refunds"
 KEY = {"pk": {"S": "m1#A"}, "sk": {"S": "ORDER"}}

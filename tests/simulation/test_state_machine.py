@@ -54,7 +54,7 @@ from gateway.core.model import (
     RefundStatus,
     first_record,
 )
-from tests.simulation.emulator import Dynamo
+from testkit.emulator import Dynamo
 
 LEDGER, AUDIT = "ledger", "audit"
 ORDERS = (OrderKey("m1", "A"), OrderKey("m1", "B"), OrderKey("m2", "A"))

@@ -23,9 +23,9 @@ from urllib.parse import quote, urlsplit
 import pytest
 import simplejson
 
-from devstack.faults import FAULTS
-from devstack.simulator import LOCAL_MERCHANTS, Simulator
-from devstack.simulator_control import SimulatorControl, SimulatorError
+from testkit.indodana.control_client import SimulatorControl, SimulatorError
+from testkit.indodana.faults import FAULTS
+from testkit.indodana.simulator import LOCAL_MERCHANTS, Simulator
 
 STATUS_PATH = "/chermes/merchant/v1/transactions/qris/check_status"
 CANCELLATION_PATH = "/chermes/merchant/v3/order_cancellation"
@@ -729,7 +729,7 @@ def test_a_taken_port_leaves_nothing_open() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_command_prints_its_urls_and_stops_cleanly(number: signal.Signals) -> None:
-    command = [sys.executable, "-m", "devstack.simulator", "--port", "0", "--upstream-port", "0"]
+    command = [sys.executable, "-m", "testkit.indodana", "--port", "0", "--upstream-port", "0"]
     with subprocess.Popen(
         command,
         cwd=Path(__file__).parents[2],

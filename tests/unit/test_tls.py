@@ -16,7 +16,7 @@ from botocore.exceptions import SSLError
 
 from gateway.runtime import tls
 from gateway.runtime.aws import AwsClients
-from tests.unit.certificates import self_signed
+from testkit.certificates import self_signed
 
 
 class Answer(BaseHTTPRequestHandler):

@@ -18,7 +18,7 @@ from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
 
 from indodana import Cancellation, CredentialStore, IndodanaClient, Timeouts
-from tests.unit.certificates import self_signed
+from testkit.certificates import self_signed
 
 NOW = datetime(2019, 9, 26, 6, 24, 26, tzinfo=UTC).timestamp()
 KEY, SECRET = "the-api-key", "the-secret-key"

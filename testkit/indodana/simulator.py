@@ -1,6 +1,6 @@
 """A simulator of Indodana's QRIS merchant API that keeps books of the money it moved and fails on demand.
 
-    python -m devstack.simulator --host 127.0.0.1 --port 9001 --upstream-port 9002
+    python -m testkit.indodana --host 127.0.0.1 --port 9001 --upstream-port 9002
 
 Two listeners: `control_url` answers the control API under `/_simulator/` and the upstream API, and is always there;
 `upstream_url` answers the upstream API alone, and is the one that the fault `refuse_connections` closes.
@@ -9,11 +9,9 @@ It is the other side of every call, so it shares no code with the gateway: signa
 documentation alone.
 """
 
-import argparse
 import hashlib
 import hmac
 import re
-import signal
 import socket
 import struct
 import sys
@@ -30,7 +28,7 @@ from urllib.parse import parse_qs
 
 import simplejson
 
-from devstack.books import (
+from testkit.indodana.books import (
     Books,
     InvalidFieldError,
     Order,
@@ -42,7 +40,7 @@ from devstack.books import (
     parse_text,
     plain,
 )
-from devstack.faults import REFUSE_CONNECTIONS, Fault, Faults
+from testkit.indodana.faults import REFUSE_CONNECTIONS, Fault, Faults
 
 LOCAL_MERCHANTS = {"m1": ("local-m1-key", "local-m1-secret"), "m2": ("local-m2-key", "local-m2-secret")}
 
@@ -661,22 +659,3 @@ class _Listener:
             raise
         self._port = bound.getsockname()[1]
         return bound
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m devstack.simulator", description="Simulate Indodana's QRIS API.")
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=9001, help="control and upstream API")
-    parser.add_argument("--upstream-port", type=int, default=9002, help="upstream API alone")
-    arguments = parser.parse_args()
-    ended = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: ended.set())
-    with Simulator(LOCAL_MERCHANTS, arguments.host, arguments.port, arguments.upstream_port) as simulator:
-        print(f"control   {simulator.control_url}", flush=True)
-        print(f"upstream  {simulator.upstream_url}", flush=True)
-        ended.wait()
-
-
-if __name__ == "__main__":
-    main()

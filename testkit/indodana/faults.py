@@ -7,7 +7,7 @@ from collections.abc import Container, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from devstack.books import InvalidFieldError, parse_order_id
+from testkit.indodana.books import InvalidFieldError, parse_order_id
 
 PATHS = ("check_status", "order_cancellation")
 REFUSE_CONNECTIONS = "refuse_connections"

@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from gateway.core.context import RequestContext
 from gateway.core.correlation import correlated
-from gateway.core.model import Origin
 from gateway.runtime import bootstrap, telemetry
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def lambda_handler(_event: Mapping[str, Any], context: LambdaContext) -> dict[str, Any]:
     with correlated(context.aws_request_id):
-        counts = bootstrap.gateway().recovery.run_once(Origin("recovery", "schedule", context.aws_request_id))
+        counts = bootstrap.gateway().recovery.run_once(RequestContext("recovery", "schedule", context.aws_request_id))
         telemetry.open_refunds(counts)
         telemetry.logger.info("recovery run", extra=dataclasses.asdict(counts))
     return dataclasses.asdict(counts)

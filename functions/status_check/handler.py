@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def get_transaction(request: ApiRequest) -> Response:
-    status = bootstrap.gateway().status_checks.check(request.order, request.origin)
+    status = bootstrap.gateway().status_checks.check(request.order, request.context)
     return json_response(200, status.fields)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from devstack.aftermath import LEGAL_STEPS, Aftermath
 from devstack.callers import Answer, Ask, Plan, Wanted
-from gateway.core.model import LEGAL_TRANSITIONS, RefundStatus
+from gateway.core.transitions import LEGAL_TRANSITIONS, RefundStatus
 from testkit.processes import Program
 
 # About 65, of which the leases are 45; the rest is for a machine that has other things to do.

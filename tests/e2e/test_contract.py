@@ -18,7 +18,7 @@ import simplejson
 
 from devstack.pages import load, operations
 from gateway.core import texts
-from gateway.refunds.validation import MAX_AMOUNT
+from gateway.core.inputs import MAX_AMOUNT
 from tests.e2e.stack import Stack, path
 from tests.openapi import closed, complaints, inlined
 

@@ -22,7 +22,8 @@ from typing import Any
 
 import pytest
 
-from gateway.core.model import LEGAL_TRANSITIONS, OrderKey, Reason, RefundRequest, RefundStatus
+from gateway.core.model import OrderKey, Reason, RefundRequest
+from gateway.core.transitions import LEGAL_TRANSITIONS, RefundStatus
 from gateway.refunds.recovery import OVERDUE_SECONDS
 from testkit.http_caller import Answer
 from testkit.indodana.control_client import SimulatorControl

@@ -15,11 +15,10 @@ import simplejson
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from gateway.core import keys, texts
+from gateway.core import inputs, keys, texts
 from gateway.core.dynamodb import from_item
 from gateway.core.keys import Key
 from gateway.core.model import OrderKey, Reason, RefundRequest
-from gateway.refunds import validation
 from tests.world import CREATE, Answer, World
 
 STATUS = "GET /v1/transactions/{merchantOrderId}"
@@ -134,7 +133,7 @@ def test_what_is_no_json_object_is_refused(untouched: World, route: str) -> None
 
 @pytest.mark.parametrize("route", [CREATE, RESOLVE, WITHDRAW])
 def test_a_body_that_is_too_large_is_413(untouched: World, route: str) -> None:
-    body = json.dumps(REFUND) + " " * validation.MAX_BODY_BYTES
+    body = json.dumps(REFUND) + " " * inputs.MAX_BODY_BYTES
 
     def send(body: str, **options: Any) -> Answer:
         return untouched.api(route, "ORDER-PAID", refund_id=REFUND_ID, body=body, headers=KEY, **options)
@@ -572,7 +571,7 @@ QUERIES = st.none() | st.fixed_dictionaries(
     },
 )
 ORDER_IDS = st.sampled_from(["ORDER-PAID", "ORDER-INITIATED", "A%2FB"]) | ANY_TEXT | st.from_regex(
-    validation.MERCHANT_ORDER_ID, fullmatch=True
+    inputs.MERCHANT_ORDER_ID, fullmatch=True
 )  # fmt: skip
 REFUND_IDS = st.just(REFUND_ID) | ANY_TEXT
 
@@ -702,4 +701,4 @@ def test_a_status_is_asked_for_orders_that_can_exist_and_for_no_others(
 
     asked = len(world.simulator.books()["requests"]) - before
     assert (asked > 0) == (answer.status != 400)  # twice where a kept connection's answer names no order
-    assert (answer.status == 400) == (not validation.MERCHANT_ORDER_ID.fullmatch(order_id))
+    assert (answer.status == 400) == (not inputs.MERCHANT_ORDER_ID.fullmatch(order_id))

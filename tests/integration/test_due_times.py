@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from gateway.core.model import Refund, RefundStatus
+from gateway.core.model import Refund
+from gateway.core.transitions import RefundStatus
 from gateway.refunds.queue import MAX_VISIBILITY_SECONDS
 from indodana import Cancellation, CancellationAccepted, IndodanaClient
 from tests.world import World
@@ -98,14 +99,14 @@ def test_a_refund_put_off_since_it_was_read_is_not_sent(world: World, monkeypatc
     world.simulator.clear_faults(fault)
     world.clock.pass_seconds(60)
     ledger = world.gateway.ledger
-    really = ledger.read_ahead
+    really = ledger.prefetch
 
     def outrun(*arguments: Any) -> Any:
         seen = really(*arguments)
         ledger.postpone(stored(world, order), world.clock() + timedelta(minutes=10), "another message")
         return seen
 
-    monkeypatch.setattr(ledger, "read_ahead", outrun)
+    monkeypatch.setattr(ledger, "prefetch", outrun)
     world.show(message)
     assert world.work(all_messages(world)) == []
 

@@ -7,8 +7,9 @@ from decimal import Decimal
 
 import pytest
 
-from gateway.core.model import Origin, Reason, RefundRequest
-from gateway.refunds.service import Answer
+from gateway.core.context import RequestContext
+from gateway.core.model import Reason, RefundRequest
+from gateway.refunds.service import RefundResult
 from tests.world import World
 
 SPELLINGS = ['"u"', "u,u", "u, u", '"u","u"', 'u,"u"', '"u" , u,u']
@@ -18,8 +19,8 @@ LISTS = ["u,v", "u,u,v", '"u","v"', "u,", ",u", '"a,b",c']
 def made_by_an_earlier_release(world: World, order: str, key: str) -> str:
     """Which took each spelling for a key of its own."""
     request = RefundRequest(world.order_key(order), key, Decimal(1000), Reason.OTHERS, None, "rina")
-    answer = world.gateway.workflow.refund_now(request, Origin("agent-7", "api", "r-1"), lambda: 29.0)
-    assert isinstance(answer, Answer)
+    answer = world.gateway.service.refund_now(request, RequestContext("agent-7", "api", "r-1"))
+    assert isinstance(answer, RefundResult)
     return answer.refund.refund_id
 
 
@@ -86,8 +87,8 @@ def test_the_message_of_an_earlier_release_works_the_refund_that_it_was_sent_for
     """The refund is on record and QUEUED under the spelled key, and so is its message."""
     order = world.order()
     request = RefundRequest(world.order_key(order), '"q-1"', Decimal(1000), Reason.OTHERS, None, "rina")
-    answer = world.gateway.workflow.refund_later(request, Origin("agent-7", "api", "r-1"))
-    assert isinstance(answer, Answer)
+    answer = world.gateway.service.refund_later(request, RequestContext("agent-7", "api", "r-1"))
+    assert isinstance(answer, RefundResult)
 
     assert world.work_queue() == []
 
@@ -99,8 +100,8 @@ def test_the_message_of_an_earlier_release_works_the_refund_that_it_was_sent_for
 def test_texts_of_an_earlier_release_are_compared_in_the_form_in_which_they_are_kept_now(world: World) -> None:
     order, decomposed = world.order(), "Jose\u0301"
     request = RefundRequest(world.order_key(order), "k", Decimal(1000), Reason.OTHERS, None, decomposed)
-    old = world.gateway.workflow.refund_now(request, Origin("agent-7", "api", "r-1"), lambda: 29.0)
-    assert isinstance(old, Answer)
+    old = world.gateway.service.refund_now(request, RequestContext("agent-7", "api", "r-1"))
+    assert isinstance(old, RefundResult)
 
     for spelled in (decomposed, "Jos\u00e9"):
         again = world.refund(order, 1000, key="k", fields={"reason": "OTHERS", "requestedBy": spelled})

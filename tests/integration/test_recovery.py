@@ -92,7 +92,7 @@ def test_an_item_that_cannot_be_read_stops_no_refund(world: World, logs: io.Stri
     counts = world.recover()
 
     assert (counts["errors"], counts["leases_expired"], counts["unknown"]) == (1, 1, 1)
-    assert f"m1#{broken} / REFUND#{refund['refundId']} can't be read" in logs.getvalue()
+    assert f"unreadable item in the ledger: m1#{broken} / REFUND#{refund['refundId']}" in logs.getvalue()
 
 
 def test_ages_and_counts_are_metrics(world: World, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from gateway.core.model import RefundStatus
+from gateway.core.transitions import RefundStatus
 from tests.world import World
 
 
@@ -69,7 +69,7 @@ def test_the_same_refund_by_api_and_by_queue_is_one_refund(world: World) -> None
     assert refund_of(world, order)["refundId"] == first.body["refundId"]
 
 
-@pytest.mark.parametrize(("seconds", "read"), [(60, "read_ahead"), (10, "read")], ids=["worked", "taken on"])
+@pytest.mark.parametrize(("seconds", "read"), [(60, "prefetch"), (10, "read")], ids=["worked", "taken on"])
 def test_a_message_that_meets_a_request_with_its_key_and_another_payload_is_no_part_of_it(
     world: World, monkeypatch: pytest.MonkeyPatch, seconds: float, read: str
 ) -> None:
@@ -173,7 +173,7 @@ def test_a_batch_that_cannot_be_read_at_once_is_read_one_by_one(
     assert world.work_queue() == []
 
     assert all(world.moved(order) == 1000 for order in orders)
-    assert "could not be read in one call" in logs.getvalue()
+    assert "prefetch failed" in logs.getvalue()
 
 
 def test_an_order_that_cannot_be_read_keeps_its_message_alone(world: World) -> None:
@@ -408,14 +408,14 @@ def test_what_goes_wrong_with_one_message_keeps_that_message_alone(
     good, bad = world.order(), world.order()
     world.send(good, "k", amount=1000)
     world.send(bad, "k", amount=1000)
-    work = world.gateway.workflow.work
+    work = world.gateway.service.work
 
     def sometimes(request, *rest):  # type: ignore[no-untyped-def]
         if request.order.merchant_order_id == bad:
             raise ZeroDivisionError
         return work(request, *rest)
 
-    monkeypatch.setattr(world.gateway.workflow, "work", sometimes)
+    monkeypatch.setattr(world.gateway.service, "work", sometimes)
     [kept] = world.work_queue()
 
     assert bad in kept

@@ -15,7 +15,8 @@ from decimal import Decimal
 from typing import Any
 
 from gateway.core.dynamodb import from_item
-from gateway.core.model import AmbiguousRefunds, RefundStatus, from_iso
+from gateway.core.model import AmbiguousRefunds, from_iso
+from gateway.core.transitions import RefundStatus
 from tests.simulation.engine import Invocation
 from tests.simulation.indodana_double import LEGAL_NAME, USER_ID, Movement
 

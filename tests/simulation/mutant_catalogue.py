@@ -52,9 +52,9 @@ def _mutant(name: str, story: str, invariant: str, world: str, *edits: Edit) -> 
 # as none where reading and creating take it for none.
 _AS_IF_DELETABLE = (
     Edit(
-        "_seen",
-        "_to_refund(refund) if refund else None",
-        '_to_refund(refund) if refund and "refundId" in refund else None',
+        "_snapshot",
+        "to_refund(refund) if refund else None",
+        'to_refund(refund) if refund and "refundId" in refund else None',
     ),
     Edit("Ledger._refund_write", '"attribute_not_exists(pk)"', '"attribute_not_exists(refundId)"'),
     Edit(
@@ -63,7 +63,7 @@ _AS_IF_DELETABLE = (
         """
         ORIGINAL
         self.forget = lambda request: client.put_item(
-            TableName=ledger_table, Item=_refund_item_key(request.order, request.refund_id)
+            TableName=ledger_table, Item=refund_item_key(request.order, request.refund_id)
         )
         """,
     ),
@@ -85,7 +85,7 @@ MUTANTS = (
         "What is reserved stays refundable until it is refunded.",
         SUMS_ADD_UP,
         "one_refund_by_api",
-        Edit("Ledger._sums_write", "-(reserved + refunded)", "-refunded"),
+        Edit("SumsChange.refundable", "-(self.reserved + self.refunded)", "-self.refunded"),
     ),
     _mutant(
         "order-opened-twice",
@@ -100,22 +100,24 @@ MUTANTS = (
         "Where the order has no sums yet, the amount is compared with nothing.",
         NOT_NEGATIVE,
         "more_than_was_paid",
-        Edit("too_much", "amount <= order.refundable", "not order.stored or amount <= order.refundable"),
-        Edit("Ledger._sums_write", "order.refundable + refundable < 0", "order.amount < 0"),
+        Edit("Order.shortfall", "amount <= self.refundable", "not self.stored or amount <= self.refundable"),
+        Edit("Order.plus", "self.refundable + change.refundable < 0", "self.amount < 0"),
     ),
     _mutant(
         "amount-paid-misread",
         "What Indodana says was paid is read in another unit, a hundred times as much.",
         NOT_MORE_THAN_PAID,
         "more_than_was_paid",
-        Edit("_opened", "Order.unopened(status.amount)", "Order.unopened(status.amount * 100)"),
+        Edit(
+            "_open_order", "Order.opened_by(state, status.amount)", "Order.opened_by(state, (status.amount or 0) * 100)"
+        ),
     ),
     _mutant(
         "any-status-is-paid",
         "Only what is known to be fraud is not refunded, instead of only what is PAID being refunded.",
         NOT_MORE_THAN_PAID,
         "an_order_that_is_not_paid",
-        Edit("_opened", 'state != "PAID"', 'state == "REJECTED"'),
+        Edit("Order.opened_by", 'transaction_status != "PAID"', 'transaction_status == "REJECTED"'),
     ),
     _mutant(
         "all-that-remains-not-exact",
@@ -129,20 +131,28 @@ MUTANTS = (
         "An UNKNOWN refund, whose money may have moved, gives its reservation back.",
         SUMS_AGREE,
         "one_refund_by_api",
-        Edit("Refund.reserves", "self.status in OPEN_STATUSES", "ORIGINAL and self.status is not RefundStatus.UNKNOWN"),
+        Edit(
+            "Refund.held_reserved",
+            "self.status in OPEN_STATUSES",
+            "ORIGINAL and self.status is not RefundStatus.UNKNOWN",
+        ),
     ),
     _mutant(
         "reservation-given-back-on-queued",
         "A refund that goes back to QUEUED gives its reservation back, and does not take it again.",
         SUMS_AGREE,
         "one_refund_by_api",
-        Edit("Refund.reserves", "self.status in OPEN_STATUSES", "ORIGINAL and self.status is not RefundStatus.QUEUED"),
         Edit(
-            "Ledger._sums_write",
-            "refundable = ...",
+            "Refund.held_reserved",
+            "self.status in OPEN_STATUSES",
+            "ORIGINAL and self.status is not RefundStatus.QUEUED",
+        ),
+        Edit(
+            "SumsChange.between",
+            "return cls(...)",
             """
             if before and before.status is RefundStatus.QUEUED and before.reserved_amount is not None:
-                reserved = Decimal(0)
+                return cls(Decimal(0), after.held_refunded)
             ORIGINAL
             """,
         ),
@@ -152,7 +162,7 @@ MUTANTS = (
         "A FAILED refund holds its money for good, and the customer can never be refunded.",
         SUMS_AGREE,
         "one_refund_by_api",
-        Edit("Refund.reserves", "self.status in OPEN_STATUSES", "ORIGINAL or self.status is RefundStatus.FAILED"),
+        Edit("Refund.held_reserved", "self.status in OPEN_STATUSES", "ORIGINAL or self.status is RefundStatus.FAILED"),
     ),
     # ---- submit
     _mutant(
@@ -162,13 +172,13 @@ MUTANTS = (
         "one_refund_by_api",
         Edit(
             "RefundProtocol.attempt",
-            "verdict, result = self._submit(...)",
+            "outcome, result = self._submit(...)",
             """
-            settled = self._settle(refund, Verdict(RefundStatus.SUCCEEDED), origin, seconds_left)
+            settled = self._settle(refund, Outcome(RefundStatus.SUCCEEDED), context)
             ORIGINAL
             """,
         ),
-        Edit("RefundProtocol.attempt", "return self._settle(refund, verdict, ...)", "return settled"),
+        Edit("RefundProtocol.attempt", "return self._settle(refund, outcome, ...)", "return settled"),
     ),
     _mutant(
         "written-after-the-call",
@@ -178,7 +188,7 @@ MUTANTS = (
         Edit("RefundProtocol._reserve", "self._write(...)", "self._reserved = lambda: ORIGINAL"),
         Edit(
             "RefundProtocol.attempt",
-            "verdict, result = self._submit(...)",
+            "outcome, result = self._submit(...)",
             """
             ORIGINAL
             self._reserved()
@@ -192,8 +202,8 @@ MUTANTS = (
         "one_refund_by_api",
         Edit(
             "RefundProtocol._reserve",
-            "cancellation(after)",
-            "cancellation(replace(after, reserved_amount=after.transaction_amount or amount))",
+            "cancellation_of(after)",
+            "cancellation_of(replace(after, reserved_amount=after.transaction_amount or amount))",
         ),
     ),
     _mutant(
@@ -217,7 +227,11 @@ MUTANTS = (
         "A process that was frozen sends its refund although its lease has run out.",
         INTENT_FIRST,
         "a_process_that_froze_before_it_sent",
-        Edit("RefundProtocol._submit", "min(seconds_left(), lease_left)", "seconds_left() + SUBMIT_SECONDS"),
+        Edit(
+            "RefundProtocol._submit",
+            "min(context.seconds_left(), lease_left)",
+            "context.seconds_left() + SUBMIT_SECONDS",
+        ),
     ),
     # ---- what the call did
     _mutant(
@@ -226,11 +240,11 @@ MUTANTS = (
         FAILED_HAS_NOT,
         "one_refund_by_api",
         Edit(
-            "verdict_on_error",
-            "return Verdict(RefundStatus.UNKNOWN, ...)",
+            "outcome_of_error",
+            "return Outcome(RefundStatus.UNKNOWN, ...)",
             """
             failure = upstream_failure(FailureCode.UPSTREAM_REFUSED, str(error), error)
-            return Verdict(RefundStatus.FAILED, cause=str(error), failure=failure, upstream=said(error))
+            return Outcome(RefundStatus.FAILED, cause=str(error), failure=failure, upstream=answer_in(error))
             """,
         ),
     ),
@@ -240,9 +254,9 @@ MUTANTS = (
         AT_MOST_ONCE,
         "one_refund_by_api",
         Edit(
-            "verdict_on_error",
-            "Verdict(RefundStatus.UNKNOWN, ...)",
-            "surely_not_sent(refund, str(error), said(error))",
+            "outcome_of_error",
+            "Outcome(RefundStatus.UNKNOWN, ...)",
+            "not_sent(refund, str(error), answer_in(error))",
         ),
     ),
     _mutant(
@@ -251,13 +265,13 @@ MUTANTS = (
         SUCCEEDED_HAS_MOVED,
         "one_refund_by_api",
         Edit(
-            "verdict_on_error",
-            "return Verdict(RefundStatus.UNKNOWN, ...)",
+            "outcome_of_error",
+            "return Outcome(RefundStatus.UNKNOWN, ...)",
             """
             from indodana import ServerFailed
 
             if isinstance(error, ServerFailed):
-                return Verdict(RefundStatus.SUCCEEDED, upstream=said(error))
+                return Outcome(RefundStatus.SUCCEEDED, upstream=answer_in(error))
             ORIGINAL
             """,
         ),
@@ -308,8 +322,8 @@ MUTANTS = (
         "one_refund_by_api",
         Edit(
             "RefundProtocol.expire_lease",
-            "refund.moved(...)",
-            "refund.moved(RefundStatus.QUEUED, self._clock(), lease_until=None, next_attempt_at=self._clock())",
+            "refund.transition_to(...)",
+            "refund.transition_to(RefundStatus.QUEUED, self._clock(), lease_until=None, next_attempt_at=self._clock())",
         ),
     ),
     _mutant(
@@ -319,9 +333,9 @@ MUTANTS = (
         "one_refund_by_api",
         Edit(
             "RefundProtocol.expire_lease",
-            "refund.moved(...)",
+            "refund.transition_to(...)",
             """
-            refund.moved(
+            refund.transition_to(
                 RefundStatus.FAILED,
                 self._clock(),
                 lease_until=None,
@@ -342,8 +356,8 @@ MUTANTS = (
         "A submission under way is taken for lost by whoever comes by.",
         UNKNOWN_IS_HONEST,
         "two_refunds_by_api_with_one_key",
-        Edit("RefundProtocol.lease_is_over", "refund.lease_until is not None", "True"),
-        Edit("RefundProtocol.lease_is_over", "self._clock() >= refund.lease_until", "True"),
+        Edit("RefundProtocol.has_expired_lease", "refund.lease_until is not None", "True"),
+        Edit("RefundProtocol.has_expired_lease", "self._clock() >= refund.lease_until", "True"),
     ),
     _mutant(
         "unknown-submitted-again",
@@ -364,7 +378,7 @@ MUTANTS = (
         "an_operator_who_looked_too_early",
         Edit(
             "Decisions._decide",
-            "before = self._protocol.expire_lease(before, origin)",
+            "before = self._protocol.expire_lease(before, context)",
             """
             ORIGINAL
             version = before.version
@@ -466,7 +480,7 @@ MUTANTS = (
         "A write that landed, and whose answer was lost, is taken for somebody else's.",
         UNKNOWN_IS_HONEST,
         "one_refund_by_api",
-        Edit("Ledger._landed_before", "current.transition_id == after.transition_id", "False"),
+        Edit("_already_written", "current.transition_id == after.transition_id", "False"),
     ),
     _mutant(
         "audit-written-after",
@@ -474,8 +488,8 @@ MUTANTS = (
         ONE_RECORD,
         "one_refund_by_api",
         Edit("Ledger.transition", "[self._refund_write(before, after), ...]", "[self._refund_write(before, after)]"),
-        Edit("Ledger._landed_before", "len(failed) > 2 and failed[2]", "len(failed) > 1 and failed[1]"),
-        Edit("Ledger._landed_before", "failed[2]", "failed[1]"),
+        Edit("_already_written", "len(failed) > 2 and failed[2]", "len(failed) > 1 and failed[1]"),
+        Edit("_already_written", "failed[2]", "failed[1]"),
         Edit(
             "Ledger.transition",
             "self._client.transact_write_items(...)",
@@ -511,7 +525,7 @@ MUTANTS = (
         "an_answer_that_comes_late",
         *_AS_IF_DELETABLE,
         Edit(
-            "RefundWorkflow.refund_now",
+            "RefundService.refund_now",
             """
             try:
                 ...
@@ -535,7 +549,7 @@ MUTANTS = (
         NOT_OVERWRITTEN,
         "a_small_refund_repeated",
         *_AS_IF_DELETABLE,
-        Edit("RefundWorkflow.refund_now", "self._enqueue(result)", "self._ledger.forget(request)"),
+        Edit("RefundService.refund_now", "self._enqueue(result)", "self._ledger.forget(request)"),
     ),
     _mutant(
         "id-without-merchant",
@@ -564,21 +578,21 @@ MUTANTS = (
         "The key is the request's own id, so that each retry is another refund.",
         ONE_KEY,
         "a_small_refund_repeated",
-        Edit("create_refund", 'request.header("idempotency-key")', "request.origin.request_id"),
+        Edit("create_refund", 'request.header("idempotency-key")', "request.context.request_id"),
     ),
     _mutant(
         "payload-not-compared",
         "A key that is used again with another payload answers with the first one's refund.",
         TOLD_OF_ITS_OWN,
         "one_key_for_two_payloads",
-        Edit("RefundWorkflow._checked", "existing.request.asks_the_same_as(request)", "True"),
+        Edit("RefundService._matching", "existing.request.asks_the_same_as(request)", "True"),
     ),
     _mutant(
         "payload-not-compared-after-a-race",
         "A message that meets another request with its key is deleted as done, whatever it asks for.",
         NOT_LOST,
         "one_key_for_a_request_and_a_message",
-        Edit("RefundWorkflow.work", "self._checked(changed.current, request, origin)", "changed.current"),
+        Edit("RefundService.work", "self._matching(changed.current, request, context)", "changed.current"),
     ),
     # ---- what is said
     _mutant(
@@ -593,7 +607,7 @@ MUTANTS = (
         "A refund is refused for want of the money that the same request, sent twice at once, has taken.",
         HOLDS_IT,
         "one_key_twice_and_reads_in_two_parts",
-        Edit("RefundWorkflow._refuse", "_, twin = ...", "twin = None"),
+        Edit("RefundService._refuse", "_, twin = ...", "twin = None"),
     ),
     _mutant(
         "unknown-shown-as-done",
@@ -623,13 +637,13 @@ MUTANTS = (
         NOT_LOST,
         "one_message",
         Edit(
-            "Worker._is_done",
+            "Worker._process",
             """
-            self._queue.hide(message.receipt_handle, backoff_seconds(message.receive_count))
+            self._queue.extend_visibility(message.receipt_handle, backoff_seconds(message.receive_count))
             return False
             """,
             """
-            self._queue.hide(message.receipt_handle, backoff_seconds(message.receive_count))
+            self._queue.extend_visibility(message.receipt_handle, backoff_seconds(message.receive_count))
             return True
             """,
         ),
@@ -639,8 +653,12 @@ MUTANTS = (
         "The message of a refund that waits is deleted, and the schedule enqueues nothing.",
         COMES_TO_AN_END,
         "one_refund_by_api",
-        Edit("Worker._is_done", "self._leave_to_later(message, refund)", "True"),
-        Edit("Recovery._enqueue", "self._queue.send(noted)", "True"),
+        Edit("Worker._process", "self._defer_message(message, refund)", "True"),
+        Edit(
+            "Recovery._enqueue",
+            "self._queue.send(self._ledger.record_message(...))",
+            "self._ledger.record_message(refund, context.carrier, self._clock())",
+        ),
     ),
     _mutant(
         "stale-refund-not-enqueued",
@@ -658,7 +676,7 @@ MUTANTS = (
         "The schedule leaves expired leases to the callers, who may never come back.",
         COMES_TO_AN_END,
         "a_caller_who_never_comes_back",
-        Edit("Recovery._look_at", "self._protocol.lease_is_over(refund)", "False"),
+        Edit("Recovery._look_at", "self._protocol.has_expired_lease(refund)", "False"),
     ),
     _mutant(
         "dead-letter-without-record",

@@ -1,6 +1,6 @@
 """Small changes to the gateway's code, made while it is loaded and found by what they change, not by where it stands.
 
-    Edit("Ledger._landed_before", "current.transition_id == after.transition_id", "False")
+    Edit("Ledger._already_written", "current.transition_id == after.transition_id", "False")
 
 The first part names a definition: a function, a method, a class or a constant of a module, by the end of its dotted
 name, as much of it as tells it apart (`Ledger._wait`, or `gateway.core.ledger.Ledger._wait`). Its module is searched

@@ -28,7 +28,8 @@ import refund_worker.handler
 import status_check.handler
 from gateway.core.dynamodb import from_item
 from gateway.core.errors import LedgerUnavailable
-from gateway.core.model import AmbiguousRefunds, OrderKey, Reason, RefundRequest, RefundStatus, iso
+from gateway.core.model import AmbiguousRefunds, OrderKey, Reason, RefundRequest, iso
+from gateway.core.transitions import RefundStatus
 from gateway.runtime import bootstrap, telemetry
 from gateway.runtime.bootstrap import Gateway
 from gateway.runtime.settings import Settings

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
-from gateway.core.model import AmbiguousRefunds, RefundStatus
+from gateway.core.model import AmbiguousRefunds
+from gateway.core.transitions import RefundStatus
 from tests.simulation.engine import Fault, Fiber, Invocation
 from tests.simulation.invariants import OPEN, Violation, hold
 from tests.simulation.simulated import LIST, QUEUE, Look, SimulatedWorld, installed, refund_id_of

@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from gateway.core.model import LEGAL_TRANSITIONS, Refund, RefundStatus
+from gateway.core.model import Refund
+from gateway.core.transitions import LEGAL_TRANSITIONS, RefundStatus
 from tests.world import Killed, World
 
 AMOUNT = Decimal(60_000)

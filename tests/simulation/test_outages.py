@@ -9,7 +9,7 @@ from http.client import HTTPMessage
 
 import pytest
 
-from gateway.core.breaker import CLOSED_MAX_SECONDS
+from gateway.core.breaker import OPEN_MAX_SECONDS
 from indodana.transport import Answer
 from tests.simulation.engine import Fault, Invocation
 from tests.simulation.simulated import AUDIT, LEDGER, SimulatedWorld, installed
@@ -95,7 +95,7 @@ def test_a_wall_in_front_of_indodana_makes_one_refund_of_200_unknown_and_queues_
 
     # While it stands, each back-off costs one more at the most, and none where status checks end there, too.
     for _ in range(3):
-        walled.world.pass_seconds(CLOSED_MAX_SECONDS)
+        walled.world.pass_seconds(OPEN_MAX_SECONDS)
         walled.run(walled.world.recover())
         walled.drain()
     unknown = walled.statuses()["UNKNOWN"]

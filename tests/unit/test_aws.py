@@ -11,7 +11,7 @@ from botocore.awsrequest import AWSPreparedRequest
 from gateway.runtime.aws import AwsClients
 
 
-class Seen(Exception):
+class Snapshot(Exception):
     """The request got as far as the wire."""
 
 
@@ -29,10 +29,10 @@ def test_cloudtrail_shows_who_called(service: str, operation: str, request_of_it
 
     def see(request: AWSPreparedRequest, **_: object) -> None:
         sent.append(request)
-        raise Seen
+        raise Snapshot
 
     client.meta.events.register("before-send", see)
-    with pytest.raises(Seen):
+    with pytest.raises(Snapshot):
         getattr(client, operation)(**request_of_it)
 
     [request] = sent

@@ -12,26 +12,18 @@ import pytest
 
 import indodana
 from gateway.core import errors
+from gateway.core.context import RequestContext
 from gateway.core.errors import FieldError, RefundsError
-from gateway.core.model import (
-    Failure,
-    FailureCode,
-    OrderKey,
-    Origin,
-    Reason,
-    Refund,
-    RefundRequest,
-    RefundStatus,
-    first_record,
-)
+from gateway.core.model import Failure, FailureCode, OrderKey, Reason, Refund, RefundRequest, new_refund
+from gateway.core.transitions import RefundStatus
 from gateway.http import problems
 from gateway.http.requests import Forbidden, PreconditionRequired
 from gateway.http.responses import Response, json_response, refund_view
 from indodana import IndodanaError
 
 ASKED = RefundRequest(OrderKey("m1", "A&B"), "k", Decimal(1000), Reason.OTHERS, None, "Rina")
-REFUND: Refund = first_record(
-    ASKED, RefundStatus.FAILED, datetime(2026, 11, 22, tzinfo=UTC), Origin("agent", "api", "request-1")
+REFUND: Refund = new_refund(
+    ASKED, RefundStatus.FAILED, datetime(2026, 11, 22, tzinfo=UTC), RequestContext("agent", "api", "request-1")
 )
 
 # Every class of the layer: status, code, and whether it says when to try again.
@@ -71,9 +63,10 @@ DOMAIN: dict[type[RefundsError], tuple[RefundsError, int, str, bool]] = {
     errors.LedgerUnavailable: (errors.LedgerUnavailable("no answer"), 503, "LEDGER_UNAVAILABLE", True),
     errors.LedgerBusy: (errors.LedgerBusy("many writers"), 503, "LEDGER_BUSY", True),
 }
-# These are caught where they are raised. One that comes as far as the API is a bug, and is logged as one.
+# These are caught where they are raised. One that comes as far as the API is a fault of the gateway, logged as one.
 INTERNAL: list[RefundsError] = [
     errors.RefundsError("base"),
+    errors.QueueUnavailable("the refund queue did not take the message"),
     errors.DecisionRefused(REFUND, "base"),
     errors.RefundChanged(REFUND),
     errors.OrderChanged(None),
@@ -259,7 +252,7 @@ def test_a_failed_refund_is_named_with_what_upstream_said() -> None:
 
 
 def test_a_refund_that_failed_just_now_is_no_older_decision() -> None:
-    refund = REFUND.moved(RefundStatus.FAILED, REFUND.updated_at + timedelta(hours=1))
+    refund = REFUND.transition_to(RefundStatus.FAILED, REFUND.updated_at + timedelta(hours=1))
     response = problems.from_failure(Failure(FailureCode.WITHDRAWN, "because"), "request-1", refund)
     assert body_of(response, 422, "WITHDRAWN")["detail"] == "because"
 

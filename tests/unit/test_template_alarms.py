@@ -14,7 +14,9 @@ from typing import Any, Never
 import pytest
 
 from devstack.template import Template
-from gateway.core.model import OrderKey, Origin, Reason, RefundRequest, RefundStatus, first_record
+from gateway.core.context import RequestContext
+from gateway.core.model import OrderKey, Reason, RefundRequest, new_refund
+from gateway.core.transitions import RefundStatus
 from gateway.refunds.recovery import Counts
 from gateway.runtime import telemetry
 from indodana import ContradictingAnswer, CredentialsRejected
@@ -74,7 +76,8 @@ def emitted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     order = OrderKey("m1", "ORDER")
     request = RefundRequest(order, "key", Decimal(1), Reason.OTHERS, None, "rina")
     for status in RefundStatus:
-        telemetry.transition(first_record(request, status, datetime.now(UTC), Origin("rina", "api", "request-1")))
+        context = RequestContext("rina", "api", "request-1")
+        telemetry.transition(None, new_refund(request, status, datetime.now(UTC), context))
     timed: Any = telemetry.TimedIndodana(Broken())
     with pytest.raises(CredentialsRejected):
         timed.check_status("m1", "ORDER")

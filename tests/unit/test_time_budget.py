@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from devstack.template import Template
-from gateway.core.ledger import TURN_SECONDS
+from gateway.core.order_locks import LOCK_SECONDS
 from gateway.core.protocol import LEASE_SECONDS, SETTLE_SECONDS, SUBMIT_SECONDS
 from gateway.runtime import aws
 from indodana import CANCEL_BUDGET_SECONDS, SECRETS_SECONDS, STATUS_BUDGET_SECONDS
@@ -32,7 +32,7 @@ def test_a_status_check_at_its_slowest_still_answers() -> None:
 
 def test_what_is_set_aside_for_a_call_is_what_its_client_may_take() -> None:
     assert SUBMIT_SECONDS == CANCEL_BUDGET_SECONDS + SETTLE_SECONDS
-    assert TURN_SECONDS + aws.AWS_CONFIG.connect_timeout + aws.AWS_CONFIG.read_timeout <= SETTLE_SECONDS
+    assert LOCK_SECONDS + aws.AWS_CONFIG.connect_timeout + aws.AWS_CONFIG.read_timeout <= SETTLE_SECONDS
     secrets = aws.SECRETS_CONFIG
     tries = secrets.retries["total_max_attempts"]
     assert AT_ONCE_SECONDS + tries * (secrets.connect_timeout + secrets.read_timeout) <= SECRETS_SECONDS

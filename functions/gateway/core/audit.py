@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from gateway.core import paging
+from gateway.core.context import RequestContext
 from gateway.core.dynamodb import Item, from_item, to_item
 from gateway.core.errors import LedgerUnavailable, NotFound
-from gateway.core.model import Failure, OrderKey, Origin, Refund, RefundRequest, iso
-from gateway.core.upstream import UpstreamSaid
+from gateway.core.model import Failure, OrderKey, Refund, RefundRequest, iso
+from gateway.core.upstream import UpstreamAnswer
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
-log = logging.getLogger("refunds")
+log = logging.getLogger("gateway")
 
 LATE_EVIDENCE = "LATE_EVIDENCE"
 STATUS_CHECKED = "STATUS_CHECKED"
@@ -48,10 +49,10 @@ class Page:
 def transition_record(
     before: Refund | None,
     after: Refund,
-    origin: Origin,
+    context: RequestContext,
     *,
     cause: str | None = None,
-    upstream: UpstreamSaid | None = None,
+    upstream: UpstreamAnswer | None = None,
     action: str | None = None,
     decision: Mapping[str, Any] | None = None,
 ) -> Item:
@@ -61,7 +62,7 @@ def transition_record(
     """
     return to_item(
         {
-            **_record(after.request.order, after.updated_at, f"{after.refund_id}#{after.version:06d}", origin, after),
+            **_record(after.request.order, after.updated_at, f"{after.refund_id}#{after.version:06d}", context, after),
             **_asked_for(after.request),
             "action": action or f"REFUND_{after.status}",
             "before": before.status if before else None,
@@ -76,12 +77,12 @@ def transition_record(
 
 
 def refusal_record(
-    request: RefundRequest, failure: Failure, at: datetime, origin: Origin, upstream: UpstreamSaid | None
+    request: RefundRequest, failure: Failure, at: datetime, context: RequestContext, upstream: UpstreamAnswer | None
 ) -> Item:
     """A refund that was asked for and refused before it became one."""
     return to_item(
         {
-            **_record(request.order, at, uuid.uuid4().hex, origin),
+            **_record(request.order, at, uuid.uuid4().hex, context),
             **_asked_for(request),
             "action": REFUND_REFUSED,
             "amount": request.amount,
@@ -91,11 +92,11 @@ def refusal_record(
     )
 
 
-def reused_key_record(request: RefundRequest, existing: Refund, at: datetime, origin: Origin) -> Item:
+def reused_key_record(request: RefundRequest, existing: Refund, at: datetime, context: RequestContext) -> Item:
     """A refund that was asked for with the key of another one."""
     return to_item(
         {
-            **_record(request.order, at, uuid.uuid4().hex, origin),
+            **_record(request.order, at, uuid.uuid4().hex, context),
             **_asked_for(request),
             "refundId": existing.refund_id,
             "action": REFUND_REFUSED,
@@ -108,12 +109,12 @@ def reused_key_record(request: RefundRequest, existing: Refund, at: datetime, or
 
 
 def refused_decision_record(
-    refund: Refund, at: datetime, origin: Origin, decision: Mapping[str, Any], cause: str
+    refund: Refund, at: datetime, context: RequestContext, decision: Mapping[str, Any], cause: str
 ) -> Item:
     """A person's decision on a refund that was not taken."""
     return to_item(
         {
-            **_record(refund.request.order, at, uuid.uuid4().hex, origin, refund),
+            **_record(refund.request.order, at, uuid.uuid4().hex, context, refund),
             **_asked_for(refund.request),
             "action": DECISION_REFUSED,
             "after": refund.status,
@@ -124,12 +125,12 @@ def refused_decision_record(
     )
 
 
-def settled_refund_record(refund: Refund, message_id: str, sent_at: datetime, origin: Origin) -> Item:
+def settled_refund_record(refund: Refund, message_id: str, sent_at: datetime, context: RequestContext) -> Item:
     """A message that asks for a refund that was settled before it was sent. Its key is the message's own, so a
     redelivery records it once."""
     return to_item(
         {
-            **_record(refund.request.order, sent_at, message_id, origin, refund),
+            **_record(refund.request.order, sent_at, message_id, context, refund),
             **_asked_for(refund.request),
             "action": MESSAGE_FOR_SETTLED_REFUND,
             "after": refund.status,
@@ -141,16 +142,13 @@ def settled_refund_record(refund: Refund, message_id: str, sent_at: datetime, or
     )
 
 
-def forbidden_record(
-    at: datetime, actor: str, request_id: str, correlation_id: str, route: str, path: Mapping[str, str], why: str
-) -> Item:
+def forbidden_record(at: datetime, context: RequestContext, route: str, path: Mapping[str, str], why: str) -> Item:
     """A request of the API whose token does not allow it. It stands in a partition of its day that no merchant can
     have: whose it is, the token does not say."""
     where = OrderKey("", f"forbidden-{at:%Y-%m-%d}")
-    origin = Origin(actor[:MAX_ACTOR], "api", request_id, correlation_id)
     return to_item(
         {
-            **_record(where, at, uuid.uuid4().hex, origin),
+            **_record(where, at, uuid.uuid4().hex, replace(context, actor=context.actor[:MAX_ACTOR])),
             "action": FORBIDDEN,
             "route": route,
             "path": {name: value[:MAX_PATH_PART] for name, value in path.items()},
@@ -160,12 +158,12 @@ def forbidden_record(
 
 
 def late_evidence_record(
-    refund: Refund, at: datetime, origin: Origin, came_to: str, upstream: UpstreamSaid | None
+    refund: Refund, at: datetime, context: RequestContext, came_to: str, upstream: UpstreamAnswer | None
 ) -> Item:
     """What Indodana said of a refund that was settled otherwise before its answer came."""
     return to_item(
         {
-            **_record(refund.request.order, at, uuid.uuid4().hex, origin, refund),
+            **_record(refund.request.order, at, uuid.uuid4().hex, context, refund),
             **_asked_for(refund.request),
             "action": LATE_EVIDENCE,
             "after": refund.status,
@@ -179,15 +177,15 @@ def late_evidence_record(
 def status_record(
     order: OrderKey,
     at: datetime,
-    origin: Origin,
+    context: RequestContext,
     outcome: str,
-    upstream: UpstreamSaid | None,
+    upstream: UpstreamAnswer | None,
     amount: Decimal | None,
 ) -> Item:
     """`outcome` is the transactionStatus, or what kept it from being known."""
     return to_item(
         {
-            **_record(order, at, uuid.uuid4().hex, origin),
+            **_record(order, at, uuid.uuid4().hex, context),
             "action": STATUS_CHECKED,
             "after": outcome,
             "amount": amount,
@@ -197,7 +195,7 @@ def status_record(
 
 
 def dead_letter_record(
-    order: OrderKey | None, message_id: str, sent_at: datetime, origin: Origin, cause: str, body_sha256: str
+    order: OrderKey | None, message_id: str, sent_at: datetime, context: RequestContext, cause: str, body_sha256: str
 ) -> Item:
     """A message that can never work. Its key is the message's own, so a redelivery records it once.
 
@@ -206,7 +204,7 @@ def dead_letter_record(
     where = order or OrderKey("", f"dead-letters-{sent_at:%Y-%m-%d}")
     return to_item(
         {
-            **_record(where, sent_at, message_id, origin),
+            **_record(where, sent_at, message_id, context),
             "action": MESSAGE_DEAD_LETTERED,
             "messageId": message_id,
             "cause": cause,
@@ -237,7 +235,9 @@ class AuditLog:
         try:
             self.add(record)
         except LedgerUnavailable:
-            log.exception("the record of a %s of %s is lost", record["action"]["S"], record["pk"]["S"])
+            log.exception(
+                "audit record %s of %s could not be written and is lost", record["action"]["S"], record["pk"]["S"]
+            )
             self._on_lost()
 
     def timeline(self, order: OrderKey, limit: int, token: str | None) -> Page:
@@ -260,7 +260,9 @@ class AuditLog:
         return Page(records, paging.to_token(answer.get("LastEvaluatedKey")))
 
 
-def _record(order: OrderKey, at: datetime, unique: str, origin: Origin, refund: Refund | None = None) -> dict[str, Any]:
+def _record(
+    order: OrderKey, at: datetime, unique: str, context: RequestContext, refund: Refund | None = None
+) -> dict[str, Any]:
     # Who takes a step with no id given for it (recovery, a message without one) takes it for whoever asked.
     asked_as = refund.correlation_id if refund else None
     return {
@@ -269,10 +271,10 @@ def _record(order: OrderKey, at: datetime, unique: str, origin: Origin, refund: 
         "at": iso(at),
         "merchantId": order.merchant_id,
         "merchantOrderId": order.merchant_order_id,
-        "actor": origin.actor,
-        "channel": origin.channel,
-        "requestId": origin.request_id,
-        "correlationId": origin.correlation_id or asked_as or origin.request_id,
+        "actor": context.actor,
+        "channel": context.channel,
+        "requestId": context.request_id,
+        "correlationId": context.correlation_id or asked_as or context.request_id,
     }
 
 
@@ -286,7 +288,7 @@ def _asked_for(request: RefundRequest) -> dict[str, Any]:
     }
 
 
-def _upstream(upstream: UpstreamSaid | None) -> dict[str, Any]:
+def _upstream(upstream: UpstreamAnswer | None) -> dict[str, Any]:
     if upstream is None:
         return {}
     return {"upstreamStatus": upstream.status, "upstreamBody": upstream.body, "upstreamSha256": upstream.sha256}

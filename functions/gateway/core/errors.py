@@ -117,6 +117,10 @@ class LedgerBusy(LedgerUnavailable):
     """Too many refunds of the same order at once; this write was not made."""
 
 
+class QueueUnavailable(RefundsError):
+    """SQS did not take a message now."""
+
+
 class RefundChanged(RefundsError):
     """The refund was not what the transition expected; `current` is what stands there."""
 
@@ -134,4 +138,4 @@ class OrderChanged(RefundsError):
 
 
 class IllegalTransition(RefundsError):
-    """A bug: the code asked for a step that no refund may take."""
+    """The code asked for a step that no refund may take: a fault of the gateway."""

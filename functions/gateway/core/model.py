@@ -1,4 +1,4 @@
-"""What a refund is: its states, what may follow what, and the shapes that the other modules pass around."""
+"""What a refund and an order are: the shapes that other modules pass around, and the rules about an order's sums."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import hashlib
 import json
 import unicodedata
 import uuid
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -14,32 +13,11 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Any
 
+from gateway.core.context import RequestContext
+from gateway.core.errors import IllegalTransition
+from gateway.core.transitions import OPEN_STATUSES, RefundStatus
+
 REFUND_ID_LENGTH = 32  # Indodana documents no limit for refundId; 32 is what it documents for merchantOrderId
-
-
-class RefundStatus(StrEnum):
-    QUEUED = "QUEUED"
-    SUBMITTING = "SUBMITTING"
-    SUCCEEDED = "SUCCEEDED"
-    FAILED = "FAILED"
-    UNKNOWN = "UNKNOWN"
-
-
-# The only steps a refund may take; `None` is a refund that does not exist yet. Every write to the ledger is held to it.
-# QUEUED → FAILED, and a first record that is FAILED: refused before anything was sent, when there was no caller to tell
-# (docs/decisions/0002). UNKNOWN → SUBMITTING: only where the stack's AmbiguousRefunds is `resubmit`.
-LEGAL_TRANSITIONS: Mapping[RefundStatus | None, frozenset[RefundStatus]] = {
-    None: frozenset({RefundStatus.QUEUED, RefundStatus.SUBMITTING, RefundStatus.FAILED}),
-    RefundStatus.QUEUED: frozenset({RefundStatus.SUBMITTING, RefundStatus.FAILED}),
-    RefundStatus.SUBMITTING: frozenset(
-        {RefundStatus.SUCCEEDED, RefundStatus.FAILED, RefundStatus.UNKNOWN, RefundStatus.QUEUED}
-    ),
-    RefundStatus.UNKNOWN: frozenset({RefundStatus.SUCCEEDED, RefundStatus.FAILED, RefundStatus.SUBMITTING}),
-    RefundStatus.SUCCEEDED: frozenset(),
-    RefundStatus.FAILED: frozenset(),
-}
-
-OPEN_STATUSES = tuple(status for status in RefundStatus if LEGAL_TRANSITIONS[status])
 
 
 class Reason(StrEnum):
@@ -158,21 +136,6 @@ class Resolution:
 
 
 @dataclass(frozen=True)
-class Origin:
-    """Who takes a step and through which door; stands in every audit record."""
-
-    actor: str
-    channel: str
-    request_id: str
-    correlation_id: str | None = None  # None: nobody gave one with this request, message or run
-    message: str | None = None  # the queue message in hand: the gateway's own token in it, or SQS's id of it
-
-    @property
-    def known_as(self) -> str:
-        return self.correlation_id or self.request_id
-
-
-@dataclass(frozen=True)
 class Order:
     """An order's sums in rupiah: refunded + reserved + refundable = amount, always."""
 
@@ -183,8 +146,61 @@ class Order:
     stored: bool = True  # False: known from Indodana only, and opened in the ledger by its first refund
 
     @classmethod
-    def unopened(cls, amount: Decimal) -> Order:
+    def opened_by(cls, transaction_status: str, amount: Decimal | None) -> Order | Failure | None:
+        """The order as its first refund finds it at Indodana: it must be PAID, and its amount opens its sums.
+
+        None: Indodana named no amount.
+        """
+        if transaction_status != "PAID":
+            detail = f"only a PAID transaction can be refunded, and this one is {transaction_status}"
+            return Failure(FailureCode.TRANSACTION_NOT_PAID, detail)
+        if amount is None:
+            return None
         return cls(amount=amount, refundable=amount, stored=False)
+
+    def shortfall(self, amount: Decimal | None) -> Failure | None:
+        """Why `amount` can't be refunded (None: all that remains); None where it can."""
+        if self.refundable > 0 and (amount is None or amount <= self.refundable):
+            return None
+        asked = "all that remains" if amount is None else f"{amount} rupiah"
+        detail = (
+            f"{asked} was asked for, and {self.refundable} rupiah can be refunded: of {self.amount} paid, "
+            f"{self.refunded} are refunded and {self.reserved} reserved by refunds under way"
+        )
+        return Failure(FailureCode.AMOUNT_EXCEEDS_REFUNDABLE, detail)
+
+    def plus(self, change: SumsChange) -> Order:
+        """The sums after a transition. Raises IllegalTransition where a refund would reserve more than there is."""
+        if self.refundable + change.refundable < 0:
+            raise IllegalTransition("a refund may not reserve more than its order has")
+        return replace(
+            self,
+            refundable=self.refundable + change.refundable,
+            reserved=self.reserved + change.reserved,
+            refunded=self.refunded + change.refunded,
+        )
+
+
+@dataclass(frozen=True)
+class SumsChange:
+    """What a transition adds to its order's sums; the three add up to nothing."""
+
+    reserved: Decimal
+    refunded: Decimal
+
+    @classmethod
+    def between(cls, before: Refund | None, after: Refund) -> SumsChange:
+        return cls(
+            after.held_reserved - (before.held_reserved if before else Decimal(0)),
+            after.held_refunded - (before.held_refunded if before else Decimal(0)),
+        )
+
+    @property
+    def refundable(self) -> Decimal:
+        return -(self.reserved + self.refunded)
+
+    def __bool__(self) -> bool:
+        return bool(self.reserved or self.refunded)
 
 
 @dataclass(frozen=True)
@@ -204,7 +220,7 @@ class Refund:
     lease_until: datetime | None = None  # SUBMITTING: until then the submission belongs to who began it
     sendable_until: datetime | None = None  # the end of the last lease: until then its POST could have gone out
     next_attempt_at: datetime | None = None  # nothing is attempted before; None: not before an operator has spoken
-    queue_message: str | None = None  # QUEUED: the one message that carries it (Origin.message); any other is done
+    queue_message: str | None = None  # QUEUED: the one message that carries it (RequestContext.carrier)
     enqueued_at: datetime | None = None  # when recovery last sent a message for it, being overdue
     decision_id: str | None = None  # of the person's decision that led here, so that its repetition is recognised
     failure: Failure | None = None
@@ -212,6 +228,11 @@ class Refund:
     @property
     def refund_id(self) -> str:
         return self.request.refund_id
+
+    @property
+    def has_reservation(self) -> bool:
+        """Kept while it waits, so it needs no other when it is attempted again."""
+        return self.reserved_amount is not None
 
     @property
     def amount(self) -> Decimal | None:
@@ -224,16 +245,16 @@ class Refund:
         return None if self.transaction_amount is None else self.amount == self.transaction_amount
 
     @property
-    def reserves(self) -> Decimal:
+    def held_reserved(self) -> Decimal:
         """What it holds of its order's `reserved`."""
         return self.reserved_amount or Decimal(0) if self.status in OPEN_STATUSES else Decimal(0)
 
     @property
-    def refunds(self) -> Decimal:
+    def held_refunded(self) -> Decimal:
         """What it holds of its order's `refunded`."""
         return self.reserved_amount or Decimal(0) if self.status is RefundStatus.SUCCEEDED else Decimal(0)
 
-    def moved(self, status: RefundStatus, at: datetime, **changes: Any) -> Refund:
+    def transition_to(self, status: RefundStatus, at: datetime, **changes: Any) -> Refund:
         """The refund one transition later. Its times only ever go up, whatever the clocks of two machines say."""
         return replace(
             self,
@@ -245,16 +266,18 @@ class Refund:
         )
 
 
-def first_record(request: RefundRequest, status: RefundStatus, at: datetime, origin: Origin, **changes: Any) -> Refund:
+def new_refund(
+    request: RefundRequest, status: RefundStatus, at: datetime, context: RequestContext, **changes: Any
+) -> Refund:
     return Refund(
         request=request,
         status=status,
-        created_by=origin.actor,
+        created_by=context.actor,
         created_at=at,
         updated_at=at,
         version=1,
         transition_id=new_transition_id(),
-        correlation_id=origin.known_as,
+        correlation_id=context.known_as,
         **changes,
     )
 

@@ -21,7 +21,6 @@ from gateway.core.errors import (
     StaleVersion,
 )
 from gateway.core.model import Failure, FailureCode, Refund
-from gateway.core.upstream import error_said
 from gateway.http.requests import Forbidden, PreconditionRequired
 from gateway.http.responses import Response, entity_tag, json_response, location, refund_view, upstream_view
 from indodana import (
@@ -83,7 +82,7 @@ UPSTREAM_PROBLEMS: tuple[tuple[type[IndodanaError], HTTPStatus, str, str], ...] 
 
 
 def from_error(error: Exception, request_id: str) -> Response | None:
-    """The problem that `error` is; None where it is a bug of ours."""
+    """The problem that `error` is; None where it is not an expected one."""
     match error:
         case InvalidRequest():
             status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE if isinstance(error, BodyTooLarge) else HTTPStatus.BAD_REQUEST
@@ -156,8 +155,7 @@ def _from_upstream(error: IndodanaError, request_id: str) -> Response:
         headers = _retry_after(error.retry_after_seconds or RETRY_SECONDS)
     more: dict[str, Any] = {}
     if error.http_status is not None:
-        kind_said, message = error_said(error)
-        more["upstream"] = {"status": error.http_status, "error": {"kind": kind_said, "message": message}}
+        more["upstream"] = {"status": error.http_status, "error": {"kind": error.kind, "message": error.message}}
     return _problem(status, code, detail, request_id, headers, **more)
 
 

@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from gateway.core import inputs
+from gateway.core.context import RequestContext
 from gateway.core.errors import FieldError, InvalidRequest
-from gateway.core.model import OrderKey, Origin
-from gateway.refunds import validation
+from gateway.core.model import OrderKey
 
 if TYPE_CHECKING:
     from gateway.runtime.settings import Settings
@@ -38,23 +39,22 @@ class PreconditionRequired(Exception):
 class ApiRequest:
     event: Event
     merchant_id: str
-    origin: Origin
-    seconds_left: Callable[[], float]
+    context: RequestContext
 
     @property
     def order(self) -> OrderKey:
         """Raises InvalidRequest."""
-        return validation.order_key(self.merchant_id, self._path("merchantOrderId"))
+        return inputs.order_key(self.merchant_id, self._path("merchantOrderId"))
 
     @property
     def refund_id(self) -> str:
         """Raises InvalidRequest."""
-        return validation.refund_id(self._path("refundId"))
+        return inputs.refund_id(self._path("refundId"))
 
     @property
     def page_limit(self) -> int:
         """Raises InvalidRequest."""
-        return validation.page_limit(self.query("limit"))
+        return inputs.page_limit(self.query("limit"))
 
     @property
     def version(self) -> int:
@@ -62,7 +62,7 @@ class ApiRequest:
         entity_tag = self.header("if-match")
         if entity_tag is None:
             raise PreconditionRequired
-        return validation.version_in(entity_tag)
+        return inputs.version_in(entity_tag)
 
     def header(self, name: str) -> str | None:
         value: str | None = self.event.get("headers", {}).get(name)
@@ -74,12 +74,12 @@ class ApiRequest:
 
     def body(self) -> dict[str, Any]:
         """The JSON object of the body. Raises InvalidRequest."""
-        return validation.json_object(self._raw_body())
+        return inputs.json_object(self._raw_body())
 
     def optional_body(self) -> dict[str, Any]:
         """The same where there need be none. Raises InvalidRequest."""
         raw = self._raw_body()
-        return validation.json_object(raw) if raw else {}
+        return inputs.json_object(raw) if raw else {}
 
     def has_scope(self, scope: str) -> bool:
         """Whether the token has it; of several that open a route, API Gateway does not say which it has."""
@@ -104,30 +104,31 @@ class ApiRequest:
 def correlation_id(event: Event) -> str:
     """The caller's own id for this request; API Gateway's, where it gave none, or one that read() refuses."""
     request_id: str = event["requestContext"]["requestId"]
-    return validation.correlation_id_in(_correlation_header(event)) or request_id
+    return inputs.correlation_id_in(_correlation_header(event)) or request_id
 
 
 def principal(event: Event) -> str | None:
     """Who calls; None where the token does not say, or not so that it could stand in a record."""
     claims = _claims(event)
     found = claims.get("sub") or claims.get("client_id")
-    return found if validation.is_principal(found) else None
+    return found if inputs.is_principal(found) else None
 
 
 def read(event: Event, seconds_left: Callable[[], float], settings: Settings) -> ApiRequest:
     """Raises InvalidRequest, Forbidden."""
-    validation.check_correlation_id(_correlation_header(event), CORRELATION_HEADER)
+    inputs.check_correlation_id(_correlation_header(event), CORRELATION_HEADER)
     actor = principal(event)
     if actor is None:
-        rule = f"as text of at most {validation.MAX_PRINCIPAL} characters"
+        rule = f"as text of at most {inputs.MAX_PRINCIPAL} characters"
         raise Forbidden(f"the token must name its principal in the claim sub or client_id, {rule}")
     merchant_id: object = settings.merchant_id
     if settings.merchant_claim:
         merchant_id = _claims(event).get(settings.merchant_claim)
     if not isinstance(merchant_id, str) or merchant_id not in settings.merchant_ids:
         raise Forbidden(f"the token's claim {settings.merchant_claim} must name a merchant of this stack")
-    origin = Origin(actor, CHANNEL, event["requestContext"]["requestId"], correlation_id(event))
-    return ApiRequest(event, merchant_id, origin, seconds_left)
+    request_id = event["requestContext"]["requestId"]
+    context = RequestContext(actor, CHANNEL, request_id, correlation_id(event), seconds_left=seconds_left)
+    return ApiRequest(event, merchant_id, context)
 
 
 def _correlation_header(event: Event) -> str | None:

@@ -12,7 +12,7 @@ import simplejson
 from gateway.core.model import Failure, Refund, iso
 
 if TYPE_CHECKING:
-    from gateway.core.ledger import OrderRefunds  # not every function has a ledger
+    from gateway.core.ledger import OrderRefundsPage  # not every function has a ledger
 
 MAX_EXPONENT = 100  # what is beyond is no amount; written out in digits, 1E+999999999 would fill the memory
 
@@ -64,7 +64,7 @@ def entity_tag(refund: Refund) -> str:
     return f'"{refund.version}"'
 
 
-def refunds_view(merchant_order_id: str, found: OrderRefunds) -> dict[str, Any]:
+def refunds_view(merchant_order_id: str, found: OrderRefundsPage) -> dict[str, Any]:
     """The sums are null while every refund of the order still waits, and its amount was not asked for yet."""
     order = found.order
     return {

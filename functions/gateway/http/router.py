@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from gateway.core.context import RequestContext
 from gateway.core.correlation import correlated
 from gateway.core.errors import LedgerUnavailable
 from gateway.http import problems, requests
@@ -36,7 +37,7 @@ def _answer(event: Event, context: LambdaContext, routes: Mapping[str, View]) ->
     try:
         settings = bootstrap.gateway().settings
         request = requests.read(event, lambda: context.get_remaining_time_in_millis() / 1000, settings)
-        log |= {"merchant_id": request.merchant_id, "actor": request.origin.actor}
+        log |= {"merchant_id": request.merchant_id, "actor": request.context.actor}
         log |= {"path": event.get("pathParameters")}
         response = routes[event["routeKey"]](request)
     except Exception as error:
@@ -61,9 +62,7 @@ def _record(forbidden: Forbidden, event: Event, request_id: str) -> None:
 
     gateway = bootstrap.gateway()
     actor = requests.principal(event) or NOBODY
-    known_as = requests.correlation_id(event)
+    context = RequestContext(actor, requests.CHANNEL, request_id, requests.correlation_id(event))
     path = {name: ascii(value)[1:-1] for name, value in (event.get("pathParameters") or {}).items()}
-    record = audit.forbidden_record(
-        gateway.clock(), actor, request_id, known_as, event["routeKey"], path, str(forbidden)
-    )
+    record = audit.forbidden_record(gateway.clock(), context, event["routeKey"], path, str(forbidden))
     gateway.audit_log.record_best_effort(record)

@@ -20,6 +20,7 @@ from typing import Any
 
 from gateway.core import audit
 from gateway.core.audit import AuditLog
+from gateway.core.context import RequestContext
 from gateway.core.errors import (
     DecisionRefused,
     NotPermitted,
@@ -29,10 +30,11 @@ from gateway.core.errors import (
     ResolutionTooEarly,
     StaleVersion,
 )
+from gateway.core.inputs import CLOCK_SKEW_SECONDS
 from gateway.core.ledger import Ledger
-from gateway.core.model import Failure, FailureCode, OrderKey, Origin, Refund, RefundStatus, Resolution, iso, utc_now
+from gateway.core.model import Failure, FailureCode, OrderKey, Refund, Resolution, iso, utc_now
 from gateway.core.protocol import LEASE_SECONDS, RefundProtocol
-from gateway.refunds.validation import CLOCK_SKEW_SECONDS
+from gateway.core.transitions import RefundStatus
 
 
 class Decisions:
@@ -57,7 +59,7 @@ class Decisions:
         refund_id: str,
         version: int,
         note: str | None,
-        origin: Origin,
+        context: RequestContext,
         *,
         may_withdraw_others: bool,
     ) -> Refund:
@@ -68,16 +70,18 @@ class Decisions:
         decision = {"decision": "WITHDRAW", "note": note, "onVersion": version}
 
         def decide(refund: Refund) -> Refund:
-            if refund.created_by != origin.actor and not may_withdraw_others:
+            if refund.created_by != context.actor and not may_withdraw_others:
                 raise NotPermitted("to withdraw another's refund, the token needs the scope refunds:resolve")
             if refund.status is not RefundStatus.QUEUED:
                 raise NotWithdrawable(refund)
             failure = Failure(FailureCode.WITHDRAWN, "withdrawn before it was sent")
-            return self._moved(refund, RefundStatus.FAILED, failure, decision, origin)
+            return self._settled(refund, RefundStatus.FAILED, failure, decision, context)
 
-        return self._decide(order, refund_id, version, decision, origin, audit.REFUND_WITHDRAWN, decide)
+        return self._decide(order, refund_id, version, decision, context, audit.REFUND_WITHDRAWN, decide)
 
-    def resolve(self, order: OrderKey, refund_id: str, version: int, resolution: Resolution, origin: Origin) -> Refund:
+    def resolve(
+        self, order: OrderKey, refund_id: str, version: int, resolution: Resolution, context: RequestContext
+    ) -> Refund:
         """Settles an UNKNOWN refund. The same decision by the same actor again has the same answer.
 
         Raises NotFound, StaleVersion, NotResolvable, ResolutionTooEarly, LedgerUnavailable.
@@ -102,9 +106,9 @@ class Decisions:
                 self._hold_to(refund, evidence.checked_at)
                 said = f"an operator settled it as not done: {evidence.source}, {evidence.reference}"
                 failure = Failure(FailureCode.RESOLVED_AS_FAILED, said)
-            return self._moved(refund, resolution.outcome, failure, decision, origin)
+            return self._settled(refund, resolution.outcome, failure, decision, context)
 
-        return self._decide(order, refund_id, version, decision, origin, audit.REFUND_RESOLVED, decide)
+        return self._decide(order, refund_id, version, decision, context, audit.REFUND_RESOLVED, decide)
 
     def _hold_to(self, refund: Refund, checked_at: datetime) -> None:
         # Refunds that became UNKNOWN before this was kept had a lease of this length at most.
@@ -121,54 +125,53 @@ class Decisions:
         refund_id: str,
         version: int,
         decision: dict[str, Any],
-        origin: Origin,
+        context: RequestContext,
         action: str,
         decide: Callable[[Refund], Refund],
     ) -> Refund:
         before = self._ledger.refund(order, refund_id)
         try:
-            if self._protocol.lease_is_over(before):
-                before = self._protocol.expire_lease(before, origin)
+            if self._protocol.has_expired_lease(before):
+                before = self._protocol.expire_lease(before, context)
             if before.version != version:
-                return self._repeated(before, decision, origin)
+                return self._repeated(before, decision, context)
             after = decide(before)
-            record = audit.transition_record(before, after, origin, action=action, decision=decision)
             try:
-                self._ledger.transition(before, after, record)
+                self._ledger.transition(before, after, context, action=action, decision=decision)
             except RefundChanged as changed:
                 before = changed.current
-                return self._repeated(before, decision, origin)
+                return self._repeated(before, decision, context)
         except (DecisionRefused, NotPermitted) as refused:
             at = self._clock()
             self._audit_log.record_best_effort(
-                audit.refused_decision_record(before, at, origin, decision, str(refused))
+                audit.refused_decision_record(before, at, context, decision, str(refused))
             )
             raise
         return after
 
-    def _repeated(self, refund: Refund, decision: dict[str, Any], origin: Origin) -> Refund:
-        if refund.decision_id != _decision_id(decision, origin):
+    def _repeated(self, refund: Refund, decision: dict[str, Any], context: RequestContext) -> Refund:
+        if refund.decision_id != _decision_id(decision, context):
             raise StaleVersion(refund)
         return refund
 
-    def _moved(
+    def _settled(
         self,
         refund: Refund,
         status: RefundStatus,
         failure: Failure | None,
         decision: dict[str, Any],
-        origin: Origin,
+        context: RequestContext,
     ) -> Refund:
-        return refund.moved(
+        return refund.transition_to(
             status,
             self._clock(),
             lease_until=None,
             next_attempt_at=None,
             queue_message=None,
             failure=failure,
-            decision_id=_decision_id(decision, origin),
+            decision_id=_decision_id(decision, context),
         )
 
 
-def _decision_id(decision: dict[str, Any], origin: Origin) -> str:
-    return hashlib.sha256(json.dumps([origin.actor, decision], sort_keys=True).encode()).hexdigest()
+def _decision_id(decision: dict[str, Any], context: RequestContext) -> str:
+    return hashlib.sha256(json.dumps([context.actor, decision], sort_keys=True).encode()).hexdigest()

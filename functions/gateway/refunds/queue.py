@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 import simplejson
 from botocore.exceptions import BotoCoreError, ClientError
 
+from gateway.core.errors import QueueUnavailable
+from gateway.core.inputs import correlation_id_in
 from gateway.core.model import Refund, RefundRequest
-from gateway.refunds.validation import correlation_id_in
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
     from mypy_boto3_sqs.type_defs import MessageAttributeValueTypeDef
 
-log = logging.getLogger("refunds")
+log = logging.getLogger("gateway")
 
 MAX_DELAY_SECONDS = 900  # SQS's own limit for DelaySeconds
 MAX_VISIBILITY_SECONDS = 43_200  # SQS's own limit, 12 hours
@@ -27,8 +28,8 @@ class RefundQueue:
         self._url = url
         self._dead_letter_url = dead_letter_url
 
-    def send(self, refund: Refund, *, delay_seconds: float = 0) -> bool:
-        """False where SQS did not take the message, which is logged: the ledger holds the refund all the same."""
+    def send(self, refund: Refund, *, delay_seconds: float = 0) -> None:
+        """Raises QueueUnavailable; the ledger holds the refund all the same."""
         delay = min(MAX_DELAY_SECONDS, max(0, round(delay_seconds)))
         try:
             self._client.send_message(
@@ -36,36 +37,32 @@ class RefundQueue:
                 MessageBody=message_body(refund.request),
                 DelaySeconds=delay,
                 MessageAttributes=_attributes(
-                    # Held to the rule once more: whatever breaks it, the worker makes a dead letter.
+                    # Held to the rule once more: the worker dead-letters whatever breaks it.
                     correlationId=correlation_id_in(refund.correlation_id),
                     token=refund.queue_message,
                 ),
             )
-        except (ClientError, BotoCoreError):
-            log.exception("refund %s could not be enqueued", refund.refund_id)
-            return False
-        return True
+        except (ClientError, BotoCoreError) as error:
+            raise QueueUnavailable("the refund queue did not take the message") from error
 
-    def hide(self, receipt_handle: str, seconds: float) -> None:
-        """Keeps a received message from being delivered again for so long. Where SQS does not take it, the queue's own
-        visibility timeout holds, which is only less well timed."""
+    def extend_visibility(self, receipt_handle: str, seconds: float) -> None:
+        """Best effort: keeps a received message from being delivered again for so long. Where SQS does not take it, the
+        queue's own visibility timeout holds, which is only less well timed."""
         visibility = min(MAX_VISIBILITY_SECONDS, max(1, round(seconds)))
         try:
             self._client.change_message_visibility(
                 QueueUrl=self._url, ReceiptHandle=receipt_handle, VisibilityTimeout=visibility
             )
         except (ClientError, BotoCoreError):
-            log.exception("a message's visibility could not be changed")
+            log.exception("visibility timeout of a message could not be changed")
 
     def dead_letter(self, body: str, message_id: str, cause: str, correlation_id: str | None) -> None:
-        """Puts a message that can never work beside those that failed too often. Raises ClientError, BotoCoreError."""
-        self._client.send_message(
-            QueueUrl=self._dead_letter_url,
-            MessageBody=body,
-            MessageAttributes=_attributes(
-                cause=cause[:1000], originalMessageId=message_id, correlationId=correlation_id
-            ),
-        )
+        """Puts an invalid message beside those that failed too often. Raises QueueUnavailable."""
+        attributes = _attributes(cause=cause[:1000], originalMessageId=message_id, correlationId=correlation_id)
+        try:
+            self._client.send_message(QueueUrl=self._dead_letter_url, MessageBody=body, MessageAttributes=attributes)
+        except (ClientError, BotoCoreError) as error:
+            raise QueueUnavailable("the dead-letter queue did not take the message") from error
 
 
 def _attributes(**texts: str | None) -> dict[str, MessageAttributeValueTypeDef]:

@@ -7,14 +7,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
+from gateway.core.context import RequestContext
 from gateway.core.correlation import correlated
-from gateway.core.errors import LedgerUnavailable, RefundChanged
+from gateway.core.errors import LedgerUnavailable, QueueUnavailable, RefundChanged
 from gateway.core.ledger import Ledger
-from gateway.core.model import Origin, Refund, RefundStatus, utc_now
-from gateway.core.protocol import RefundProtocol, carried_by
+from gateway.core.model import Refund, utc_now
+from gateway.core.protocol import RefundProtocol
+from gateway.core.transitions import RefundStatus
 from gateway.refunds.queue import RefundQueue
 
-log = logging.getLogger("refunds")
+log = logging.getLogger("gateway")
 
 # A refund's own message is due at its time; only when that passed a while ago is another one sent.
 OVERDUE_SECONDS = 30
@@ -48,27 +50,27 @@ class Recovery:
         self._queue = queue
         self._clock = clock
 
-    def run_once(self, origin: Origin) -> Counts:
+    def run_once(self, context: RequestContext) -> Counts:
         """Looks at every open refund once. What fails for one refund is logged, counted, and stops no other.
 
         Raises LedgerUnavailable where the open refunds can't be listed.
         """
         counts = Counts()
-        for refund in self._ledger.open_refunds():
+        for refund in self._ledger.all_open_refunds():
             if refund is None:
                 counts.errors += 1
                 continue
             with correlated(refund.correlation_id):
                 try:
-                    self._look_at(refund, counts, origin)
+                    self._look_at(refund, counts, context)
                 except LedgerUnavailable:
                     log.exception("refund %s could not be recovered", refund.refund_id)
                     counts.errors += 1
         return counts
 
-    def _look_at(self, refund: Refund, counts: Counts, origin: Origin) -> None:
-        if self._protocol.lease_is_over(refund):
-            refund = self._protocol.expire_lease(refund, origin)
+    def _look_at(self, refund: Refund, counts: Counts, context: RequestContext) -> None:
+        if self._protocol.has_expired_lease(refund):
+            refund = self._protocol.expire_lease(refund, context)
             counts.leases_expired += refund.status is RefundStatus.UNKNOWN
         age = (self._clock() - refund.created_at).total_seconds()  # since it was asked for: tries don't make it younger
         match refund.status:
@@ -80,7 +82,7 @@ class Recovery:
             case RefundStatus.UNKNOWN:
                 counts.unknown += 1
                 counts.oldest_unknown_seconds = max(counts.oldest_unknown_seconds, age)
-        if self._is_overdue(refund) and self._enqueue(refund, origin):
+        if self._is_overdue(refund) and self._enqueue(refund, context):
             counts.enqueued += 1
 
     def _is_overdue(self, refund: Refund) -> bool:
@@ -92,10 +94,13 @@ class Recovery:
         last = (refund.enqueued_at - due).total_seconds() if refund.enqueued_at else 0.0
         return (self._clock() - due).total_seconds() >= max(OVERDUE_SECONDS, 2 * last)
 
-    def _enqueue(self, refund: Refund, origin: Origin) -> bool:
-        """Notes the message first: dying between the two costs a wait, the other way round a flood of messages."""
+    def _enqueue(self, refund: Refund, context: RequestContext) -> bool:
+        """Records the message first: dying between the two costs a wait, the other way round a flood of messages."""
         try:
-            noted = self._ledger.note_message(refund, carried_by(origin), self._clock())
+            self._queue.send(self._ledger.record_message(refund, context.carrier, self._clock()))
         except RefundChanged:
             return False  # someone has just worked on it
-        return self._queue.send(noted)
+        except QueueUnavailable:
+            log.exception("refund %s could not be enqueued; a later run will enqueue it", refund.refund_id)
+            return False
+        return True

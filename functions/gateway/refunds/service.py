@@ -13,34 +13,28 @@ from datetime import datetime, timedelta
 from gateway.core import audit
 from gateway.core.audit import AuditLog
 from gateway.core.backoff import backoff_seconds
-from gateway.core.errors import FieldError, IdempotencyKeyReused, InvalidRequest, RefundChanged
-from gateway.core.ledger import Ledger, Seen
-from gateway.core.model import (
-    Failure,
-    Origin,
-    Refund,
-    RefundRequest,
-    RefundStatus,
-    first_record,
-    utc_now,
-)
-from gateway.core.protocol import NotNow, RefundProtocol, Refusal, SecondsLeft, carried_by, too_much
-from gateway.core.upstream import UpstreamSaid
+from gateway.core.context import RequestContext
+from gateway.core.errors import FieldError, IdempotencyKeyReused, InvalidRequest, QueueUnavailable, RefundChanged
+from gateway.core.ledger import Ledger, Snapshot
+from gateway.core.model import Failure, Refund, RefundRequest, new_refund, utc_now
+from gateway.core.protocol import Deferred, RefundProtocol, Refusal
+from gateway.core.transitions import RefundStatus
+from gateway.core.upstream import UpstreamAnswer
 from gateway.refunds.queue import RefundQueue
 from gateway.refunds.validation import KEY_LIST_RULE
 
-log = logging.getLogger("refunds")
+log = logging.getLogger("gateway")
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What a request came to. A FAILED refund is an answer, too."""
+class RefundResult:
+    """What a request came to. A FAILED refund is a result, too."""
 
     refund: Refund
     replayed: bool = False
 
 
-class RefundWorkflow:
+class RefundService:
     def __init__(
         self,
         protocol: RefundProtocol,
@@ -58,165 +52,171 @@ class RefundWorkflow:
 
     # ---- what callers ask for
 
-    def refund_now(self, request: RefundRequest, origin: Origin, seconds_left: SecondsLeft) -> Answer | Failure:
+    def refund_now(self, request: RefundRequest, context: RequestContext) -> RefundResult | Failure:
         """Refunds while the caller waits. What Indodana can't take now is QUEUED. A Failure: it was never begun.
 
         Raises InvalidRequest for a key that names none, IdempotencyKeyReused, LedgerUnavailable.
         """
-        order, existing = self._known_or_read(request, origin)
+        order, existing = self._known_or_read(request, context)
         if existing:
-            return self._replay(existing, request, origin)
+            return self._replay(existing, request, context)
         try:
-            result = self._protocol.attempt(request, None, order, origin, seconds_left)
-            if isinstance(result, NotNow):
-                result = self._wait(request, None, result, origin)
+            result = self._protocol.attempt(request, None, order, context)
+            if isinstance(result, Deferred):
+                result = self._defer(request, None, result, context)
         except RefundChanged as changed:
-            return self._replay(changed.current, request, origin)
+            return self._replay(changed.current, request, context)
         if isinstance(result, Refusal):
-            return self._refuse(request, result, origin)
+            return self._refuse(request, result, context)
         if result.status is RefundStatus.QUEUED:
             self._enqueue(result)
-        return Answer(result)
+        return RefundResult(result)
 
-    def refund_later(self, request: RefundRequest, origin: Origin) -> Answer | Failure:
+    def refund_later(self, request: RefundRequest, context: RequestContext) -> RefundResult | Failure:
         """Takes the refund on and leaves it to the queue. Raises as `refund_now`."""
-        order, existing = self._read(request, origin)
+        order, existing = self._read(request, context)
         if existing:
-            return self._replay(existing, request, origin)
-        if order and (failure := too_much(request.amount, order)):
-            return self._refuse(request, Refusal(failure), origin)
+            return self._replay(existing, request, context)
+        if order and (failure := order.shortfall(request.amount)):
+            return self._refuse(request, Refusal(failure), context)
         try:
-            refund = self._queue_up(request, origin, cause="asked to be done later", wait_seconds=0)
+            refund = self._record_queued(request, context, cause="requested with Prefer: respond-async", wait_seconds=0)
         except RefundChanged as changed:
-            return self._replay(changed.current, request, origin)
+            return self._replay(changed.current, request, context)
         self._enqueue(refund)
-        return Answer(refund)
+        return RefundResult(refund)
 
-    def read_ahead(self, requests: Iterable[RefundRequest]) -> list[Seen | None]:
+    def prefetch(self, requests: Iterable[RefundRequest]) -> list[Snapshot | None]:
         """What `work` would read of each, in one call; None: it must do so itself."""
-        return self._ledger.read_ahead(list(requests))
+        return self._ledger.prefetch(list(requests))
 
-    def work(
-        self, request: RefundRequest, origin: Origin, seconds_left: SecondsLeft, seen: Seen | None = None
-    ) -> Refund:
+    def work(self, request: RefundRequest, context: RequestContext, prefetched: Snapshot | None = None) -> Refund:
         """Takes a queued refund as far as it will go now. What it returns is on record, whatever its status.
 
-        `seen` is what `read_ahead` saw: where it is old by now, the conditions of what is written tell.
+        `prefetched` is what `prefetch` read: where it is old by now, the conditions of what is written tell.
 
         Raises as `refund_now`.
         """
-        order, existing = self._with_key_checked(seen, request, origin) if seen else self._read(request, origin)
+        snapshot = prefetched or self._ledger.read(request)
+        order, existing = _refuse_new_key_list(snapshot, request, context)
         if existing:
-            existing = self._checked(existing, request, origin)
+            existing = self._matching(existing, request, context)
             if not self._protocol.is_due(existing):
                 return existing
         try:
-            result = self._protocol.attempt(request, existing, order, origin, seconds_left)
+            result = self._protocol.attempt(request, existing, order, context)
             if isinstance(result, Refusal):
-                return self._fail(request, existing, result, origin)
-            if isinstance(result, NotNow):
-                return self._wait(request, existing, result, origin)
+                return self._fail(request, existing, result, context)
+            if isinstance(result, Deferred):
+                return self._defer(request, existing, result, context)
         except RefundChanged as changed:
-            return self._checked(changed.current, request, origin)  # another worker has it
+            return self._matching(changed.current, request, context)  # another worker has it
         return result
 
-    def take_on(self, request: RefundRequest, origin: Origin) -> Refund:
+    def take_on(self, request: RefundRequest, context: RequestContext) -> Refund:
         """Puts a queued refund on record without working it; recovery enqueues it. Raises as `refund_now`."""
-        _, existing = self._read(request, origin)
+        _, existing = self._read(request, context)
         if existing:
-            return self._checked(existing, request, origin)
+            return self._matching(existing, request, context)
         try:
-            return self._queue_up(request, origin, cause="there was no time yet to work it", wait_seconds=0)
+            return self._record_queued(request, context, cause="not enough time left to attempt it", wait_seconds=0)
         except RefundChanged as changed:
-            return self._checked(changed.current, request, origin)
+            return self._matching(changed.current, request, context)
 
     # ---- how
 
-    def _known_or_read(self, request: RefundRequest, origin: Origin) -> Seen:
+    def _known_or_read(self, request: RefundRequest, context: RequestContext) -> Snapshot:
         """The order as this process last saw it, if that has the money: where that is old, or the refund exists, the
         reservation's conditions tell. Nothing is refused without reading."""
         order = self._protocol.known_orders.get(request.order)
-        if order and not too_much(request.amount, order) and not (request.spelled_key or request.replay_only):
-            return order, None
-        return self._read(request, origin)
+        if order and not order.shortfall(request.amount) and not (request.spelled_key or request.replay_only):
+            return Snapshot(order, None)
+        return self._read(request, context)
 
-    def _read(self, request: RefundRequest, origin: Origin) -> Seen:
-        return self._with_key_checked(self._ledger.read(request), request, origin)
+    def _read(self, request: RefundRequest, context: RequestContext) -> Snapshot:
+        return _refuse_new_key_list(self._ledger.read(request), request, context)
 
-    def _with_key_checked(self, seen: Seen, request: RefundRequest, origin: Origin) -> Seen:
-        if request.replay_only and seen[1] is None:
-            field = "idempotencyKey" if origin.message else "Idempotency-Key"
-            raise InvalidRequest(FieldError(field, KEY_LIST_RULE))
-        return seen
-
-    def _replay(self, existing: Refund, request: RefundRequest, origin: Origin) -> Answer:
+    def _replay(self, existing: Refund, request: RefundRequest, context: RequestContext) -> RefundResult:
         try:
-            return Answer(self._checked(existing, request, origin), replayed=True)
+            return RefundResult(self._matching(existing, request, context), replayed=True)
         except IdempotencyKeyReused:
-            self._audit_log.record_best_effort(audit.reused_key_record(request, existing, self._clock(), origin))
+            self._audit_log.record_best_effort(audit.reused_key_record(request, existing, self._clock(), context))
             raise
 
-    def _checked(self, existing: Refund, request: RefundRequest, origin: Origin) -> Refund:
+    def _matching(self, existing: Refund, request: RefundRequest, context: RequestContext) -> Refund:
+        """The refund as it is now, where it is the one that the request asks for. Raises IdempotencyKeyReused."""
         if not existing.request.asks_the_same_as(request):
             raise IdempotencyKeyReused(existing)
-        return self._protocol.expire_lease(existing, origin) if self._protocol.lease_is_over(existing) else existing
+        return (
+            self._protocol.expire_lease(existing, context) if self._protocol.has_expired_lease(existing) else existing
+        )
 
-    def _wait(self, request: RefundRequest, before: Refund | None, not_now: NotNow, origin: Origin) -> Refund:
-        log.info("refund %s of order %s waits: %s", request.refund_id, request.order.partition, not_now.cause)
+    def _defer(
+        self, request: RefundRequest, before: Refund | None, deferred: Deferred, context: RequestContext
+    ) -> Refund:
+        log.info("refund %s of order %s is deferred: %s", request.refund_id, request.order.partition, deferred.cause)
         if before is None:
-            return self._queue_up(
+            return self._record_queued(
                 request,
-                origin,
-                cause=not_now.cause,
-                upstream=not_now.upstream,
-                wait_seconds=backoff_seconds(1, not_now.retry_after_seconds),
+                context,
+                cause=deferred.cause,
+                upstream=deferred.upstream,
+                wait_seconds=backoff_seconds(1, deferred.retry_after_seconds),
             )
-        wait = backoff_seconds(before.attempts + 1, not_now.retry_after_seconds)
-        return self._ledger.postpone(before, self._clock() + timedelta(seconds=wait), carried_by(origin))
+        wait = backoff_seconds(before.attempts + 1, deferred.retry_after_seconds)
+        return self._ledger.postpone(before, self._clock() + timedelta(seconds=wait), context.carrier)
 
-    def _queue_up(
+    def _record_queued(
         self,
         request: RefundRequest,
-        origin: Origin,
+        context: RequestContext,
         *,
         cause: str,
         wait_seconds: float,
-        upstream: UpstreamSaid | None = None,
+        upstream: UpstreamAnswer | None = None,
     ) -> Refund:
         at = self._clock()
         due = at + timedelta(seconds=wait_seconds)
-        refund = first_record(
-            request, RefundStatus.QUEUED, at, origin, next_attempt_at=due, queue_message=carried_by(origin)
+        refund = new_refund(
+            request, RefundStatus.QUEUED, at, context, next_attempt_at=due, queue_message=context.carrier
         )
-        record = audit.transition_record(None, refund, origin, cause=cause, upstream=upstream)
-        self._ledger.transition(None, refund, record)
+        self._ledger.transition(None, refund, context, cause=cause, upstream=upstream)
         return refund
 
-    def _fail(self, request: RefundRequest, before: Refund | None, refusal: Refusal, origin: Origin) -> Refund:
+    def _fail(self, request: RefundRequest, before: Refund | None, refusal: Refusal, context: RequestContext) -> Refund:
         """A queued refund has no caller to tell: its refusal is on record as a FAILED refund."""
         at = self._clock()
         if before:
-            after = before.moved(
+            after = before.transition_to(
                 RefundStatus.FAILED, at, failure=refusal.failure, next_attempt_at=None, queue_message=None
             )
         else:
-            after = first_record(request, RefundStatus.FAILED, at, origin, failure=refusal.failure)
-        record = audit.transition_record(before, after, origin, upstream=refusal.upstream)
-        self._ledger.transition(before, after, record)
+            after = new_refund(request, RefundStatus.FAILED, at, context, failure=refusal.failure)
+        self._ledger.transition(before, after, context, upstream=refusal.upstream)
         return after
 
-    def _refuse(self, request: RefundRequest, refusal: Refusal, origin: Origin) -> Answer | Failure:
+    def _refuse(self, request: RefundRequest, refusal: Refusal, context: RequestContext) -> RefundResult | Failure:
         """The refusal is the answer, unless the same request, sent twice at once, has meanwhile taken the money."""
         _, twin = self._ledger.read(request)
         if twin:
-            return self._replay(twin, request, origin)
+            return self._replay(twin, request, context)
         self._audit_log.record_best_effort(
-            audit.refusal_record(request, refusal.failure, self._clock(), origin, refusal.upstream)
+            audit.refusal_record(request, refusal.failure, self._clock(), context, refusal.upstream)
         )
         return refusal.failure
 
     def _enqueue(self, refund: Refund) -> None:
         """A message lost here costs time and no refund: recovery enqueues what stays QUEUED."""
         wait = (refund.next_attempt_at - self._clock()).total_seconds() if refund.next_attempt_at else 0.0
-        if not self._queue.send(refund, delay_seconds=wait):
-            log.warning("refund %s waits for recovery: it could not be enqueued", refund.refund_id)
+        try:
+            self._queue.send(refund, delay_seconds=wait)
+        except QueueUnavailable:
+            log.exception("refund %s could not be enqueued; recovery will enqueue it", refund.refund_id)
+
+
+def _refuse_new_key_list(snapshot: Snapshot, request: RefundRequest, context: RequestContext) -> Snapshot:
+    """A key that is a list names a refund of an earlier release, or none. Raises InvalidRequest."""
+    if request.replay_only and snapshot.refund is None:
+        field = "idempotencyKey" if context.message else "Idempotency-Key"
+        raise InvalidRequest(FieldError(field, KEY_LIST_RULE))
+    return snapshot

@@ -18,13 +18,14 @@ from gateway.core.model import utc_now
 
 if TYPE_CHECKING:
     from gateway.core.audit import AuditLog
-    from gateway.core.breaker import Breaker
-    from gateway.core.ledger import Ledger, Lock
+    from gateway.core.breaker import CircuitBreaker
+    from gateway.core.ledger import Ledger
+    from gateway.core.order_locks import Lock
     from gateway.core.protocol import RefundProtocol
     from gateway.refunds.decisions import Decisions
     from gateway.refunds.queue import RefundQueue
     from gateway.refunds.recovery import Recovery
-    from gateway.refunds.service import RefundWorkflow
+    from gateway.refunds.service import RefundService
     from gateway.refunds.worker import Job, Worker
     from gateway.runtime.aws import AwsClients
     from gateway.runtime.settings import Settings
@@ -122,10 +123,10 @@ class Gateway:
         )
 
     @cached_property
-    def breaker(self) -> Breaker:
-        from gateway.core.breaker import Breaker
+    def breaker(self) -> CircuitBreaker:
+        from gateway.core.breaker import CircuitBreaker
 
-        return Breaker(self.clock)
+        return CircuitBreaker(self.clock)
 
     @cached_property
     def protocol(self) -> RefundProtocol:
@@ -145,10 +146,10 @@ class Gateway:
         )
 
     @cached_property
-    def workflow(self) -> RefundWorkflow:
-        from gateway.refunds.service import RefundWorkflow
+    def service(self) -> RefundService:
+        from gateway.refunds.service import RefundService
 
-        return RefundWorkflow(self.protocol, self.ledger, self.audit_log, self._queue, clock=self.clock)
+        return RefundService(self.protocol, self.ledger, self.audit_log, self._queue, clock=self.clock)
 
     @cached_property
     def decisions(self) -> Decisions:
@@ -168,7 +169,7 @@ class Gateway:
         from gateway.runtime import telemetry
 
         return Worker(
-            self.workflow,
+            self.service,
             self._queue,
             self.audit_log,
             default_merchant_id=self.settings.merchant_id,

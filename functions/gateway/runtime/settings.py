@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from gateway.core.inputs import MERCHANT_ID, MERCHANT_ID_RULE
 from gateway.core.model import AmbiguousRefunds
-from gateway.refunds.validation import MERCHANT_ID, MERCHANT_ID_RULE
 
 
 class SettingsError(Exception):

@@ -13,7 +13,7 @@ from aws_lambda_powertools.logging.utils import copy_config_to_registered_logger
 from aws_lambda_powertools.metrics import MetricUnit, single_metric
 
 from gateway.core import correlation
-from gateway.core.model import RefundStatus
+from gateway.core.transitions import RefundStatus
 from indodana import ContradictingAnswer, CredentialsRejected, CredentialsUnavailable, IndodanaError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ logger = Logger()
 
 
 # What the domain and the layer log with the standard library comes out as the functions' own JSON lines.
-_LIBRARIES = {"refunds", "indodana"}
+_LIBRARIES = {"gateway", "indodana"}
 for _name in _LIBRARIES:
     logging.getLogger(_name)
 copy_config_to_registered_loggers(source_logger=logger, include=_LIBRARIES)
@@ -68,7 +68,7 @@ def audit_lost() -> None:
     count("AuditRecordsLost")
 
 
-def transition(refund: Refund) -> None:
+def transition(before: Refund | None, refund: Refund) -> None:
     """Told once of each transition of a refund; one that is being submitted has come to nothing yet."""
     if refund.status is RefundStatus.SUBMITTING:
         return
@@ -80,7 +80,9 @@ def transition(refund: Refund) -> None:
             "refund_id": refund.refund_id,
             "merchant_id": order.merchant_id,
             "merchant_order_id": order.merchant_order_id,
+            "before": before.status if before else None,
             "status": refund.status,
+            "amount": refund.amount,
             "attempts": refund.attempts,
         },
     )

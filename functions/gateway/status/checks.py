@@ -1,4 +1,4 @@
-"""Asking for an order's status, on record."""
+"""Status checks: Indodana is asked for an order's status, and the audit log says so."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from decimal import Decimal
 
 from gateway.core import audit
 from gateway.core.audit import AuditLog
-from gateway.core.model import OrderKey, Origin, utc_now
-from gateway.core.upstream import Indodana, UpstreamSaid, said
+from gateway.core.context import RequestContext
+from gateway.core.model import OrderKey, utc_now
+from gateway.core.upstream import Indodana, UpstreamAnswer, answer_in
 from indodana import IndodanaError, TransactionStatus
 
 
@@ -27,19 +28,26 @@ class StatusChecks:
         self._clock = clock
         self._on_upstream_error = on_upstream_error
 
-    def check(self, order: OrderKey, origin: Origin) -> TransactionStatus:
+    def check(self, order: OrderKey, context: RequestContext) -> TransactionStatus:
         """The status as Indodana gives it, in whatever state. Raises IndodanaError."""
         try:
             status = self._indodana.check_status(order.merchant_id, order.merchant_order_id)
         except IndodanaError as error:
             self._on_upstream_error(error)
-            self._note(order, origin, type(error).__name__, said(error), None)
+            self._record(order, context, type(error).__name__, answer_in(error), None)
             raise
         # The body names the customer, so it stays out of the record.
-        self._note(order, origin, status.transaction_status, UpstreamSaid(200, None), status.amount)
+        self._record(order, context, status.transaction_status, UpstreamAnswer(200, None), status.amount)
         return status
 
-    def _note(
-        self, order: OrderKey, origin: Origin, outcome: str, upstream: UpstreamSaid | None, amount: Decimal | None
+    def _record(
+        self,
+        order: OrderKey,
+        context: RequestContext,
+        outcome: str,
+        upstream: UpstreamAnswer | None,
+        amount: Decimal | None,
     ) -> None:
-        self._audit_log.record_best_effort(audit.status_record(order, self._clock(), origin, outcome, upstream, amount))
+        self._audit_log.record_best_effort(
+            audit.status_record(order, self._clock(), context, outcome, upstream, amount)
+        )

@@ -14,7 +14,7 @@ from checks.pins import ROOT
 
 sys.path[:0] = [str(ROOT / "functions"), str(ROOT / "layers/indodana")]
 
-from gateway.core.model import LEGAL_TRANSITIONS, RefundStatus  # noqa: E402
+from gateway.core.transitions import LEGAL_TRANSITIONS, RefundStatus  # noqa: E402
 
 PAGE = ROOT / "docs" / "architecture.md"
 BLOCK = re.compile(r"```mermaid\nstateDiagram-v2\n.*?\n```", re.DOTALL)

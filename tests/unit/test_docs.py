@@ -11,7 +11,7 @@ import yaml
 
 from checks import state_diagram
 from checks.pins import ROOT
-from gateway.core.model import LEGAL_TRANSITIONS, RefundStatus
+from gateway.core.transitions import LEGAL_TRANSITIONS, RefundStatus
 
 NOT_OURS = {"node_modules", "build"}
 PAGES = sorted(

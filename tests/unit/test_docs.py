@@ -23,6 +23,9 @@ README = ROOT / "README.md"
 WORKFLOW = yaml.safe_load((ROOT / ".github/workflows/test.yml").read_text())
 STEPS = [step for job in WORKFLOW["jobs"].values() for step in job["steps"]]
 
+# Of what somebody may add.
+EXAMPLES = {"functions/report/__init__.py", "functions/report/handler.py", "events/report/"}
+
 CODE = re.compile(r"^```.*?^```$|^(?: {4}|\t).*$|`[^`\n]*`", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 
@@ -66,6 +69,17 @@ def test_a_link_to_a_missing_page_or_heading_is_found(tmp_path: Path) -> None:
     )
 
     assert broken(page) == ["page.md#no-heading", "gone.md#"]
+
+
+OF_THE_PAST = {ROOT / "CHANGELOG.md", ROOT / "docs/upgrading.md"}
+PATH = re.compile(r"`((?:bench|checks|devstack|docs|events|functions|layers|testkit|tests)/[\w./-]+)`")
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page not in OF_THE_PAST], ids=lambda page: page.name)
+def test_paths_that_a_page_names_exist(page: Path) -> None:
+    named = set(PATH.findall(page.read_text(encoding="utf-8"))) - EXAMPLES
+
+    assert [path for path in sorted(named) if not (ROOT / path).exists()] == []
 
 
 def test_every_page_can_be_reached_from_the_readme() -> None:

@@ -26,7 +26,7 @@ STEPS = [step for job in WORKFLOW["jobs"].values() for step in job["steps"]]
 # Of what somebody may add.
 EXAMPLES = {"functions/report/__init__.py", "functions/report/handler.py", "events/report/"}
 
-CODE = re.compile(r"^```.*?^```$|^(?: {4}|\t).*$|`[^`\n]*`", re.DOTALL | re.MULTILINE)
+CODE = re.compile(r"^```.*?^```$|^(?: {4}|\t)[^\n]*$|`[^`\n]*`", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 
 

@@ -16,7 +16,7 @@ from urllib.parse import quote, urlsplit
 import simplejson
 
 from devstack.errors import DevstackError
-from testkit.indodana.books import CENT, plain
+from testkit.indodana.fields import CENT, plain
 
 # More would only wait for each other: the emulated DynamoDB does one thing at a time.
 CALLERS = 8

@@ -1,55 +1,39 @@
-"""What the simulated Indodana knows: its orders, the money it moved, the requests it saw."""
+"""What the simulated Indodana knows: its transactions, the money it moved, the requests it received."""
 
-import re
 import threading
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-# decimal(16,2): fourteen digits before the point.
-MAX_AMOUNT = Decimal("99999999999999.99")
-CENT = Decimal("0.01")
-ORDER_ID = re.compile(r"[A-Za-z0-9=.\-_+@:&^%!$]{1,32}")
-# Not documented; 32 is what the gateway promises to stay within.
-MAX_REFUND_ID_LENGTH = 32
-TIME_WITH_OFFSET = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:?\d\d)", re.ASCII)
+from testkit.indodana.answers import RefusalError
+from testkit.indodana.clock import WIB
+from testkit.indodana.fields import InvalidFieldError, plain
+
+PAID = "PAID"
+# The documentation says "Cancelled" and not how the API spells it; its other statuses are in capitals.
+CANCELLED = "CANCELLED"
+# Counted from the day of the transaction, in WIB: what was made on the 1st can be cancelled until the 31st is over.
+CANCELLATION_DAYS = 30
 
 DEFAULT_ORDERS = (
-    ("ORDER-PAID", Decimal(100000), "PAID"),
+    ("ORDER-PAID", Decimal(100000), PAID),
     ("ORDER-INITIATED", Decimal(50000), "INITIATED"),
     ("ORDER-EXPIRED", Decimal(50000), "EXPIRED"),
     ("ORDER-REJECTED", Decimal(50000), "REJECTED"),
 )
 
 
-class InvalidFieldError(Exception):
-    """A field of a request has a value that is not accepted."""
-
-    def __init__(self, field: str, message: str) -> None:
-        super().__init__(f"{field}: {message}")
-        self.field = field
-        self.message = message
-
-
-class RefusalError(Exception):
-    """The upstream API answers with an error."""
-
-    def __init__(self, status: int, kind: str, message: str | dict[str, str]) -> None:
-        super().__init__(f"{status} {kind}: {message}")
-        self.status = status
-        self.kind = kind
-        self.message = message
-
-
 @dataclass(frozen=True)
-class Order:
+class Transaction:
+    """Indodana's view of an order. A merchant's order has one."""
+
     merchant_id: str
     merchant_order_id: str
     amount: Decimal
-    transaction_status: str
-    created_at: datetime
+    status: str
+    time: datetime
 
 
 @dataclass(frozen=True)
@@ -71,8 +55,20 @@ class Movement:
 
 
 @dataclass
-class Request:
-    """An upstream request. `answered` stays None when the caller got no status."""
+class Rules:
+    """What Indodana does where its documentation leaves it open."""
+
+    # Refuse a refundId that has moved money already.
+    recognises_repeats: bool = False
+    # The transaction's status after a refund of a part of its amount: PAID or CANCELLED.
+    partial_refund_status: str = PAID
+    # Refuse every refund after a transaction's first partial one.
+    one_partial_only: bool = False
+
+
+@dataclass
+class ReceivedRequest:
+    """A request to Indodana's API. `answered` stays None when the caller got no status."""
 
     path: str
     at: datetime
@@ -83,56 +79,66 @@ class Request:
 
 
 class Books:
-    """Orders, movements and requests. Deciding on a cancellation and moving its money is one step under one lock."""
+    """Deciding on a cancellation and moving its money is one step under one lock."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self.recognises_repeats = False
-        self._clock = clock
+    def __init__(self, now: Callable[[], datetime]) -> None:
+        self.rules = Rules()
+        self._now = now
         self._lock = threading.Lock()
-        self._orders: dict[tuple[str, str], Order] = {}
+        self._transactions: dict[tuple[str, str], Transaction] = {}
         self._moved: dict[tuple[str, str], Decimal] = {}
         self._refunds: set[tuple[str, str]] = set()
         self._movements: list[Movement] = []
-        self._requests: list[Request] = []
+        self._requests: list[ReceivedRequest] = []
 
     def add_default_orders(self, merchant_id: str) -> None:
-        for merchant_order_id, amount, transaction_status in DEFAULT_ORDERS:
-            self.put_order(merchant_id, merchant_order_id, amount, transaction_status)
+        for merchant_order_id, amount, status in DEFAULT_ORDERS:
+            self.put_transaction(merchant_id, merchant_order_id, amount, status)
 
-    def put_order(self, merchant_id: str, merchant_order_id: str, amount: Decimal, transaction_status: str) -> None:
-        """Add or replace an order. What was moved for it before stays moved."""
+    def put_transaction(
+        self, merchant_id: str, merchant_order_id: str, amount: Decimal, status: str, time: datetime | None = None
+    ) -> None:
+        """Add or replace a transaction, made now if no time is given. What was moved for it before stays moved."""
         key = (merchant_id, merchant_order_id)
         with self._lock:
             if amount < self._moved.get(key, 0):
                 raise InvalidFieldError("amount", f"is less than the {self._moved[key]} already moved for this order")
-            self._orders[key] = Order(merchant_id, merchant_order_id, amount, transaction_status, self._now())
+            time = (time or self._now()).astimezone(UTC)
+            self._transactions[key] = Transaction(merchant_id, merchant_order_id, amount, status, time)
 
-    def order(self, merchant_id: str, merchant_order_id: str) -> Order:
+    def transaction(self, merchant_id: str, merchant_order_id: str) -> Transaction:
         with self._lock:
-            return self._order(merchant_id, merchant_order_id)
+            return self._find(merchant_id, merchant_order_id)
 
     def cancel(self, merchant_id: str, cancellation: Cancellation) -> Movement:
         """Move the money, or raise the RefusalError that says why not."""
         key = (merchant_id, cancellation.merchant_order_id)
         refund = (merchant_id, cancellation.refund_id)
         with self._lock:
-            order = self._order(*key)
-            if self.recognises_repeats and refund in self._refunds:
-                raise RefusalError(409, "ConflictError", f"Refund {cancellation.refund_id} is already done")
-            if order.transaction_status != "PAID":
-                raise RefusalError(422, "ValidationError", f"Transaction is {order.transaction_status}, not PAID")
+            transaction = self._find(*key)
+            if self.rules.recognises_repeats and refund in self._refunds:
+                raise RefusalError(409, f"Refund {cancellation.refund_id} is already done")
+            if transaction.status != PAID:
+                raise RefusalError(422, f"Transaction is {transaction.status}, not PAID")
+            now = self._now()
+            if now.astimezone(WIB).date() > _last_day(transaction):
+                raise RefusalError(422, f"Transaction was made more than {CANCELLATION_DAYS} days ago")
+            if self.rules.one_partial_only and key in self._moved:
+                raise RefusalError(422, "Transaction already has a partial refund, and only one is supported")
             moved = self._moved.get(key, Decimal(0)) + cancellation.amount
-            if moved > order.amount:
-                raise RefusalError(422, "ValidationError", "The cancelled total would exceed the transaction's amount")
-            movement = Movement(merchant_id, self._now(), cancellation)
+            if moved > transaction.amount:
+                raise RefusalError(422, "The cancelled total would exceed the transaction's amount")
+            status = CANCELLED if moved == transaction.amount else self.rules.partial_refund_status
+            movement = Movement(merchant_id, now, cancellation)
+            self._transactions[key] = replace(transaction, status=status)
             self._moved[key] = moved
             self._refunds.add(refund)
             self._movements.append(movement)
             return movement
 
-    def record_request(self, path: str, merchant_order_id: str | None, refund_id: str | None) -> Request:
+    def record_request(self, path: str, merchant_order_id: str | None, refund_id: str | None) -> ReceivedRequest:
         with self._lock:
-            request = Request(path, self._now(), merchant_order_id, refund_id)
+            request = ReceivedRequest(path, self._now(), merchant_order_id, refund_id)
             self._requests.append(request)
             return request
 
@@ -146,8 +152,8 @@ class Books:
             return {
                 "movements": [_movement(m) for m in self._movements if wanted(m.cancellation.merchant_order_id)],
                 "orders": {
-                    f"{key[0]}/{key[1]}": {"amount": plain(order.amount), "moved": plain(self._moved.get(key, 0))}
-                    for key, order in self._orders.items()
+                    f"{key[0]}/{key[1]}": {"amount": plain(transaction.amount), "moved": plain(self._moved.get(key, 0))}
+                    for key, transaction in self._transactions.items()
                     if wanted(key[1])
                 },
                 "requests": [_request(request) for request in self._requests if wanted(request.merchant_order_id)],
@@ -157,23 +163,26 @@ class Books:
         with self._lock:
             return [
                 {
-                    "merchantId": order.merchant_id,
-                    "merchantOrderId": order.merchant_order_id,
-                    "amount": plain(order.amount),
-                    "transactionStatus": order.transaction_status,
+                    "merchantId": transaction.merchant_id,
+                    "merchantOrderId": transaction.merchant_order_id,
+                    "amount": plain(transaction.amount),
                     "moved": plain(self._moved.get(key, 0)),
+                    "transactionStatus": transaction.status,
+                    "transactionTime": transaction.time.isoformat(timespec="seconds"),
                 }
-                for key, order in self._orders.items()
+                for key, transaction in self._transactions.items()
             ]
 
-    def _order(self, merchant_id: str, merchant_order_id: str) -> Order:
-        order = self._orders.get((merchant_id, merchant_order_id))
-        if order is None:
-            raise RefusalError(404, "NotFoundError", "Transaction is not found")
-        return order
+    def _find(self, merchant_id: str, merchant_order_id: str) -> Transaction:
+        transaction = self._transactions.get((merchant_id, merchant_order_id))
+        if transaction is None:
+            raise RefusalError(404, "Transaction is not found")
+        return transaction
 
-    def _now(self) -> datetime:
-        return datetime.fromtimestamp(self._clock(), UTC)
+
+def _last_day(transaction: Transaction) -> date:
+    """The last day on which the transaction can be cancelled."""
+    return transaction.time.astimezone(WIB).date() + timedelta(days=CANCELLATION_DAYS)
 
 
 def _movement(movement: Movement) -> dict[str, Any]:
@@ -189,7 +198,7 @@ def _movement(movement: Movement) -> dict[str, Any]:
     }
 
 
-def _request(request: Request) -> dict[str, Any]:
+def _request(request: ReceivedRequest) -> dict[str, Any]:
     described: dict[str, Any] = {
         "path": request.path,
         "merchantOrderId": request.merchant_order_id,
@@ -201,59 +210,3 @@ def _request(request: Request) -> dict[str, Any]:
     if request.fault is not None:
         described["fault"] = request.fault
     return described
-
-
-def plain(amount: Decimal | int) -> Decimal:
-    """The amount as it is written: whole rupiah without a fraction, else two decimals."""
-    amount = Decimal(amount)
-    whole = amount.quantize(Decimal(1))
-    return whole if whole == amount else amount.quantize(CENT)
-
-
-def parse_cancellation(body: Mapping[str, Any]) -> Cancellation:
-    """The documented body of order_cancellation. Fields beyond it are ignored."""
-    refund_id = parse_text(body, "refundId")
-    if len(refund_id) > MAX_REFUND_ID_LENGTH:
-        raise InvalidFieldError("refundId", f"is longer than {MAX_REFUND_ID_LENGTH} characters")
-    merchant_order_id = parse_order_id(body, "merchantOrderId")
-    amount = parse_amount(body, "cancellationAmount")
-    reason = parse_text(body, "cancellationReason")
-    cancelled_by = parse_text(body, "cancelledBy")
-    _check_time(parse_text(body, "cancellationDate"))
-    return Cancellation(refund_id, merchant_order_id, amount, reason, cancelled_by)
-
-
-def parse_text(body: Mapping[str, Any], field: str) -> str:
-    value = body.get(field)
-    if not isinstance(value, str) or not value.strip():
-        raise InvalidFieldError(field, "must be a string that is not empty")
-    return value
-
-
-def parse_order_id(body: Mapping[str, Any], field: str) -> str:
-    value = parse_text(body, field)
-    if not ORDER_ID.fullmatch(value):
-        raise InvalidFieldError(field, "must be 1 to 32 letters, digits or = . - _ + @ : & ^ % ! $")
-    return value
-
-
-def parse_amount(body: Mapping[str, Any], field: str) -> Decimal:
-    value = body.get(field)
-    if isinstance(value, bool) or not isinstance(value, int | Decimal):
-        raise InvalidFieldError(field, "must be a number")
-    amount = Decimal(value)
-    if not 0 < amount <= MAX_AMOUNT:
-        raise InvalidFieldError(field, f"must be more than 0 and at most {MAX_AMOUNT}")
-    if amount != amount.quantize(CENT):
-        raise InvalidFieldError(field, "must have at most two decimals")
-    return amount
-
-
-def _check_time(value: str) -> None:
-    try:
-        if TIME_WITH_OFFSET.fullmatch(value):
-            datetime.fromisoformat(value)
-            return
-    except ValueError:  # such as a thirteenth month
-        pass
-    raise InvalidFieldError("cancellationDate", "must be an ISO 8601 date and time with an offset")

@@ -2,13 +2,14 @@
 
 import urllib.error
 import urllib.request
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 from urllib.parse import quote
 
 import simplejson
 
-# The simulator is on this machine; only closing a listener takes it more than a moment.
+# The simulator runs on this machine; only closing a listener takes longer than some milliseconds.
 TIMEOUT_SECONDS = 5.0
 
 
@@ -21,7 +22,7 @@ class SimulatorControl:
 
     def __init__(self, url: str) -> None:
         self._url = url.rstrip("/")
-        # Plain HTTP alone: no proxy, whatever the environment says, and no TLS context, which is slow to make.
+        # HTTP only: no proxy, even if the environment names one, and no TLS context, which is slow to make.
         self._opener = urllib.request.OpenerDirector()
         self._opener.add_handler(urllib.request.HTTPHandler())
         self._opener.add_handler(urllib.request.HTTPErrorProcessor())
@@ -33,9 +34,24 @@ class SimulatorControl:
         amount: Decimal | int,
         transaction_status: str = "PAID",
         merchant_id: str | None = None,
+        transaction_time: datetime | None = None,
     ) -> None:
-        order = {"merchantOrderId": merchant_order_id, "amount": amount, "transactionStatus": transaction_status}
-        self._call("POST", "orders", order | ({} if merchant_id is None else {"merchantId": merchant_id}))
+        """Add or replace an order, of the first merchant and made now if not said otherwise."""
+        self._call(
+            "POST",
+            "orders",
+            _given(
+                merchantOrderId=merchant_order_id,
+                amount=amount,
+                transactionStatus=transaction_status,
+                merchantId=merchant_id,
+                transactionTime=None if transaction_time is None else transaction_time.isoformat(),
+            ),
+        )
+
+    def orders(self) -> list[dict[str, Any]]:
+        orders: list[dict[str, Any]] = self._call("GET", "orders")["orders"]
+        return orders
 
     def fault(
         self,
@@ -50,21 +66,20 @@ class SimulatorControl:
         status: int | None = None,
     ) -> str:
         """The id of the new fault."""
-        body = {
-            "fault": fault,
-            "path": path,
-            "merchantOrderId": merchant_order_id,
-            "probability": probability,
-            "times": times,
-            "seconds": seconds,
-            "retryAfter": retry_after,
-            "status": status,
-        }
-        answer = self._call("POST", "faults", {name: value for name, value in body.items() if value is not None})
-        return str(answer["id"])
+        body = _given(
+            fault=fault,
+            path=path,
+            merchantOrderId=merchant_order_id,
+            probability=probability,
+            times=times,
+            seconds=seconds,
+            retryAfter=retry_after,
+            status=status,
+        )
+        return str(self._call("POST", "faults", body)["id"])
 
     def faults(self) -> list[dict[str, Any]]:
-        """The faults in force; `times` says how often each will still strike."""
+        """The faults in force. `times` is how often each will still strike."""
         faults: list[dict[str, Any]] = self._call("GET", "faults")["faults"]
         return faults
 
@@ -82,13 +97,25 @@ class SimulatorControl:
         return sum((Decimal(m["amount"]) for m in movements if m["merchantId"] == merchant_id), Decimal(0))
 
     def set_credentials(self, merchant_id: str, api_key: str, secret_key: str, *, keep_old: bool = False) -> None:
-        """Valid at once. The ones before are not any more, unless `keep_old`."""
+        """The new pair is valid at once, and the old one no longer, unless `keep_old`."""
         pair = {"apiKey": api_key, "secretKey": secret_key}
         self._call("PUT", f"merchants/{quote(merchant_id, safe='')}", pair | ({"keepOld": True} if keep_old else {}))
 
     def settings(self, **settings: Any) -> dict[str, Any]:
-        """Change `recognisesRepeats`, `seed` or `nonceWindowSeconds`."""
+        """Change the settings given, and get them all. Their names are those of `GET /_simulator`."""
         return self._call("POST", "settings", settings)
+
+    def now(self) -> datetime:
+        """The simulator's time."""
+        return datetime.fromisoformat(self._call("GET", "clock")["now"])
+
+    def move_clock(self, days: float) -> None:
+        """Move the simulator's time forward, or back if `days` is negative."""
+        self._call("PUT", "clock", {"days": days})
+
+    def set_clock(self, now: datetime | None) -> None:
+        """None: back to the real time."""
+        self._call("PUT", "clock", {"now": None if now is None else now.isoformat()})
 
     def reset(self) -> None:
         self._call("POST", "reset")
@@ -104,5 +131,9 @@ class SimulatorControl:
                 return parsed
         except urllib.error.HTTPError as error:
             with error:
-                said = error.read().decode(errors="replace")
-            raise SimulatorError(f"{method} {path}: {error.code} {said}") from error
+                answer_text = error.read().decode(errors="replace")
+            raise SimulatorError(f"{method} {path}: {error.code} {answer_text}") from error
+
+
+def _given(**fields: Any) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}

@@ -1,41 +1,68 @@
-"""How the simulator is told to fail: which faults exist, what each takes, and which request gets which."""
+"""Faults: which kinds exist, what each does and takes, and which request is hit by which."""
 
 import itertools
 import random
 import threading
 from collections.abc import Container, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from testkit.indodana.books import InvalidFieldError, parse_order_id
+from testkit.indodana.fields import InvalidFieldError, parse_order_id
 
-PATHS = ("check_status", "order_cancellation")
+# The calls of Indodana's API, as faults and books name them.
+CHECK_STATUS = "check_status"
+ORDER_CANCELLATION = "order_cancellation"
+PATHS = (CHECK_STATUS, ORDER_CANCELLATION)
 REFUSE_CONNECTIONS = "refuse_connections"
 DEFAULT_HOLD_SECONDS = 60
 
-# Every fault, with the parameters of its own and their defaults.
-FAULTS: dict[str, dict[str, Any]] = {
-    REFUSE_CONNECTIONS: {"seconds": None},
-    "reset_before": {},
-    "reset_after": {},
-    "timeout_before": {"seconds": DEFAULT_HOLD_SECONDS},
-    "timeout_after": {"seconds": DEFAULT_HOLD_SECONDS},
-    "error_before": {"status": 500},
-    "error_after": {"status": 500},
-    "rate_limited": {"retryAfter": 1},
-    "unauthorized": {},
-    "conflict": {},
-    "refused": {"status": 422},
-    "html": {"status": 200},
-    "html_after": {"status": 200},
-    "empty": {},
-    "empty_after": {},
-    "ok_error": {},
-    "slow": {"seconds": 1},
-    "truncated_after": {},
+# What narrows a fault to some requests. A refused connection carries no request, so it takes none of these.
+MATCHING = {
+    "path": f"only requests of this kind: {' or '.join(PATHS)}",
+    "merchantOrderId": "only requests for this order",
+    "probability": "only this share of the requests, from 0 to 1",
+    "times": "only so many requests; then the fault is removed",
 }
-# These do what was asked, then spoil the answer. All others do nothing.
-DOES_THE_WORK = {name for name in FAULTS if name.endswith("_after")} | {"slow"}
+UNDONE = "The request is not processed."
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a fault does, and its own parameters with their defaults."""
+
+    does: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+FAULTS = {
+    REFUSE_CONNECTIONS: Kind(
+        "Refuses connections to the upstream port, for `seconds` or until the fault is removed.", {"seconds": None}
+    ),
+    "reset_before": Kind(f"Resets the connection. {UNDONE}"),
+    "reset_after": Kind("Processes the request, then resets the connection instead of answering."),
+    "timeout_before": Kind(
+        f"Sends no answer and closes the connection after `seconds`. {UNDONE}", {"seconds": DEFAULT_HOLD_SECONDS}
+    ),
+    "timeout_after": Kind(
+        "Processes the request, then sends no answer and closes the connection after `seconds`.",
+        {"seconds": DEFAULT_HOLD_SECONDS},
+    ),
+    "error_before": Kind(f"Answers with `status` (500 to 599). {UNDONE}", {"status": 500}),
+    "error_after": Kind("Processes the request, then answers with `status` (500 to 599).", {"status": 500}),
+    "rate_limited": Kind(f"Answers 429 with the header Retry-After, set to `retryAfter`. {UNDONE}", {"retryAfter": 1}),
+    "unauthorized": Kind(f"Answers 401, as for a wrong signature. {UNDONE}"),
+    "conflict": Kind(f"Answers 409. {UNDONE}"),
+    "refused": Kind(f"Answers with `status` (400, 403, 404 or 422). {UNDONE}", {"status": 422}),
+    "html": Kind(f"Answers with `status` and an HTML page, as a proxy does. {UNDONE}", {"status": 200}),
+    "html_after": Kind("Processes the request, then answers with `status` and an HTML page.", {"status": 200}),
+    "empty": Kind(f"Answers 200 with an empty body. {UNDONE}"),
+    "empty_after": Kind("Processes the request, then answers 200 with an empty body."),
+    "ok_error": Kind(f'Answers 200 with a body that says "status": "ERROR". {UNDONE}'),
+    "slow": Kind("Processes the request and sends the correct answer after `seconds`.", {"seconds": 1}),
+    "truncated_after": Kind("Processes the request, then breaks off in the middle of the correct answer."),
+}
+# These process the request, then change or withhold the answer. The others do not process it.
+PROCESSES_THE_REQUEST = {name for name in FAULTS if name.endswith("_after")} | {"slow"}
 
 # 204, 205 and 304 have no body to put a page in.
 HTML_STATUSES = frozenset(range(200, 600)) - {204, 205, 304}
@@ -46,14 +73,12 @@ STATUSES: dict[str, tuple[Container[int], str]] = {
     "html": (HTML_STATUSES, "200 to 599 that has a body"),
     "html_after": (HTML_STATUSES, "200 to 599 that has a body"),
 }
-# What narrows a fault to some requests. A refused connection carries no request, so none of it fits there.
-MATCHING = ("path", "merchantOrderId", "probability", "times")
 MAX_SECONDS = 86400
 
 
 @dataclass
 class Fault:
-    """One fault as it was asked for. Its field names are those of the control API."""
+    """One fault as it was requested. Its field names are those of the control API."""
 
     id: str
     fault: str
@@ -69,21 +94,27 @@ class Fault:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
     @property
-    def does_the_work(self) -> bool:
-        return self.fault in DOES_THE_WORK
+    def processes_the_request(self) -> bool:
+        return self.fault in PROCESSES_THE_REQUEST
+
+
+def describe_kinds() -> dict[str, Any]:
+    """Every kind of fault, and the parameters that narrow one to some requests."""
+    return {"kinds": [{"fault": name, **asdict(kind)} for name, kind in FAULTS.items()], "narrowedBy": MATCHING}
 
 
 def parse_fault(body: Mapping[str, Any], fault_id: str) -> Fault:
     name = body.get("fault")
     if not isinstance(name, str) or name not in FAULTS:
         raise InvalidFieldError("fault", f"must be one of {', '.join(FAULTS)}")
-    takes = set(FAULTS[name]) | (set() if name == REFUSE_CONNECTIONS else set(MATCHING))
-    given = {field: value for field, value in body.items() if field != "fault" and value is not None}
-    for field in given:
-        if field not in takes:
-            raise InvalidFieldError(field, f"is not a parameter of {name}")
-    values = {field: _parse_parameter(name, field, given) for field in given}
-    return Fault(fault_id, name, **(FAULTS[name] | values))
+    kind = FAULTS[name]
+    allowed = [*kind.parameters, *(() if name == REFUSE_CONNECTIONS else MATCHING)]
+    given = {parameter: value for parameter, value in body.items() if parameter != "fault" and value is not None}
+    for parameter in given:
+        if parameter not in allowed:
+            raise InvalidFieldError(parameter, f"is not a parameter of {name}; allowed: {', '.join(allowed)}")
+    values = {parameter: _parse_parameter(name, parameter, given) for parameter in given}
+    return Fault(fault_id, name, **{**kind.parameters, **values})
 
 
 def _parse_parameter(name: str, field: str, given: Mapping[str, Any]) -> Any:
@@ -110,7 +141,7 @@ def _parse_parameter(name: str, field: str, given: Mapping[str, Any]) -> Any:
                 return float(number)
             raise InvalidFieldError(field, f"must be a number from 0 to {MAX_SECONDS}")
         case "retryAfter":
-            # A date is as good a Retry-After as a count of seconds is, and so is nonsense: it goes out as it is.
+            # The header may also be a date, and callers must cope with nonsense: a text is sent as it is.
             if (integer is not None and integer >= 0) or (isinstance(value, str) and value and _is_header_text(value)):
                 return value
             raise InvalidFieldError(field, "must be whole seconds, or the header's text")
@@ -126,9 +157,9 @@ def _is_header_text(value: str) -> bool:
 
 
 class Faults:
-    """The faults in force, in the order in which they were added; the first that fits a request is its fault."""
+    """The faults in force, in the order in which they were added. The first that matches a request strikes."""
 
-    # Shared by all instances, so that an id from before a reset never names another fault after it.
+    # Shared by all instances: an id from before a reset must not name another fault after it.
     _numbers = itertools.count(1)
 
     def __init__(self, seed: int) -> None:

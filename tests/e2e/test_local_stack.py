@@ -380,7 +380,7 @@ Outputs:
 
 def test_a_route_added_to_the_template_works_with_no_other_change(tmp_path: Path) -> None:
     root = tmp_path / "copy"
-    for folder in ("devstack", "functions", "layers"):
+    for folder in ("devstack", "functions", "layers", "testkit"):
         shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "samconfig.toml", root)
     text = (ROOT / "template.yaml").read_text()

@@ -219,7 +219,7 @@ def test_a_batch_is_of_several_merchants_and_refuses_what_cannot_be_refunded(wor
 
     assert world.moved("ORDER-PAID", "m2") == 5000
     for order in ("ORDER-INITIATED", "ORDER-NOBODY-KNOWS"):
-        assert [refund["status"] for refund in world.list(order).body["refunds"]] == ["FAILED"]
+        assert [refund["status"] for refund in world.list_refunds(order).body["refunds"]] == ["FAILED"]
 
 
 def test_a_queue_event_waits_while_indodana_is_away(world: World) -> None:
@@ -227,7 +227,7 @@ def test_a_queue_event_waits_while_indodana_is_away(world: World) -> None:
 
     [message] = load("refund_worker/one")["Records"]
     assert invoke("refund_worker/one") == {"batchItemFailures": [{"itemIdentifier": message["messageId"]}]}
-    assert world.list("ORDER-PAID").body["refunds"][0]["status"] == "QUEUED"
+    assert world.list_refunds("ORDER-PAID").body["refunds"][0]["status"] == "QUEUED"
 
 
 def test_an_event_with_an_id_of_its_senders_own_is_recorded_under_it(world: World) -> None:

@@ -57,7 +57,7 @@ def test_a_list_of_keys_is_refused_and_says_why(world: World, key: str) -> None:
     assert "comma" in answer.body["errors"][0]["detail"]
     assert "comma" in world.dead_letters()[0]["MessageAttributes"]["cause"]["StringValue"]
     assert world.moved(order) == 0
-    assert world.list(order).status == 404
+    assert world.list_refunds(order).status == 404
 
 
 def test_a_comma_within_quotes_is_a_part_of_the_key(world: World) -> None:
@@ -93,7 +93,7 @@ def test_the_message_of_an_earlier_release_works_the_refund_that_it_was_sent_for
     assert world.work_queue() == []
 
     assert world.get(order, answer.refund.refund_id).body["status"] == "SUCCEEDED"
-    assert len(world.list(order).body["refunds"]) == 1
+    assert len(world.list_refunds(order).body["refunds"]) == 1
     assert world.moved(order) == 1000
 
 

@@ -44,5 +44,5 @@ def test_the_messages_of_a_cold_worker_go_one_by_one_until_one_is_answered(world
 
     world.work_queue()
 
-    statuses = sorted(world.list(order).body["refunds"][0]["status"] for order in orders)
+    statuses = sorted(world.list_refunds(order).body["refunds"][0]["status"] for order in orders)
     assert statuses == ["QUEUED"] * 5 + ["UNKNOWN"]

@@ -28,7 +28,7 @@ def test_a_lease_that_ran_out_becomes_unknown_and_keeps_its_reservation(world: W
     counts = world.recover()
 
     assert (counts["leases_expired"], counts["unknown"]) == (1, 1)
-    assert world.work_list().body["refunds"][0]["merchantOrderId"] == order
+    assert world.open_refunds().body["refunds"][0]["merchantOrderId"] == order
     assert world.sums(order) == (0, 10_000, 90_000)
     record = world.audit(order)[-1]
     assert (record["action"], record["actor"], record["channel"]) == ("REFUND_UNKNOWN", "recovery", "schedule")
@@ -79,7 +79,7 @@ def test_a_queue_that_takes_no_message_loses_no_refund(world: World) -> None:
 def test_an_item_that_cannot_be_read_stops_no_refund(world: World, logs: io.StringIO) -> None:
     broken, order = world.order(), world.order()
     world.refund(broken, 1000, later=True)
-    [refund] = world.list(broken).body["refunds"]
+    [refund] = world.list_refunds(broken).body["refunds"]
     world.dynamodb.update_item(
         TableName=world.settings.ledger_table,
         Key={"pk": {"S": f"m1#{broken}"}, "sk": {"S": f"REFUND#{refund['refundId']}"}},

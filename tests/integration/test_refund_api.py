@@ -43,7 +43,7 @@ def test_a_partial_refund_moves_its_amount_once_and_reads_back_the_same(world: W
     assert created.headers["etag"] == '"2"'
     assert created.headers["location"] == f"/v1/transactions/{order}/refunds/{refund['refundId']}"
     assert world.get(order, refund["refundId"]).body == refund
-    assert world.list(order).body["refunds"] == [refund]
+    assert world.list_refunds(order).body["refunds"] == [refund]
     assert world.sums(order) == (25_000, 0, 75_000)
     [movement] = world.movements(order)
     assert (movement["refundId"], movement["amount"]) == (refund["refundId"], 25_000)
@@ -58,7 +58,7 @@ def test_a_refund_without_an_amount_takes_all_that_remains(world: World) -> None
     last = world.refund(rest)
 
     assert (last.status, last.body["amount"], last.body["type"]) == (201, 70_000, "PARTIAL")
-    assert world.list(whole).body["refunds"][0]["type"] == "FULL"
+    assert world.list_refunds(whole).body["refunds"][0]["type"] == "FULL"
     assert world.moved(whole) == Decimal("100000.50")
     assert world.sums(rest) == (100_000, 0, 0)
 
@@ -80,7 +80,7 @@ def test_what_can_not_be_sent_is_not_put_on_record(world: World, monkeypatch: py
 
     assert world.refund(order, 1000, fields={"reason": "OTHERS"}).status == 500
 
-    assert world.list(order).status == 404
+    assert world.list_refunds(order).status == 404
     assert world.refund(order, 1000, fields={"reason": "EXPIRED"}).status == 201
 
 
@@ -127,7 +127,8 @@ def test_the_same_key_with_another_payload_is_refused(world: World, other: dict[
     order = world.order(100_000)
     world.refund(order, 40_000, key="return-1")
 
-    again = world.refund(order, **({"amount": 40_000, "key": "return-1"} | other))
+    changed: dict[str, Any] = {"amount": 40_000, "key": "return-1"} | other
+    again = world.refund(order, **changed)
 
     assert (again.status, again.body["code"]) == (422, "IDEMPOTENCY_KEY_REUSED")
     assert world.moved(order) == 40_000
@@ -160,7 +161,7 @@ def test_more_than_is_refundable_is_refused_with_the_sums_and_sent_to_nobody(wor
     assert (refused.status, refused.body["code"]) == (422, "AMOUNT_EXCEEDS_REFUNDABLE")
     assert "40000 rupiah can be refunded" in refused.body["detail"]
     assert len(world.requests(order)) == 1
-    assert len(world.list(order).body["refunds"]) == 1
+    assert len(world.list_refunds(order).body["refunds"]) == 1
     assert world.audit(order)[-1]["action"] == "REFUND_REFUSED"
 
 
@@ -206,7 +207,7 @@ def test_an_order_that_indodana_does_not_know_is_404_and_makes_no_refund(world: 
         "status": 404,
         "error": {"kind": "NotFoundError", "message": answer.body["upstream"]["error"]["message"]},
     }
-    assert world.list("NO-SUCH-ORDER").status == 404
+    assert world.list_refunds("NO-SUCH-ORDER").status == 404
 
 
 @pytest.mark.parametrize("status", ["INITIATED", "EXPIRED", "REJECTED"])
@@ -336,7 +337,7 @@ def test_a_late_answer_to_one_attempt_says_nothing_of_the_next(world: World) -> 
             world.reassemble()
             world.work_queue()
 
-    first.indodana.cancel = cancel  # type: ignore[method-assign]
+    first.indodana.cancel = cancel  # type: ignore[method-assign, assignment]
     answer = world.refund(order, 60_000)
 
     assert (answer.status, answer.body["status"]) == (202, "UNKNOWN")
@@ -358,7 +359,7 @@ def late_answer(world: World, order: str, *, operator_settles: bool) -> str:
             assert world.resolve(order, cancellation.refund_id, "FAILED").status == 200
         return accepted
 
-    indodana.cancel = cancel  # type: ignore[method-assign]
+    indodana.cancel = cancel  # type: ignore[method-assign, assignment]
     world.refund(order, 60_000)
     world.reassemble()
     return refund_ids[0]
@@ -394,7 +395,7 @@ def test_a_refusal_means_failed(world: World, fault: str, options: dict[str, int
     world.simulator.fault(fault, path="order_cancellation", merchant_order_id=order, **options)
 
     assert world.refund(order, 1000).status == 422
-    assert world.list(order).body["refunds"][0]["status"] == "FAILED"
+    assert world.list_refunds(order).body["refunds"][0]["status"] == "FAILED"
     assert (world.sums(order)[1], world.moved(order)) == (0, 0)
 
 
@@ -623,7 +624,7 @@ class TestResolution:
         with pytest.raises(Killed):
             world.refund(order, 60_000, key="k")
         world.reassemble()
-        refund_id = world.list(order).body["refunds"][0]["refundId"]
+        refund_id = world.list_refunds(order).body["refunds"][0]["refundId"]
         world.clock.pass_seconds(60)
 
         first = world.resolve(order, refund_id, "FAILED")
@@ -646,7 +647,7 @@ class TestResolution:
         world.sums(order)
 
 
-def test_the_work_list_pages_through_one_merchants_refunds(world: World) -> None:
+def test_the_open_refunds_pages_through_one_merchants_refunds(world: World) -> None:
     ids = []
     for _ in range(5):
         order = world.order()
@@ -654,14 +655,14 @@ def test_the_work_list_pages_through_one_merchants_refunds(world: World) -> None
         ids.append(world.refund(order, 1000).body["refundId"])
         world.reassemble()  # each by another process, for one that saw an outcome become unknown waits
 
-    first = world.work_list(limit="2")
-    second = world.work_list(limit="2", nextToken=first.body["nextToken"])
-    third = world.work_list(limit="2", nextToken=second.body["nextToken"])
+    first = world.open_refunds(limit="2")
+    second = world.open_refunds(limit="2", nextToken=first.body["nextToken"])
+    third = world.open_refunds(limit="2", nextToken=second.body["nextToken"])
 
     listed = [refund["refundId"] for page in (first, second, third) for refund in page.body["refunds"]]
     assert listed == ids
     assert third.body["nextToken"] is None
-    assert world.work_list("QUEUED").body == {"refunds": [], "nextToken": None}
+    assert world.open_refunds("QUEUED").body == {"refunds": [], "nextToken": None}
     stolen = world.api(
         "GET /v1/refunds", query={"status": "UNKNOWN", "nextToken": first.body["nextToken"]}, merchant="m2"
     )
@@ -672,10 +673,11 @@ def test_an_order_with_many_refunds_is_listed_in_pages_oldest_first(world: World
     order = world.order(100_000)
     made = [world.refund(order, 1000, fields={"note": "n" * 500}).body["refundId"] for _ in range(7)]
 
-    pages, token = [], None
+    pages: list[Any] = []
+    token = None
     while not pages or token:
         query = {"limit": "3"} | ({"nextToken": token} if token else {})
-        page = world.list(order, query=query)
+        page = world.list_refunds(order, query=query)
         assert page.body["refunded"] == 7000
         pages.append([refund["refundId"] for refund in page.body["refunds"]])
         token = page.body["nextToken"]
@@ -683,7 +685,8 @@ def test_an_order_with_many_refunds_is_listed_in_pages_oldest_first(world: World
     assert pages == [made[:3], made[3:6], made[6:]]
     other = world.order()
     world.refund(other, 1000)
-    stolen = world.list(other, query={"nextToken": world.list(order, query={"limit": "1"}).body["nextToken"]})
+    token = world.list_refunds(order, query={"limit": "1"}).body["nextToken"]
+    stolen = world.list_refunds(other, query={"nextToken": token})
     assert (stolen.status, stolen.body["errors"][0]["field"]) == (400, "nextToken")
 
 
@@ -704,14 +707,14 @@ def test_another_merchant_finds_nothing(world: World) -> None:
     assert world.status(order, merchant="m2").status == 404
     assert world.refund(order, 1000, key="k", merchant="m2").status == 404
     assert world.get(order, refund_id, merchant="m2").status == 404
-    assert world.list(order, merchant="m2").status == 404
+    assert world.list_refunds(order, merchant="m2").status == 404
     assert world.resolve(order, refund_id, "FAILED", merchant="m2").status == 404
     assert world.api("GET /v1/refunds", query={"status": "UNKNOWN"}, merchant="m2").body["refunds"] == []
     # What m2 asked Indodana for is on m2's own record, and nothing of m1's.
     assert {record["merchantId"] for record in world.audit(order, merchant="m2")} == {"m2"}
 
     assert world.get(order, refund_id).body["status"] == "UNKNOWN"
-    assert [refund["refundId"] for refund in world.work_list().body["refunds"]] == [refund_id]
+    assert [refund["refundId"] for refund in world.open_refunds().body["refunds"]] == [refund_id]
     assert {record["merchantId"] for record in world.audit(order)} == {"m1"}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 import time
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from gateway.core.transitions import RefundStatus
+from indodana import CancellationAccepted, IndodanaClient
 from tests.world import World
 
 
@@ -30,7 +32,7 @@ def reads(world: World, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def refund_of(world: World, order: str) -> dict[str, object]:
-    [refund] = world.list(order).body["refunds"]
+    [refund] = world.list_refunds(order).body["refunds"]
     return dict(refund)
 
 
@@ -103,23 +105,33 @@ def test_a_message_without_an_amount_refunds_all_that_remains_and_may_name_its_m
     world.work_queue()
 
     assert world.moved(order, "m2") == 80_000
-    assert world.list(order).status == 404
+    assert world.list_refunds(order).status == 404
 
 
 def test_the_orders_of_a_batch_are_worked_at_the_same_time(world: World) -> None:
     orders = [world.order() for _ in range(10)]
-    world.simulator.fault("slow", path="order_cancellation", seconds=1)
     for order in orders:
         world.send(order, "k", amount=1000)
-    messages = world.receive()
-    assert len(messages) == 10
+    indodana, lock, at_once = world.gateway.indodana, threading.Lock(), [0]
+    most = 0
 
-    started = time.monotonic()
-    assert world.work(messages) == []
-    took = time.monotonic() - started
+    def cancel(*arguments: Any, **options: Any) -> CancellationAccepted:
+        nonlocal most
+        with lock:
+            at_once[0] += 1
+            most = max(most, at_once[0])
+        time.sleep(0.3)
+        try:
+            return IndodanaClient.cancel(indodana, *arguments, **options)
+        finally:
+            with lock:
+                at_once[0] -= 1
+
+    indodana.cancel = cancel  # type: ignore[method-assign]
+    assert world.work(world.receive()) == []
 
     assert all(world.moved(order) == 1000 for order in orders)
-    assert took < 5  # one after the other it would take 10 s
+    assert most > 5
 
 
 def test_a_batch_is_read_in_one_call(world: World, reads: list[int]) -> None:
@@ -148,7 +160,7 @@ def test_what_a_lane_has_changed_is_read_again(world: World, reads: list[int]) -
 
     assert reads == [1 + 2, 1 + 1]
     assert world.moved(order) == 81_000
-    assert sorted(refund["status"] for refund in world.list(order).body["refunds"]) == [
+    assert sorted(refund["status"] for refund in world.list_refunds(order).body["refunds"]) == [
         *("FAILED", "SUCCEEDED", "SUCCEEDED", "SUCCEEDED")
     ]
 
@@ -198,18 +210,21 @@ def test_a_write_that_hangs_holds_up_no_other_of_its_order_for_long(
     world.send(order, "k", amount=1000)
     world.send(order, "l", amount=1000)
     client = world.gateway_clients.dynamodb
-    transact_write_items, begun = client.transact_write_items, []
+    transact_write_items, first, second = client.transact_write_items, threading.Event(), threading.Event()
+    overtaken: list[bool] = []
 
     def hanging_once(**request: Any) -> Any:
-        begun.append(time.monotonic())
-        if len(begun) == 1:
-            time.sleep(4)
+        if not first.is_set():
+            first.set()
+            overtaken.append(second.wait(5))  # it hangs until another write of the order begins
+        else:
+            second.set()
         return transact_write_items(**request)
 
     monkeypatch.setattr(client, "transact_write_items", hanging_once)
     assert world.work_queue() == []
 
-    assert begun[1] - begun[0] < 3
+    assert overtaken == [True]
     assert world.moved(order) == 2000
 
 
@@ -220,7 +235,7 @@ def test_the_refunds_of_one_order_are_worked_one_after_the_other(world: World) -
 
     assert world.work_queue() == []
 
-    statuses = [refund["status"] for refund in world.list(order).body["refunds"]]
+    statuses = [refund["status"] for refund in world.list_refunds(order).body["refunds"]]
     assert sorted(statuses) == ["FAILED"] + ["SUCCEEDED"] * 5
     assert world.moved(order) == 100_000
     assert world.sums(order) == (100_000, 0, 0)

@@ -47,7 +47,7 @@ class Client:
 
 
 def canceled(*reasons: dict[str, Any] | None) -> Canceled:
-    answer: dict[str, Any] = {"Error": {"Code": "TransactionCanceledException", "Message": ""}}
+    answer: Any = {"Error": {"Code": "TransactionCanceledException", "Message": ""}}
     if reasons:
         answer["CancellationReasons"] = list(reasons)
     return Canceled(answer, "TransactWriteItems")

@@ -11,7 +11,7 @@ from decimal import Decimal
 from functools import cache
 from http import HTTPStatus
 from pathlib import Path
-from re import _parser  # type: ignore[attr-defined]
+from re import _parser
 from typing import Any
 
 import pytest
@@ -49,7 +49,7 @@ from gateway.http.requests import CORRELATION_HEADER, Forbidden, PreconditionReq
 from gateway.http.responses import Response, json_response, location, refund_response, refund_view, refunds_view
 from gateway.refunds import validation
 from tests.openapi import DOCUMENT, closed, complaints, inlined, schema
-from tests.unit.test_problems import DOMAIN, FAILURES, UPSTREAM
+from tests.problem_cases import DOMAIN, FAILURES, UPSTREAM
 
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs/api.md").read_text(encoding="utf-8")

@@ -16,7 +16,7 @@ import pytest
 
 from devstack.cloudformation import Resolver
 from devstack.template import Template
-from tests.e2e.test_sam_docker import INVOCATIONS
+from tests.docker.invocations import INVOCATIONS
 
 ROOT = Path(__file__).parents[2]
 

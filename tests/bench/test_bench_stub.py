@@ -65,7 +65,7 @@ def test_one_of_a_conditions_alternatives_is_enough(services: Services, expiry: 
     record = put("a")
     record["Item"]["expiry"] = {"N": expiry}
     dynamodb(services, "PutItem", **record)
-    condition = {
+    condition: Any = {
         "ConditionExpression": "attribute_not_exists(#id) OR #expiry < :now OR (#expiry = :never AND #id = :none)",
         "ExpressionAttributeNames": {"#id": "pk", "#expiry": "expiry"},
         "ExpressionAttributeValues": {":now": {"N": "5"}, ":never": {"N": "0"}, ":none": {"S": "-"}},

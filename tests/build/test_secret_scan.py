@@ -55,8 +55,8 @@ PLANTED = {
     "events/status_check/paid.json": replaced(
         "events/status_check/paid.json", '"version"', f'"secret": "{SECRET_KEY}", "version"'
     ),
-    "tests/unit/signature-vectors.json": replaced(
-        "tests/unit/signature-vectors.json", "merchant-secret", f"merchant-secret{SECRET_KEY}"
+    "tests/transport/signature-vectors.json": replaced(
+        "tests/transport/signature-vectors.json", "merchant-secret", f"merchant-secret{SECRET_KEY}"
     ),
     "docs/swagger.yaml": f"secretKey: {SECRET_KEY}\n",
     "package-lock.json": f'{{"token": "{SECRET_KEY}"}}\n',

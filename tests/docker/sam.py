@@ -245,7 +245,7 @@ def stack(directory: Path) -> Iterator[SamStack]:
         gateway.start(HttpApi(model.routes, issuer, functions.invoke))
         sqs = aws.client("sqs", for_tests.url)
         for mapping in model.queue_mappings:
-            poller = Poller(mapping, model.queues[mapping.queue], model.region, sqs, functions)
+            poller = Poller(mapping, model.queues[mapping.queue], model.region, sqs, functions)  # type: ignore[arg-type]
             poller.start()
             undo.callback(poller.join, STOP_SECONDS)
             undo.callback(poller.stop)

@@ -13,8 +13,7 @@ from __future__ import annotations
 import http.client
 import json
 import runpy
-from collections.abc import Callable, Iterator
-from decimal import Decimal
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
 
@@ -22,17 +21,14 @@ import pytest
 
 from devstack.template import Route, Template
 from testkit.processes import ROOT, until
-from tests.e2e import sam
-from tests.e2e.sam import SamStack, Service
+from tests.docker import sam
+from tests.docker.invocations import INVOCATIONS, WAIT_SECONDS
+from tests.docker.sam import SamStack, Service
 from tests.e2e.stack import path
-
-pytestmark = pytest.mark.docker
 
 MODEL = Template.load_local().model()
 HEALTH = "GET /v1/health"
 SYMBOLS = "%41+b&c@d:e^f!$=._-"  # with what Indodana allows in an order's id, and URLs don't
-# A refund that waits comes back within some seconds; a message that nobody hid, after the queue's visibility timeout.
-WAIT_SECONDS = 60.0
 TRIM = runpy.run_path(str(ROOT / "layers" / "indodana" / "trim.py"))
 
 
@@ -66,53 +62,6 @@ def no_faults(stack: SamStack) -> Iterator[None]:
 
 
 # ---- sam local invoke: every function, each in a cold container of its own
-
-
-def health_answers(stack: SamStack, answer: Any) -> None:
-    assert answer == {"statusCode": 204, "headers": {"cache-control": "no-store"}}
-
-
-def a_status_is_as_indodana_has_it(stack: SamStack, answer: Any) -> None:
-    assert (answer["statusCode"], body(answer)["transactionStatus"]) == (200, "PAID")
-
-
-def a_refund_is_taken_on(stack: SamStack, answer: Any) -> None:
-    # Not one that is sent at once: after a cold start on a busy machine, too little of the function's time is left.
-    assert (answer["statusCode"], body(answer)["status"]) == (202, "QUEUED")
-    location = answer["headers"]["location"]
-    done = until(lambda: stack.call("GET", location).body["status"], lambda status: status != "QUEUED", WAIT_SECONDS)
-    assert done == "SUCCEEDED"
-
-
-def what_is_good_of_a_poisoned_batch_is_refunded_and_the_rest_dead_lettered(stack: SamStack, answer: Any) -> None:
-    assert answer == {"batchItemFailures": []}
-    moved = [movement["amount"] for movement in stack.simulator.books("ORDER-PAID")["movements"]]
-    assert moved.count(Decimal(12_000)) == 1
-    records = json.loads((ROOT / "events/refund_worker/with-poison.json").read_text())["Records"]
-    assert {letter["Body"] for letter in stack.dead_letters()} == {record["body"] for record in records[1:]}
-
-
-def an_unknown_refund_is_counted(stack: SamStack, answer: Any) -> None:
-    assert (answer["unknown"], answer["errors"]) == (1, 0)
-    assert answer["oldest_unknown_seconds"] > 0
-
-
-def a_timeline_is_read(stack: SamStack, answer: Any) -> None:
-    assert answer["statusCode"] == 200
-    assert "STATUS_CHECKED" in {record["action"] for record in body(answer)["records"]}
-
-
-INVOCATIONS: dict[str, tuple[str, Callable[[SamStack, Any], None]]] = {
-    "HealthFunction": ("health/anybody", health_answers),
-    "StatusCheckFunction": ("status_check/paid", a_status_is_as_indodana_has_it),
-    "RefundApiFunction": ("refund_api/respond-async", a_refund_is_taken_on),
-    "RefundWorkerFunction": (
-        "refund_worker/with-poison",
-        what_is_good_of_a_poisoned_batch_is_refunded_and_the_rest_dead_lettered,
-    ),
-    "RecoveryFunction": ("recovery/schedule", an_unknown_refund_is_counted),
-    "AuditQueryFunction": ("audit_query/timeline", a_timeline_is_read),
-}
 
 
 @pytest.mark.parametrize("function", INVOCATIONS)
@@ -231,7 +180,7 @@ def test_an_outage_only_delays_a_refund(stack: SamStack) -> None:
 
 
 def test_every_aws_operation_that_the_build_knows_is_called_from_a_container(stack: SamStack) -> None:
-    """tests/unit/test_build.py holds them to those that the code calls. That they work, the tests above would miss."""
+    """tests/build/test_build.py holds them to those that the code calls. That they work, the tests above would miss."""
     order, later = stack.order(), stack.order()
 
     stack.status(order)  # GetSecretValue, PutItem
@@ -283,10 +232,6 @@ def ask(start_api: Service, stack: SamStack, route: Route) -> tuple[int, str | N
 
 
 # ---- reading
-
-
-def body(answer: dict[str, Any]) -> Any:
-    return json.loads(answer["body"], parse_float=Decimal)
 
 
 def states(stack: SamStack, order: str, expected: list[str]) -> list[str]:

@@ -133,9 +133,8 @@ def test_one_merchants_slow_secret_keeps_no_other_waiting() -> None:
     secrets_manager.seconds = 0.5
     slow = threading.Thread(target=store.get, args=("m1",))
     slow.start()
-    started = time.monotonic()
     store.get("m2")
-    assert time.monotonic() - started < 0.2
+    assert slow.is_alive()
     slow.join()
 
 

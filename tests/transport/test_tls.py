@@ -41,7 +41,7 @@ def aws_over_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tu
     context.load_cert_chain(certificate)
     with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
         server.socket = context.wrap_socket(server.socket, server_side=True)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
         tls.context.cache_clear()
         yield server.server_port, certificate

@@ -24,7 +24,7 @@ ENVIRONMENT ?= staging
 SLOW_TESTS := tests/exhaustive tests/wire tests/build tests/e2e
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo chaos token aws simulator check test verify soak simulate wire test-docker bench scale cost lint format \
+.PHONY: help run demo chaos token aws simulator check test verify soak simulate wire test-docker bench scale lint format \
 	validate secrets audit licences build deploy invoke clean
 
 help: ## list the targets
@@ -74,15 +74,11 @@ wire: $(VENV)/.installed ## simulate the wire to Indodana: SEEDS=5000 of its acc
 test-docker: $(VENV)/.installed $(VENV_SAM)/.installed ## run the built functions in the Lambda runtime; needs a Docker engine
 	$(PY) -m pytest -q tests/docker
 
-bench: $(VENV)/.installed .bench/.installed build ## measure the built functions beside floors and peers; RELEASE=1 keeps the figures
+bench: $(VENV)/.installed .bench/.installed build ## measure the built functions and compare them with floors and peers; RELEASE=1 keeps the figures
 	@$(PY) -m bench $(if $(RELEASE),--release)
 
-scale: $(VENV)/.installed ## see how calls, units and time grow with refunds and with batches at a time; takes some four minutes
+scale: $(VENV)/.installed ## measure how calls, units and time grow with refunds and concurrent batches; takes about four minutes
 	@$(PY) -m bench.scale
-
-cost: $(VENV)/.installed ## count anew what a request uses of AWS, and write the tables of docs/cost.md
-	@$(PY) -m bench.usage
-	@$(PY) -m bench.cost --write
 
 lint: $(VENV)/.installed ## style and types
 	$(VENV)/bin/ruff check --quiet
@@ -98,13 +94,13 @@ validate: $(VENV_SAM)/.installed $(VENV_CHECKOV)/.installed ## check template.ya
 	@found=$$($(VENV_CHECKOV)/bin/checkov --file template.yaml --framework cloudformation --skip-download --quiet --compact 2>&1) \
 		|| { echo "$$found"; exit 1; }
 
-secrets: $(VENV)/.installed $(VENV_CHECKOV)/.installed ## look for secrets in the files that git tracks
+secrets: $(VENV)/.installed $(VENV_CHECKOV)/.installed ## scan the files that git tracks for secrets
 	@$(PY) -m checks.secret_scan
 
-audit: $(VENV)/.installed $(VENV_CHECKOV)/.installed ## ask OSV for known vulnerabilities of what is pinned; needs a network
+audit: $(VENV)/.installed $(VENV_CHECKOV)/.installed ## audit the pinned packages for known vulnerabilities with pip-audit and OSV; needs a network
 	@$(PY) -m checks.vulnerabilities
 
-licences: $(VENV)/.installed $(VENV_SAM)/.installed $(VENV_CHECKOV)/.installed ## write docs/licences.md from what is pinned
+licences: $(VENV)/.installed $(VENV_SAM)/.installed $(VENV_CHECKOV)/.installed ## write docs/licences.md from the pins and the installed packages
 	@$(PY) -m checks.licences
 
 build: $(VENV_SAM)/.installed ## build what is deployed, into .aws-sam/build

@@ -1,4 +1,4 @@
-"""What `make bench` makes of its measurements; the measuring itself is the bench's own business."""
+"""How `make bench` evaluates its measurements: figures, bounds, regressions, table and picture."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ import pytest
 
 from bench.__main__ import RELEASE, load
 from bench.figures import Figure, Spread, ratios
-from bench.picture import drawn
+from bench.picture import draw
 from bench.stub import Call
 from bench.table import regressions, table
 from bench.warm import batch_event, most_conflicts, refund_event, status_event
-
-ROOT = Path(__file__).parents[2]
+from checks.pins import DEPLOYED, ROOT, pins
 
 
 def figure(value: float, *, scatter: float = 0.0, **changes: Any) -> Figure:
@@ -24,23 +23,18 @@ def figure(value: float, *, scatter: float = 0.0, **changes: Any) -> Figure:
     return Figure(**{**fields, "value": Spread(value, value - scatter, value + scatter), **changes})
 
 
-def pins(path: str) -> dict[str, str]:
-    lines = (ROOT / path).read_text().splitlines()
-    return dict(line.split("==") for line in lines if "==" in line)
-
-
-def test_a_spread_is_the_median_and_the_quartiles() -> None:
+def test_spread_is_the_median_and_the_quartiles() -> None:
     assert Spread.of([5.0, 1.0, 2.0, 4.0, 3.0]) == Spread(3.0, 2.0, 4.0)
     assert Spread.of([3]) == Spread(3, 3, 3)
     assert Spread.worst([1, 1, 2, 1]) == Spread(2, 2, 2)
 
 
-def test_a_machine_that_slows_down_for_a_while_changes_no_ratio() -> None:
+def test_ratios_do_not_change_when_the_machine_slows_down() -> None:
     assert ratios([90.0, 900.0], [100.0, 1000.0]) == [0.9, 0.9]
 
 
 @pytest.mark.parametrize(("value", "bound", "met"), [(1.0, 1.0, True), (1.01, 1.0, False), (9.0, None, True)])
-def test_a_bound_is_met_up_to_itself(value: float, bound: float | None, met: bool) -> None:
+def test_bound_is_met_up_to_its_own_value(value: float, bound: float | None, met: bool) -> None:
     assert figure(value, bound=bound).is_met is met
 
 
@@ -49,7 +43,7 @@ def test_a_bound_is_met_up_to_itself(value: float, bound: float | None, met: boo
     [
         (figure(1.0), figure(1.2), True),
         (figure(1.0), figure(1.09), False),  # within a tenth
-        (figure(1.0), figure(1.2, scatter=0.1), False),  # within what it scatters by itself
+        (figure(1.0), figure(1.2, scatter=0.1), False),  # within the quartiles
         (figure(1.0, scatter=0.1), figure(1.2), False),
         (figure(1.0, scatter=0.01), figure(1.2, scatter=0.02), True),
         (figure(1.0), figure(0.5), False),
@@ -57,26 +51,28 @@ def test_a_bound_is_met_up_to_itself(value: float, bound: float | None, met: boo
         (figure(0), figure(1), True),
     ],
 )
-def test_a_figure_is_worse_only_beyond_noise(before: Figure, after: Figure, worse: bool) -> None:
+def test_figure_is_worse_only_by_more_than_noise(before: Figure, after: Figure, worse: bool) -> None:
     assert after.is_worse_than(before) is worse
 
 
-def test_what_is_another_machines_or_anothers_is_no_regression() -> None:
-    assert not figure(9.0, is_the_machines=True).is_worse_than(figure(1.0))
+def test_times_and_peers_are_never_regressions() -> None:
+    assert not figure(9.0, machine_dependent=True).is_worse_than(figure(1.0))
     assert not figure(9.0, is_ours=False).is_worse_than(figure(1.0))
 
 
-def test_a_regression_names_the_figure_and_what_it_was() -> None:
+def test_regression_names_the_figure_and_its_old_value() -> None:
     (text,) = regressions([figure(1.5)], {"cold/F": figure(1.0)})
-    assert text == "Cold start: one (cold/F) is 1.50 ×, and was 1"
+    assert text == "Cold start: one (cold/F) is 1.50 ×, was 1"
 
 
-def test_a_figure_that_is_no_longer_measured_is_a_regression_and_a_new_one_is_none() -> None:
-    assert regressions([figure(1.0)], {"gone": figure(1.0, key="gone")}) == ["Cold start: one (gone) is not measured"]
+def test_missing_figure_is_a_regression_but_a_new_one_is_not() -> None:
+    assert regressions([figure(1.0)], {"gone": figure(1.0, key="gone")}) == [
+        "Cold start: one (gone) is no longer measured"
+    ]
     assert regressions([figure(1.0)], {}) == []
 
 
-def test_the_table_says_of_each_figure_whether_its_bound_is_met() -> None:
+def test_table_shows_whether_each_bound_is_met() -> None:
     shown = table(
         [
             figure(0.5, bound=0.9, measured=Spread(310.4, 300.0, 320.0)),
@@ -95,17 +91,17 @@ def test_the_table_says_of_each_figure_whether_its_bound_is_met() -> None:
     ]
 
 
-def test_a_release_is_read_as_it_was_kept(tmp_path: Path) -> None:
+def test_kept_release_is_read_back_unchanged(tmp_path: Path) -> None:
     kept = figure(0.5, bound=0.9, measured=Spread(310.0, 300.0, 320.0))
     (tmp_path / "release.json").write_text(json.dumps({"figures": {kept.key: kept.to_json()}}))
     assert load(tmp_path / "release.json") == {kept.key: kept}
     assert load(tmp_path / "none.json") == {}
 
 
-def test_the_picture_has_a_bar_for_each_ratio_and_its_words() -> None:
+def test_picture_has_a_bar_and_a_label_for_each_ratio() -> None:
     figures = [figure(0.5, title="<one> & all", bound=0.9), figure(4.5, title="two", is_ours=False)]
     counted = figure(3, title="three", unit="calls")
-    root = ElementTree.fromstring(drawn([*figures, counted]))
+    root = ElementTree.fromstring(draw([*figures, counted]))
     words = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
     assert {"<one> & all", "0.50 × F", "≤ 0.90", "two", "4.50 × F"} <= set(words)
     assert "three" not in words
@@ -115,11 +111,11 @@ def test_the_picture_has_a_bar_for_each_ratio_and_its_words() -> None:
     assert bars[1] / bars[0] == pytest.approx(9, rel=0.01)
 
 
-def test_the_picture_in_the_docs_is_the_kept_releases() -> None:
-    assert (ROOT / "docs" / "bench.svg").read_text(encoding="utf-8") == drawn(list(load(RELEASE).values()))
+def test_picture_in_docs_shows_the_kept_release() -> None:
+    assert (ROOT / "docs" / "bench.svg").read_text(encoding="utf-8") == draw(list(load(RELEASE).values()))
 
 
-def test_every_measured_refund_is_one_that_nobody_asked_for_before() -> None:
+def test_each_sample_event_requests_a_new_refund() -> None:
     one, other = refund_event("O-1"), refund_event("O-1")
     assert one["pathParameters"] == {"merchantOrderId": "O-1"}
     assert one["rawPath"] == "/v1/transactions/O-1/refunds"
@@ -130,7 +126,7 @@ def test_every_measured_refund_is_one_that_nobody_asked_for_before() -> None:
     assert status_event("O-1")["pathParameters"] == {"merchantOrderId": "O-1"}
 
 
-def test_conflicts_are_counted_for_the_refund_that_had_most() -> None:
+def test_conflicts_are_counted_for_the_refund_with_the_most() -> None:
     def refused(refund: str) -> Call:
         items = (f"ledger/m1#O-1/REFUND#{refund}", "ledger/m1#O-1/ORDER")
         return Call("dynamodb", "TransactWriteItems", 0, 1, "TransactionCanceledException", items, items[1:])
@@ -139,7 +135,7 @@ def test_conflicts_are_counted_for_the_refund_that_had_most() -> None:
     assert most_conflicts([Call("dynamodb", "GetItem", 0, 1, None)]) == 0
 
 
-def test_floors_and_peers_have_the_versions_that_are_deployed() -> None:
-    deployed, compared = pins("layers/indodana/requirements.txt"), pins("bench/requirements-floor.txt")
+def test_floors_and_peers_use_the_deployed_versions() -> None:
+    deployed, compared = pins(ROOT / DEPLOYED), pins(ROOT / "bench" / "requirements-floor.txt")
     assert {"boto3", "botocore", "requests"} <= compared.keys()
     assert {name: version for name, version in compared.items() if deployed.get(name, version) != version} == {}

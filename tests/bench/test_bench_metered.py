@@ -1,4 +1,4 @@
-"""The metered stub: what it counts and what it refuses must be what AWS would, or every figure built on it is wrong."""
+"""The metered stub counts and refuses what AWS would."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from bench.metered import AUDIT, LEDGER, QUEUE, MeteredServices
+from bench.capacity import Units
+from bench.metered import LEDGER, QUEUE, MeteredServices
 from bench.stub import API_KEY, SECRET_KEY
 from devstack.template import Model, Template
 from indodana import Credentials, authorization
@@ -41,35 +42,31 @@ def control(services: MeteredServices, what: str, content: object = None) -> Any
     return services.answer("POST", f"/_stub/{what}", {}, json.dumps(content).encode(), 0.0).body
 
 
-def units(services: MeteredServices) -> list[tuple[float, float, float, float]]:
-    calls = control(services, "take_calls")["calls"]
-    return [
-        tuple(call[name] for name in ("write_units", "audit_write_units", "index_write_units", "read_units"))
-        for call in calls
-    ]
+def units(services: MeteredServices) -> list[Units]:
+    return [Units(**call["units"]) for call in control(services, "take_calls")["calls"]]
 
 
 def put(table: str, key: str, attributes: Mapping[str, Any] = {}, **options: Any) -> dict[str, Any]:
     return {"TableName": table, "Item": {"pk": {"S": "m1#O"}, "sk": {"S": key}, **attributes}, **options}
 
 
-def test_a_transaction_is_charged_by_table_and_index(services: MeteredServices, model: Model) -> None:
-    ledger, audit = model.tables[LEDGER].name, model.tables[AUDIT].name
+def test_transaction_is_charged_for_table_and_index(services: MeteredServices, model: Model) -> None:
+    ledger, audit = model.tables[LEDGER].name, model.tables["AuditTable"].name
     actions = [{"Put": put(ledger, "REFUND#1", OPEN)}, {"Put": put(audit, "2026#1")}, {"Put": put(ledger, "ORDER")}]
     dynamodb(services, "TransactWriteItems", TransactItems=actions)
     dynamodb(services, "TransactWriteItems", TransactItems=[{"Put": put(ledger, "REFUND#1")}])
-    assert units(services) == [(6, 2, 1, 0), (2, 0, 1, 0)]
+    assert units(services) == [Units(write=6, index_write=1), Units(write=2, index_write=1)]
 
 
-def test_a_cancelled_transaction_is_charged_and_leaves_the_index_alone(services: MeteredServices, model: Model) -> None:
+def test_cancelled_transaction_is_charged_without_the_index(services: MeteredServices, model: Model) -> None:
     ledger = model.tables[LEDGER].name
     once = put(ledger, "REFUND#1", OPEN, ConditionExpression="attribute_not_exists(pk)")
     for _ in range(2):
         dynamodb(services, "TransactWriteItems", TransactItems=[{"Put": once}])
-    assert units(services) == [(2, 0, 1, 0), (2, 0, 0, 0)]
+    assert units(services) == [Units(write=2, index_write=1), Units(write=2)]
 
 
-def test_reads_are_charged_by_what_is_found(services: MeteredServices, model: Model) -> None:
+def test_reads_are_charged_for_the_items_found(services: MeteredServices, model: Model) -> None:
     ledger = model.tables[LEDGER].name
     dynamodb(services, "PutItem", **put(ledger, "REFUND#1", OPEN))
     keys = [{"pk": {"S": "m1#O"}, "sk": {"S": key}} for key in ("ORDER", "REFUND#1")]
@@ -78,15 +75,15 @@ def test_reads_are_charged_by_what_is_found(services: MeteredServices, model: Mo
     query = {"TableName": ledger, "KeyConditionExpression": "pk = :order", "ExpressionAttributeValues": values}
     dynamodb(services, "Query", **query, ConsistentRead=True)
     dynamodb(services, "Scan", TableName=ledger, IndexName="open-refunds")
-    assert units(services)[1:] == [(0, 0, 0, 2), (0, 0, 0, 1), (0, 0, 0, 0.5)]
+    assert units(services)[1:] == [Units(read=2), Units(read=1), Units(read=0.5)]
 
 
-def test_a_page_that_aws_would_have_ended_is_refused(services: MeteredServices, model: Model) -> None:
+def test_page_larger_than_on_aws_is_refused(services: MeteredServices, model: Model) -> None:
     ledger = model.tables[LEDGER].name
     for number in range(4):
         dynamodb(services, "PutItem", **put(ledger, f"REFUND#{number}", {"note": {"S": "x" * 300_000}}))
     assert aws(services, "DynamoDB_20120810.Scan", TableName=ledger).status == 400
-    assert "would have ended" in control(services, "take_calls")["failures"][0]
+    assert "larger than a page" in control(services, "take_calls")["failures"][0]
 
 
 # ---- Indodana
@@ -97,7 +94,7 @@ def cancel(services: MeteredServices, refund: str, amount: int = 100) -> Any:
     return services.answer("POST", "/v3/order_cancellation", SIGNED, json.dumps(body).encode(), 0.0)
 
 
-def test_beyond_its_places_upstream_answers_429_until_one_is_free(services: MeteredServices) -> None:
+def test_upstream_answers_429_above_its_limit(services: MeteredServices) -> None:
     control(services, "limit", 1)
     first = cancel(services, "r1")
     refused = cancel(services, "r2")
@@ -107,7 +104,7 @@ def test_beyond_its_places_upstream_answers_429_until_one_is_free(services: Mete
     assert control(services, "books")["moved"] == {"r1": 1, "r2": 1}
 
 
-def test_money_that_moves_twice_is_in_the_books_twice(services: MeteredServices) -> None:
+def test_books_count_money_that_moved_twice(services: MeteredServices) -> None:
     cancel(services, "r1")
     cancel(services, "r1")
     books = control(services, "books")
@@ -117,9 +114,7 @@ def test_money_that_moves_twice_is_in_the_books_twice(services: MeteredServices)
 # ---- the queue
 
 
-def test_a_message_waits_for_as_long_as_it_is_hidden_and_is_gone_once_deleted(
-    services: MeteredServices, model: Model
-) -> None:
+def test_message_is_hidden_until_visible_and_gone_once_deleted(services: MeteredServices, model: Model) -> None:
     url = model.queues[QUEUE].url
 
     def receive() -> list[Any]:
@@ -138,7 +133,7 @@ def test_a_message_waits_for_as_long_as_it_is_hidden_and_is_gone_once_deleted(
     assert control(services, "waiting") == 0
 
 
-def test_what_sqs_refuses_is_no_failure_of_the_stub(services: MeteredServices, model: Model) -> None:
+def test_request_refused_by_sqs_is_not_a_stub_failure(services: MeteredServices, model: Model) -> None:
     late = {"QueueUrl": model.queues[QUEUE].url, "ReceiptHandle": "gone/1", "VisibilityTimeout": 1}
     refused = aws(services, "AmazonSQS.ChangeMessageVisibility", **late)
     assert (refused.status, refused.body["__type"]) == (400, "com.amazonaws.sqs#InvalidParameterValue")

@@ -1,4 +1,4 @@
-"""The stub that measurements are taken against: were it wrong, every figure would be."""
+"""The stub that all measurements use."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def calls(services: Services) -> list[dict[str, Any]]:
     return taken
 
 
-def test_a_transaction_that_meets_another_one_on_an_item_is_refused_and_on_record(services: Services) -> None:
+def test_transaction_in_conflict_with_another_is_refused_and_recorded(services: Services) -> None:
     first = dynamodb(services, "TransactWriteItems", TransactItems=[{"Put": put("a")}])
     second = dynamodb(services, "TransactWriteItems", TransactItems=[{"Put": put("b")}, {"Put": put("a")}])
     assert first.status == 200
@@ -41,18 +41,18 @@ def test_a_transaction_that_meets_another_one_on_an_item_is_refused_and_on_recor
     assert [call["conflicts"] for call in calls(services)] == [(), ("peer-orders/m1/a",)]
 
 
-def test_an_item_is_free_again_when_the_answer_has_left(services: Services) -> None:
+def test_item_can_be_written_again_after_the_answer(services: Services) -> None:
     dynamodb(services, "TransactWriteItems", TransactItems=[{"Put": put("a")}]).done()
     assert dynamodb(services, "TransactWriteItems", TransactItems=[{"Put": put("a")}]).status == 200
 
 
-def test_a_transaction_conflicts_with_a_single_write_and_two_single_writes_do_not(services: Services) -> None:
+def test_transaction_conflicts_with_a_single_write(services: Services) -> None:
     assert [dynamodb(services, "PutItem", **put("a")).status for _ in range(2)] == [200, 200]
     refused = dynamodb(services, "TransactWriteItems", TransactItems=[{"Put": put("a")}])
     assert refused.body["__type"] == "TransactionCanceledException"
 
 
-def test_conditions_hold(services: Services) -> None:
+def test_condition_that_fails_returns_the_old_item(services: Services) -> None:
     once = put("a", ConditionExpression="attribute_not_exists(pk)", ReturnValuesOnConditionCheckFailure="ALL_OLD")
     assert dynamodb(services, "PutItem", **once).status == 200
     again = dynamodb(services, "PutItem", **once)
@@ -61,7 +61,7 @@ def test_conditions_hold(services: Services) -> None:
 
 
 @pytest.mark.parametrize(("expiry", "status"), [("9", 400), ("1", 200)])
-def test_one_of_a_conditions_alternatives_is_enough(services: Services, expiry: str, status: int) -> None:
+def test_condition_with_alternatives_needs_one_of_them(services: Services, expiry: str, status: int) -> None:
     record = put("a")
     record["Item"]["expiry"] = {"N": expiry}
     dynamodb(services, "PutItem", **record)
@@ -73,7 +73,7 @@ def test_one_of_a_conditions_alternatives_is_enough(services: Services, expiry: 
     assert dynamodb(services, "PutItem", **record, **condition).status == status
 
 
-def test_calls_are_in_series_only_where_one_began_after_the_other_ended() -> None:
+def test_calls_are_in_series_only_if_they_do_not_overlap() -> None:
     def call(began: float, ended: float) -> Call:
         return Call("dynamodb", "GetItem", began, ended, None)
 
@@ -82,7 +82,7 @@ def test_calls_are_in_series_only_where_one_began_after_the_other_ended() -> Non
     assert in_series([call(0, 20), call(1, 6), call(7, 12)]) == 2
 
 
-def test_indodana_takes_signed_requests_only(services: Services) -> None:
+def test_indodana_stub_accepts_signed_requests_only(services: Services) -> None:
     body = json.dumps({"refundId": "r", "merchantOrderId": "o"}).encode()
     signed = {"authorization": authorization(Credentials(API_KEY, SECRET_KEY), "1569479066")}
     assert services.answer("POST", CANCEL, signed, body, 0.0).body["status"] == "OK"
@@ -90,7 +90,7 @@ def test_indodana_takes_signed_requests_only(services: Services) -> None:
     assert services.answer("POST", CANCEL, forged, body, 0.0).status == 401
 
 
-def test_answers_leave_after_the_latency_of_their_kind(services: Services) -> None:
+def test_answers_have_the_latency_of_their_kind(services: Services) -> None:
     services.latencies = Latencies(call=0.005, transaction=0.010, upstream=0.2)
     dynamodb(services, "PutItem", 1.0, **put("a"))
     dynamodb(services, "TransactWriteItems", 2.0, TransactItems=[{"Put": put("b")}])
@@ -98,13 +98,13 @@ def test_answers_leave_after_the_latency_of_their_kind(services: Services) -> No
     assert [round(call["ended"] - call["began"], 6) for call in calls(services)] == [0.005, 0.010, 0.2]
 
 
-def test_what_it_does_not_have_is_said_to_whoever_measures(services: Services) -> None:
+def test_unsupported_request_is_reported_with_the_calls(services: Services) -> None:
     assert dynamodb(services, "ListTables").status == 400
     failures = services.answer("POST", "/_stub/take_calls", {}, b"{}", 0.0).body["failures"]
     assert "ListTables" in failures[0]
 
 
-def test_it_runs_as_a_process_of_its_own() -> None:
+def test_stub_runs_in_its_own_process() -> None:
     with Stub() as stub:
         stub.set_latencies(upstream=0.0)
         assert stub.take_calls() == []

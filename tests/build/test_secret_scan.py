@@ -1,4 +1,4 @@
-"""`make secrets` finds what is planted here. Each secret is made up as the test runs: this file is scanned, too."""
+"""`make secrets` finds planted secrets. They are generated when the test runs, because this file is scanned too."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import pytest
 
 from checks import secret_scan
 from checks.pins import ROOT
-from checks.secret_scan import Finding, complaints, digest, scan
+from checks.secret_scan import Finding, digest, problems, scan
 
-RANDOM = random.Random("secrets")  # a scan by entropy might miss one draw of thousands, not now and then
+RANDOM = random.Random("secrets")  # a seed, because a scan by entropy misses a few of thousands of random values
 ALPHANUMERIC = string.ascii_letters + string.digits
 
 
@@ -82,21 +82,21 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> list[Finding]:
 
 
 @pytest.fixture(scope="module")
-def named() -> list[str]:
-    return secret_scan.named_values(ROOT)
+def listed() -> list[str]:
+    return secret_scan.listed_values(ROOT)
 
 
 @pytest.mark.parametrize("name", PLANTED)
-def test_a_planted_secret_is_found(found: list[Finding], named: list[str], name: str) -> None:
-    known = {digest(value) for value in named}
+def test_planted_secret_is_found(found: list[Finding], listed: list[str], name: str) -> None:
+    known = {digest(value) for value in listed}
     assert [finding for finding in found if finding.path == name and finding.digest not in known] != []
 
 
-def test_nothing_is_found_where_nothing_is_hidden_or_tracked(found: list[Finding]) -> None:
+def test_scan_finds_nothing_in_clean_or_untracked_files(found: list[Finding]) -> None:
     assert {finding.path for finding in found} <= set(PLANTED)
 
 
-def test_a_finding_says_where_and_what_and_never_the_secret(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_finding_shows_place_and_kind_but_never_the_secret(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     files = {"one.py": f'\nKEY = "{AWS_KEY}"\n', str(secret_scan.NOT_SECRETS): "not_secret = []\n"}
     assert secret_scan.main(repository(tmp_path, files)) == 1
     said = capfd.readouterr().err
@@ -104,35 +104,33 @@ def test_a_finding_says_where_and_what_and_never_the_secret(tmp_path: Path, capf
     assert AWS_KEY not in said
 
 
-def test_what_is_named_with_a_reason_passes(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_value_listed_with_a_reason_passes(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     listed = f'[[not_secret]]\nwhy = "Made up for a test."\nvalues = ["{AWS_KEY}"]\n'
     files = {"one.py": f'KEY = "{AWS_KEY}"\n', str(secret_scan.NOT_SECRETS): listed}
     assert secret_scan.main(repository(tmp_path, files)) == 0
     assert capfd.readouterr().err == ""
 
 
-def test_only_the_very_value_is_named() -> None:
+def test_list_allows_only_the_exact_value() -> None:
     findings = [Finding("one.py", 1, "AWS Access Key", digest(AWS_KEY)), Finding("two.py", 1, "Hex", digest("other"))]
-    assert complaints(findings, [AWS_KEY]) == ["two.py:1: Hex"]
-    assert complaints(findings, [AWS_KEY, "other"]) == []
+    assert problems(findings, [AWS_KEY]) == ["two.py:1: Hex"]
+    assert problems(findings, [AWS_KEY, "other"]) == []
 
 
-def test_a_name_for_nothing_must_go_or_it_would_let_something_in_one_day() -> None:
+def test_listed_value_that_is_no_longer_found_is_reported() -> None:
     in_the_list_only = [Finding(str(secret_scan.NOT_SECRETS), 1, "Hex", digest("gone"))]
-    assert complaints(in_the_list_only, ["gone"]) == [
-        "checks/not_secrets.toml: nothing looks like 'gone' any more; take it out"
-    ]
+    assert problems(in_the_list_only, ["gone"]) == ["checks/not_secrets.toml: 'gone' is no longer found; remove it"]
 
 
 @pytest.mark.parametrize("why", ["", 'why = ""\n'])
-def test_a_value_without_a_reason_is_not_taken(tmp_path: Path, why: str) -> None:
+def test_listed_value_without_a_reason_is_refused(tmp_path: Path, why: str) -> None:
     (tmp_path / secret_scan.NOT_SECRETS).parent.mkdir()
     (tmp_path / secret_scan.NOT_SECRETS).write_text(f'[[not_secret]]\n{why}values = ["{AWS_KEY}"]\n')
     with pytest.raises(secret_scan.SecretScanError, match="why"):
-        secret_scan.named_values(tmp_path)
+        secret_scan.listed_values(tmp_path)
 
 
-def test_outside_a_repository_it_fails_and_does_not_pass_for_clean(tmp_path: Path) -> None:
+def test_scan_outside_a_repository_fails(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "checks", tmp_path / "checks", ignore=shutil.ignore_patterns("__pycache__"))
     with pytest.raises(subprocess.CalledProcessError):
         secret_scan.main(tmp_path)

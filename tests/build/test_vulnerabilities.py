@@ -1,4 +1,4 @@
-"""`make audit` against an OSV of our own: what is found fails, what cannot be asked is said, no fault passes for it."""
+"""`make audit` against a local OSV server: a vulnerability fails, an unreachable OSV is reported, no failure passes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from checks.pins import ROOT, VENVS, normalized, pins
 NOT_RUN = "!!! NOT RUN"
 VULNERABILITY = {
     "id": "GHSA-test-0000-0001",
-    "summary": "Signs with a key of its own",
+    "summary": "Signs with a fixed key",
     "affected": [
         {
             "package": {"name": "urllib3", "ecosystem": "PyPI"},
@@ -28,7 +28,7 @@ VULNERABILITY = {
 
 
 class Osv(ThreadingHTTPServer):
-    """Knows no vulnerability until it is told one."""
+    """An OSV server without vulnerabilities, until a test adds one."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), OsvHandler)
@@ -63,7 +63,7 @@ class OsvHandler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
-        """The test says what was asked."""
+        """Nothing: the tests read `asked`."""
 
 
 @pytest.fixture
@@ -83,9 +83,7 @@ def requirements(tmp_path: Path) -> list[Path]:
     return [file]
 
 
-def test_every_pin_is_asked_for_and_silence_means_that_none_is_vulnerable(
-    osv: Osv, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_audit_asks_for_every_pin_and_passes_without_a_finding(osv: Osv, capfd: pytest.CaptureFixture[str]) -> None:
     assert vulnerabilities.audit(osv_url=osv.url) == 0
     assert capfd.readouterr() == ("", "")
     assert set(osv.asked) == {
@@ -93,32 +91,32 @@ def test_every_pin_is_asked_for_and_silence_means_that_none_is_vulnerable(
     }
 
 
-def test_a_vulnerability_fails_the_audit_and_is_named_with_the_version_that_mends_it(
+def test_vulnerability_fails_the_audit_and_is_named_with_its_fix(
     osv: Osv, requirements: list[Path], capfd: pytest.CaptureFixture[str]
 ) -> None:
     osv.vulnerable["urllib3"] = VULNERABILITY
     assert vulnerabilities.audit(requirements, osv.url) == 1
     said = capfd.readouterr().err
-    assert {"urllib3", "2.8.0", "GHSA-test-0000-0001", "99.0"} <= set(said.split())
+    assert all(text in said for text in ("urllib3", "2.8.0", "GHSA-test-0000-0001", "99.0"))
     assert NOT_RUN not in said
 
 
-def test_where_nobody_listens_it_says_so_and_does_not_fail(
+def test_audit_without_a_connection_is_reported_as_not_run(
     osv: Osv, requirements: list[Path], capfd: pytest.CaptureFixture[str]
 ) -> None:
     url = osv.url
     osv.server_close()
     assert vulnerabilities.audit(requirements, url) == 0
-    assert capfd.readouterr().err.startswith(f"{NOT_RUN}: the audit for known vulnerabilities. {url} cannot be asked: ")
+    assert capfd.readouterr().err.startswith(f"{NOT_RUN}: the audit for known vulnerabilities. {url} is unreachable: ")
 
 
-def test_a_database_that_is_down_is_one_that_cannot_be_asked(
+def test_audit_with_osv_down_is_reported_as_not_run(
     osv: Osv, requirements: list[Path], capfd: pytest.CaptureFixture[str]
 ) -> None:
     osv.status = 503
     assert vulnerabilities.audit(requirements, osv.url) == 0
     assert capfd.readouterr().err == (
-        f"{NOT_RUN}: the audit for known vulnerabilities. {osv.url} cannot be asked: it answers 503\n"
+        f"{NOT_RUN}: the audit for known vulnerabilities. {osv.url} is unreachable: HTTP status 503\n"
     )
 
 
@@ -129,9 +127,9 @@ def test_a_database_that_is_down_is_one_that_cannot_be_asked(
         {"status": 403, "body": "{}"},
         {"answers_left": 2},
     ],
-    ids=["no OSV answers", "it refuses", "it is lost on the way"],
+    ids=["not an OSV server", "request refused", "connection lost"],
 )
-def test_an_audit_that_comes_to_no_end_fails(
+def test_audit_that_does_not_finish_fails(
     osv: Osv, requirements: list[Path], capfd: pytest.CaptureFixture[str], broken: dict[str, Any]
 ) -> None:
     for name, value in broken.items():
@@ -140,6 +138,34 @@ def test_an_audit_that_comes_to_no_end_fails(
     assert NOT_RUN not in capfd.readouterr().err
 
 
-def test_an_audit_that_cannot_read_the_pins_fails(osv: Osv, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_audit_without_the_requirements_file_fails(osv: Osv, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert vulnerabilities.audit([tmp_path / "missing.txt"], osv.url) == 1
     assert NOT_RUN not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "dependencies",
+    [
+        [],
+        [{"name": "urllib3", "version": "2.8.0", "vulns": []}],
+        [
+            {"name": "six", "skip_reason": "could not be audited"},
+            {"name": "urllib3", "version": "2.8.0", "vulns": []},
+        ],
+    ],
+    ids=["nothing audited", "one missing", "one skipped"],
+)
+def test_audit_that_skips_a_pin_fails_despite_exit_code_0(
+    osv: Osv,
+    requirements: list[Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    dependencies: list[dict[str, Any]],
+) -> None:
+    pip_audit = tmp_path / "pip-audit"
+    pip_audit.write_text(f"#!/bin/sh\necho '{json.dumps({'dependencies': dependencies})}'\n")
+    pip_audit.chmod(0o755)
+    monkeypatch.setattr(vulnerabilities, "PIP_AUDIT", pip_audit)
+    assert vulnerabilities.audit(requirements, osv.url) == 1
+    assert "did not audit: six" in capfd.readouterr().err

@@ -24,7 +24,10 @@ WORKFLOW = yaml.safe_load((ROOT / ".github/workflows/test.yml").read_text())
 STEPS = [step for job in WORKFLOW["jobs"].values() for step in job["steps"]]
 
 # Of what somebody may add.
-EXAMPLES = {"functions/report/__init__.py", "functions/report/handler.py", "events/report/"}
+EXAMPLES = {
+    *("functions/report/__init__.py", "functions/report/handler.py", "events/report/"),
+    *("ReportFunction", "ReportRole", "ReportLogs", "ReportLoggedErrors", "ReportErrorsAlarm"),
+}
 
 CODE = re.compile(r"^```.*?^```$|^(?: {4}|\t)[^\n]*$|`[^`\n]*`", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
@@ -80,6 +83,29 @@ def test_paths_that_a_page_names_exist(page: Path) -> None:
     named = set(PATH.findall(page.read_text(encoding="utf-8"))) - EXAMPLES
 
     assert [path for path in sorted(named) if not (ROOT / path).exists()] == []
+
+
+STEP = re.compile(r"^\d+\. .*?(?=^\d+\. |^#|^$)", re.DOTALL | re.MULTILINE)
+FILE_OR_NAME = re.compile(r"`([\w./-]+\.(?:py|yaml|md|toml)|_?[A-Z]+_[A-Z_]+|_?[a-z]+_[a-z_]+|[A-Z][a-z]+[A-Z]\w+)`")
+
+
+def missing_names(step: str) -> list[str]:
+    """The names of code in the step that are in none of the files that the step names."""
+    found = [name for name in FILE_OR_NAME.findall(step) if name not in EXAMPLES]
+    files = [ROOT / name for name in found if "." in name and (ROOT / name).is_file()]
+    texts = [file.read_text(encoding="utf-8") for file in files]
+    return [name for name in found if "." not in name and texts and not any(name in text for text in texts)]
+
+
+def test_names_in_a_step_of_the_guide_are_in_the_files_that_it_names() -> None:
+    steps = STEP.findall((ROOT / "docs/contributing.md").read_text(encoding="utf-8"))
+
+    assert len(steps) > 40
+    assert [name for step in steps for name in missing_names(step)] == []
+
+
+def test_a_name_that_has_left_its_file_is_found() -> None:
+    assert missing_names("1. `functions/gateway/core/model.py`: `NO_SUCH_NAME` of `RefundRequest`.") == ["NO_SUCH_NAME"]
 
 
 def test_every_page_can_be_reached_from_the_readme() -> None:

@@ -37,7 +37,7 @@ def distributions(folder: Path) -> set[str]:
     return {normalized(path.name.split("-")[0]) for path in folder.glob("*.dist-info")}
 
 
-def test_the_layer_holds_the_signing_package_and_the_pinned_packages_and_no_other() -> None:
+def test_the_layer_holds_the_signing_package_and_the_pinned_ones_only() -> None:
     assert (LAYER / "indodana" / "__init__.py").exists()
     assert distributions(LAYER) == {normalized(name) for name in pins(ROOT / DEPLOYED)}
 
@@ -104,7 +104,7 @@ def shapes_of(description: dict[str, Any], name: str, seen: set[str]) -> Iterato
 
 
 @pytest.mark.parametrize("service", TRIM["OPERATIONS"])
-def test_a_trimmed_service_describes_its_operations_and_endpoints_as_botocore_does(service: str) -> None:
+def test_a_trimmed_service_is_described_as_botocore_does(service: str) -> None:
     whole = Loader()
     trimmed = Loader(extra_search_paths=[str(LAYER / "botocore" / "data")], include_default_search_paths=False)
     before = without_documentation(whole.load_service_model(service, "service-2"))

@@ -102,7 +102,7 @@ def test_every_function_has_a_role_of_its_own() -> None:
     assert len(roles) == len(set(roles))
 
 
-def test_every_function_is_deployed_gradually_and_turned_back_by_its_alarms() -> None:
+def test_functions_are_deployed_gradually_and_rolled_back_by_alarms() -> None:
     errors = {
         alarm["Dimensions"][0]["Value"]["Ref"]: name
         for name, alarm in of_type("AWS::CloudWatch::Alarm").items()
@@ -162,7 +162,7 @@ def operations(api: Properties) -> dict[tuple[str, str], Properties]:
     }
 
 
-def test_every_route_but_the_health_check_is_behind_the_authorizer_with_its_scope() -> None:
+def test_routes_but_the_health_check_need_a_token_with_their_scope() -> None:
     [api] = of_type("AWS::ApiGatewayV2::Api").values()
     for route, operation in operations(api).items():
         if route in OPEN_ROUTES:
@@ -228,7 +228,7 @@ def test_a_function_writes_to_its_own_logs_only() -> None:
         assert attribute(logs["Resource"])[0] == function["LoggingConfig"]["LogGroup"]["Ref"], name
 
 
-def test_a_role_may_use_the_key_through_the_services_that_it_uses_and_no_other() -> None:
+def test_a_role_may_use_the_key_only_through_the_services_it_uses() -> None:
     for name, role in of_type("AWS::IAM::Role").items():
         if "Policies" not in role:
             continue

@@ -142,7 +142,7 @@ def test_no_function_hears_of_a_caller_without_a_good_token(stack: SamStack) -> 
     assert stack.functions.routes == set()
 
 
-def test_a_token_without_a_merchant_is_refused_and_another_merchants_refund_is_not_found(stack: SamStack) -> None:
+def test_a_token_without_merchant_is_refused_and_others_find_nothing(stack: SamStack) -> None:
     refund = stack.refund(stack.order(), 1000)
     scopes = stack.model.scopes
 
@@ -179,7 +179,7 @@ def test_an_outage_only_delays_a_refund(stack: SamStack) -> None:
     assert stack.simulator.moved("m1", order) == 5000
 
 
-def test_every_aws_operation_that_the_build_knows_is_called_from_a_container(stack: SamStack) -> None:
+def test_aws_operations_of_the_build_are_all_called_from_a_container(stack: SamStack) -> None:
     """tests/build/test_build.py holds them to those that the code calls. That they work, the tests above would miss."""
     order, later = stack.order(), stack.order()
 
@@ -200,7 +200,7 @@ def test_every_aws_operation_that_the_build_knows_is_called_from_a_container(sta
 
 
 @pytest.mark.parametrize("route", MODEL.routes, ids=lambda route: route.key)
-def test_start_api_brings_a_route_to_its_function_which_answers_nobody_unvouched_for(
+def test_start_api_routes_reach_functions_that_refuse_without_claims(
     start_api: Service, stack: SamStack, route: Route
 ) -> None:
     before = len(stack.operations)

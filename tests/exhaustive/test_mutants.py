@@ -9,7 +9,7 @@ from concurrent.futures import Executor
 import pytest
 
 from tests.simulation import mutating
-from tests.simulation.mutant_catalogue import BY_NAME, MUTANTS, Mutant
+from tests.simulation.catalogue import BY_NAME, MUTANTS, Mutant
 from tests.simulation.mutants import AT_A_TIME, TABLE, Running, begin, control
 
 
@@ -45,7 +45,7 @@ def test_the_code_as_it_is_survives_all_that_was_told_of_the_mutants(
     assert survived["schedules"] > 100, survived
 
 
-def test_the_table_in_the_docs_names_the_mutants_that_exist_and_what_they_die_of() -> None:
+def test_the_docs_table_names_each_mutant_and_the_invariant_it_breaks() -> None:
     rows = re.findall(r"^\| `([^`]+)` \| (.+?) \| (.+?) \| (.+?), ", TABLE.read_text(), re.MULTILINE)
 
     assert len(BY_NAME) == len(MUTANTS)

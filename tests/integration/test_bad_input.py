@@ -234,7 +234,7 @@ def test_a_decision_must_name_one_version(untouched: World, route: str, body: ob
         assert fields_refused(answer) == ["If-Match"], tag
 
 
-def test_a_resolution_in_the_form_of_earlier_releases_is_told_of_the_new_one(untouched: World) -> None:
+def test_a_resolution_in_its_old_form_is_told_of_the_new_one(untouched: World) -> None:
     answer = untouched.api(RESOLVE, "ORDER-PAID", refund_id=REFUND_ID, body={"outcome": "FAILED", "evidence": "ticket"})
 
     assert fields_refused(answer) == ["evidence"]
@@ -350,7 +350,7 @@ def test_an_amount_is_said_back_in_plain_digits(world: World) -> None:
 
 
 @pytest.mark.parametrize("key", ['"u"', r'"\""', r'"\"\""', r'"\"u\""', '"u,u"', '"a,b"', r'"\" u\""'])
-def test_a_refund_whose_key_looks_like_no_key_comes_back_from_the_queue_as_itself(world: World, key: str) -> None:
+def test_a_refund_with_an_odd_key_comes_back_from_the_queue_as_itself(world: World, key: str) -> None:
     """What a structured string quotes is any text; the gateway's own message has it without its quotes."""
     order = world.order()
     accepted = world.refund(order, 1000, key=key, later=True)
@@ -402,7 +402,7 @@ def as_caller(claims: object) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("route", [STATUS, CREATE, LIST, GET, WITHDRAW, RESOLVE, WORK, AUDIT])
-def test_a_token_of_no_merchant_of_the_stack_is_forbidden_and_that_is_on_record(world: World, route: str) -> None:
+def test_a_token_of_an_unknown_merchant_is_forbidden_and_on_record(world: World, route: str) -> None:
     for number, merchant in enumerate(NO_MERCHANTS, 1):
         caller = as_caller({"sub": "agent-7", "merchant_id": merchant})
         answer = world.api(

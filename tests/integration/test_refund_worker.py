@@ -72,7 +72,7 @@ def test_the_same_refund_by_api_and_by_queue_is_one_refund(world: World) -> None
 
 
 @pytest.mark.parametrize(("seconds", "read"), [(60, "prefetch"), (10, "read")], ids=["worked", "taken on"])
-def test_a_message_that_meets_a_request_with_its_key_and_another_payload_is_no_part_of_it(
+def test_a_message_with_a_used_key_and_another_payload_changes_nothing(
     world: World, monkeypatch: pytest.MonkeyPatch, seconds: float, read: str
 ) -> None:
     order = world.order(100_000)
@@ -98,7 +98,7 @@ def test_a_message_that_meets_a_request_with_its_key_and_another_payload_is_no_p
     assert "idempotency key" in cause
 
 
-def test_a_message_without_an_amount_refunds_all_that_remains_and_may_name_its_merchant(world: World) -> None:
+def test_a_message_without_amount_refunds_the_rest_and_names_its_merchant(world: World) -> None:
     order = world.order(80_000, merchant="m2")
     world.send(order, "bo-1", merchantId="m2")
 
@@ -276,9 +276,7 @@ POISON = [
 
 
 @pytest.mark.parametrize(("body", "field"), POISON)
-def test_a_message_that_can_never_work_is_recorded_and_dead_lettered_at_once(
-    world: World, body: str, field: str
-) -> None:
+def test_an_invalid_message_is_recorded_and_dead_lettered_at_once(world: World, body: str, field: str) -> None:
     world.send_raw(body)
     [message] = world.receive()
 
@@ -294,7 +292,7 @@ def test_a_message_that_can_never_work_is_recorded_and_dead_lettered_at_once(
     assert field in record["cause"]["S"]
 
 
-def test_a_poisoned_message_harms_no_other_of_its_batch_and_is_found_in_its_orders_timeline(world: World) -> None:
+def test_a_poisoned_message_harms_no_other_and_is_in_its_orders_timeline(world: World) -> None:
     order = world.order()
     world.send(order, "good", amount=1000)
     world.send(order, "bad", amount=0)
@@ -310,7 +308,7 @@ def test_a_poisoned_message_harms_no_other_of_its_batch_and_is_found_in_its_orde
     assert any("idempotency key" in cause for cause in causes)
 
 
-def test_a_refund_that_must_wait_is_hidden_for_longer_each_time_and_done_in_the_end(world: World) -> None:
+def test_a_refund_that_must_wait_is_hidden_longer_each_time_then_done(world: World) -> None:
     order = world.order()
     world.simulator.fault("rate_limited", path="order_cancellation", merchant_order_id=order, retry_after=1, times=3)
     world.send(order, "bo-1", amount=1000)
@@ -381,7 +379,7 @@ def test_a_message_whose_time_is_up_is_not_begun_and_comes_again(world: World) -
     assert world.moved(order) == 1000
 
 
-def test_a_message_that_never_had_its_turn_is_taken_on_at_its_last_delivery(world: World) -> None:
+def test_a_message_never_worked_is_taken_on_at_its_last_delivery(world: World) -> None:
     order = world.order()
     world.send(order, "bo-1", amount=1000)
     for _ in range(world.settings.max_receive_count):

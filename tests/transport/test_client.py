@@ -98,7 +98,7 @@ def test_what_is_no_amount_of_money_cannot_be_cancelled(amount: str) -> None:
         cancellation(amount=Decimal(amount))
 
 
-def test_an_amount_with_more_digits_than_the_decimal_context_is_not_rounded_into_one() -> None:
+def test_an_amount_of_more_digits_than_the_context_has_is_not_rounded() -> None:
     with pytest.raises(ValueError, match="amount"):
         cancellation(amount=Decimal("1000." + "0" * 40 + "1"))
 

@@ -85,7 +85,7 @@ NAMELESS = http(body={"status": "OK", "transactionStatus": "EXPIRED"})
 
 @pytest.mark.parametrize("pause", [0, 0.1], ids=["at once", "late"])
 @pytest.mark.parametrize("tls", [False, True], ids=["http", "https"])
-def test_a_connection_on_which_more_comes_than_was_asked_for_is_not_used_again(
+def test_a_connection_with_unasked_bytes_is_not_used_again(
     world: World, pause: float, tls: bool, tmp_path: Path
 ) -> None:
     """`at once`: in the same packet, so that reading the answer takes the rest with it."""
@@ -129,7 +129,7 @@ def breaks_when_used_again(how: Act) -> Act:
     ],
 )
 @pytest.mark.parametrize("tls", [False, True], ids=["http", "https"])
-def test_a_status_check_that_fails_on_a_kept_connection_is_made_once_more_on_a_new_one(
+def test_a_status_check_failing_on_a_kept_connection_is_repeated_on_a_new(
     world: World, how: Act, tls: bool, tmp_path: Path
 ) -> None:
     """Reported at psf/requests#4506: the peer has forgotten the connection, and it shows only when it is used."""
@@ -216,9 +216,7 @@ def test_a_status_checks_connection_is_used_again(world: World, answer: bytes, t
 
 
 @pytest.mark.parametrize("answer", [NAMELESS, error(404), ANOTHER], ids=["nobody's", "an error", "another's"])
-def test_a_connection_is_not_used_again_after_an_answer_that_may_be_another_requests(
-    world: World, answer: bytes
-) -> None:
+def test_a_connection_is_not_used_again_after_a_foreign_answer(world: World, answer: bytes) -> None:
     upstream = world.upstream(answer)
     client = world.client(upstream)
     for _ in range(3):
@@ -231,7 +229,7 @@ def test_a_connection_is_not_used_again_after_an_answer_that_may_be_another_requ
 @pytest.mark.parametrize(
     ("seconds", "connections"), [(10, 1), (IDLE_SECONDS, 1), (IDLE_SECONDS + 0.1, 2), (30, 2), (86_400, 2), (-0.1, 2)]
 )
-def test_a_connection_idle_for_too_long_by_the_wall_clock_is_not_used_again(
+def test_a_connection_idle_too_long_by_the_wall_clock_is_not_used_again(
     world: World, seconds: float, connections: int, tls: bool, tmp_path: Path
 ) -> None:
     """30 s are no measure of ours: load balancers forget a connection after 60 s, and somebody's may after less."""

@@ -138,7 +138,7 @@ def test_one_merchants_slow_secret_keeps_no_other_waiting() -> None:
     slow.join()
 
 
-def test_an_outage_of_secrets_manager_after_the_ttl_leaves_the_old_credentials_in_use(
+def test_a_secrets_manager_outage_after_the_ttl_keeps_old_credentials(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     secrets_manager, clock = SecretsManager(), Clock()
@@ -159,7 +159,7 @@ def test_an_outage_of_secrets_manager_after_the_ttl_leaves_the_old_credentials_i
     assert store.get("m1") == NEW
 
 
-def test_a_failure_with_nothing_cached_says_so_and_is_asked_again_next_time() -> None:
+def test_a_failure_with_nothing_cached_is_told_and_asked_again_next_time() -> None:
     secrets_manager = SecretsManager()
     secrets_manager.secret = None
     store = store_on(secrets_manager)
@@ -201,7 +201,7 @@ def test_a_malformed_secret_is_named_and_its_value_stands_nowhere(secret: str) -
     assert "s3cret-value" not in "".join(traceback.format_exception(caught.value)) + repr(caught.value)
 
 
-def test_a_secret_stored_wrong_over_a_right_one_is_an_error_and_the_right_one_goes_on(
+def test_an_invalid_secret_is_logged_and_the_valid_one_before_it_kept(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     secrets_manager, clock = SecretsManager(), Clock()
@@ -347,7 +347,7 @@ def test_two_rotations_in_a_row_are_both_noticed() -> None:
     assert store.replace("m1", NEW) == newest
 
 
-def test_a_rejection_during_an_outage_of_secrets_manager_leaves_the_old_credentials() -> None:
+def test_a_rejection_in_a_secrets_manager_outage_keeps_old_credentials() -> None:
     secrets_manager = SecretsManager()
     store = store_on(secrets_manager)
     store.get("m1")

@@ -273,7 +273,7 @@ def test_a_cancellation_is_held_back_at_the_last_moment(world: World, tls: bool,
     assert (upstream.connections, upstream.received) == (1, []), "not after connecting, or sent all the same"
 
 
-def test_a_cancellation_that_is_made_again_with_other_credentials_is_held_back_likewise(world: World) -> None:
+def test_a_cancellation_repeated_with_new_credentials_is_held_back_too(world: World) -> None:
     upstream = world.upstream(OK, UNAUTHORIZED)
     client = world.client(upstream)
     cancel_on(client)

@@ -342,7 +342,7 @@ NUMBERS = (
 @example(inputs.MAX_AMOUNT + Decimal("0.01"), 0, 0)
 @example(Decimal("1E+3"), 0, 0)
 @example(Decimal("25000"), 4, 0)
-def test_an_amount_is_taken_where_the_document_says_so_however_it_is_spelled(
+def test_an_amount_in_any_spelling_is_taken_where_the_document_says_so(
     amount: Decimal, zeros: int, exponent: int
 ) -> None:
     sign, digits, power = amount.as_tuple()
@@ -568,7 +568,7 @@ def test_the_page_names_every_operation_code_and_schema() -> None:
         assert f"id='schema-{name}'" in page
 
 
-def test_the_page_needs_nothing_from_elsewhere_and_its_links_lead_somewhere() -> None:
+def test_the_page_needs_nothing_from_elsewhere_and_its_links_work() -> None:
     body, headers = pages.serve("/docs", "http://127.0.0.1:9999") or (b"", ())
     page = body.decode()
     anchors = set(re.findall(r"\bid='?([\w-]+)", page))

@@ -134,7 +134,7 @@ def test_broken_rules_are_listed_field_by_field() -> None:
     assert body["detail"] == "amount: is wrong; reason: is missing"
 
 
-def test_a_ledger_that_did_not_answer_claims_nothing_and_says_how_to_learn_it() -> None:
+def test_a_ledger_without_answer_claims_nothing_and_says_how_to_learn() -> None:
     busy = problems.from_error(errors.LedgerBusy(INTERNALS), "request-1")
     lost = problems.from_error(errors.LedgerUnavailable(INTERNALS), "request-1")
 
@@ -144,7 +144,7 @@ def test_a_ledger_that_did_not_answer_claims_nothing_and_says_how_to_learn_it() 
     assert body_of(lost, 503, "LEDGER_UNAVAILABLE")["detail"] == f"a dependency was unavailable; {again}"
 
 
-def test_a_decision_on_an_older_version_is_answered_with_the_refund_as_it_is() -> None:
+def test_a_decision_on_an_old_version_is_answered_with_the_refund_now() -> None:
     response = problems.from_error(errors.StaleVersion(REFUND), "request-1") or {}
 
     assert body_of(response, 412, "VERSION_MISMATCH")["refund"] == json.loads(

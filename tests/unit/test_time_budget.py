@@ -24,7 +24,7 @@ def test_a_lease_outlives_every_function_that_can_hold_it(function: str) -> None
 
 
 @pytest.mark.parametrize("function", SUBMITTING)
-def test_a_refund_can_still_be_sent_after_some_seconds_of_asking_and_reserving(function: str) -> None:
+def test_a_refund_can_be_sent_after_seconds_of_asking_and_reserving(function: str) -> None:
     assert SUBMIT_SECONDS + 4 <= FUNCTIONS[function].timeout_seconds
 
 

@@ -384,7 +384,7 @@ MUTANTS = (
             version = before.version
             """,
         ),
-        Edit("Decisions.resolve", "self._hold_to(refund, evidence.checked_at)", "pass"),
+        Edit("Decisions.resolve", "self._check_hold(refund, evidence.checked_at)", "pass"),
     ),
     _mutant(
         "submission-withdrawn",
@@ -403,7 +403,7 @@ MUTANTS = (
         OF_ITS_VERSION,
         "a_decision_on_a_refund_that_is_sent_again",
         Edit("Decisions._decide", "before.version != version", "False"),
-        Edit("Decisions.resolve", "self._hold_to(refund, evidence.checked_at)", "pass"),
+        Edit("Decisions.resolve", "self._check_hold(refund, evidence.checked_at)", "pass"),
     ),
     _mutant(
         "withdrawn-whatever-it-is",
@@ -418,7 +418,7 @@ MUTANTS = (
         "An operator's FAILED counts at once, while the request is still on its way to Indodana.",
         FAILED_HAS_NOT,
         "a_refund_done_late",
-        Edit("Decisions.resolve", "self._hold_to(refund, evidence.checked_at)", "pass"),
+        Edit("Decisions.resolve", "self._check_hold(refund, evidence.checked_at)", "pass"),
     ),
     # ---- time
     _mutant(
@@ -676,7 +676,7 @@ MUTANTS = (
         "The schedule leaves expired leases to the callers, who may never come back.",
         COMES_TO_AN_END,
         "a_caller_who_never_comes_back",
-        Edit("Recovery._look_at", "self._protocol.has_expired_lease(refund)", "False"),
+        Edit("Recovery._recover", "self._protocol.has_expired_lease(refund)", "False"),
     ),
     _mutant(
         "dead-letter-without-record",

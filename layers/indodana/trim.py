@@ -4,7 +4,8 @@
 
 boto3 has the descriptions of 400 services, and reading the descriptions of three takes most of a client's start time.
 What stays: three services with the operations that the functions call (tests/unit/test_build.py compares the list with
-the code), the logging and metrics of Powertools, and stand-ins for modules that boto3 imports but the gateway never uses.
+the code), the logging and metrics of Powertools, and stand-ins for modules that boto3 imports but the gateway does not
+use.
 """
 
 from __future__ import annotations

@@ -25,14 +25,14 @@ TTL_SECONDS = 300.0
 # AT_ONCE_SECONDS is retried once, and still fits.
 SECRETS_SECONDS = 3.0
 AT_ONCE_SECONDS = 0.5
-# During an outage of Secrets Manager one call per pause waits for it; the others use the cached credentials at once.
+# During an outage of Secrets Manager one call per pause waits for it; the others use the cached credentials.
 FAILED_READ_PAUSE_SECONDS = 30.0
-# While 401s continue, each merchant's secret is read this often: soon enough for a secret stored just after the key was
-# changed, but not so often that a revoked key under load causes throttling for other merchants.
+# While 401s continue, each merchant's secret is read this often: soon enough for a secret stored just after the key
+# was changed, but not so often that a revoked key under load causes throttling for other merchants.
 UNCHANGED_READ_PAUSE_SECONDS = 5.0
 
-# The apiKey is sent in a header. The secretKey is not, but other characters in it were pasted by mistake, and would only
-# show as a signature that Indodana rejects.
+# The apiKey is sent in a header. The secretKey is not, but other characters in it were pasted by mistake, and would
+# only show as a signature that Indodana rejects.
 _PRINTABLE_ASCII = re.compile(r"[!-~]+")
 _log = logging.getLogger("indodana")
 

@@ -28,6 +28,7 @@ from testkit.indodana.control_client import SimulatorControl
 
 MERCHANT = "m1"
 LAMBDA_SECONDS = 29.0
+MOST_WRITES = 25  # in a BatchWriteItem
 _numbers = itertools.count(1)
 
 HANDLERS = {
@@ -76,16 +77,31 @@ class Killed(BaseException):
 
 
 class World:
-    """One test's own tables and queues; orders that no other test has."""
+    """Tables and queues that are empty when a test begins; orders that no other test has."""
 
     def __init__(self, settings: Settings, simulator: SimulatorControl, clock: Clock) -> None:
-        self.settings = settings
+        self.settings = self._first_settings = settings
         self.simulator = simulator
         self.clock = clock
         self.sqs = boto3.client("sqs")
         self.dynamodb = boto3.client("dynamodb")
         self.secretsmanager = boto3.client("secretsmanager")
+        self._rotated: dict[str, str] = {}
         self.reassemble()
+
+    def clear(self) -> None:
+        """Takes away what the test left for the next one."""
+        settings = self._first_settings
+        for table in (settings.ledger_table, settings.audit_table):
+            for page in self.dynamodb.get_paginator("scan").paginate(TableName=table, ConsistentRead=True):
+                keys = [{name: item[name] for name in ("pk", "sk")} for item in page["Items"]]
+                for some in itertools.batched(keys, MOST_WRITES, strict=False):
+                    deletions: Any = [{"DeleteRequest": {"Key": key}} for key in some]
+                    self.dynamodb.batch_write_item(RequestItems={table: deletions})
+        for queue in (settings.refund_queue_url, settings.refund_dead_letter_queue_url):
+            self.sqs.purge_queue(QueueUrl=queue)
+        for name, text in self._rotated.items():
+            self.secretsmanager.put_secret_value(SecretId=name, SecretString=text)
 
     def reassemble(self, **settings: Any) -> None:
         """As if every function had been started anew, perhaps with other settings."""
@@ -106,8 +122,10 @@ class World:
     def rotate(self, merchant: str, api_key: str, secret_key: str) -> None:
         """New credentials at Indodana and in Secrets Manager, as a merchant's rotation leaves them."""
         self.simulator.set_credentials(merchant, api_key, secret_key)
+        name = self.settings.secret_prefix + merchant
+        self._rotated.setdefault(name, self.secretsmanager.get_secret_value(SecretId=name)["SecretString"])
         self.secretsmanager.put_secret_value(
-            SecretId=self.settings.secret_prefix + merchant,
+            SecretId=name,
             SecretString=json.dumps({"apiKey": api_key, "secretKey": secret_key}),
         )
 

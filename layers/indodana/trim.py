@@ -3,9 +3,9 @@
     python3.13 trim.py <the layer's python/ folder>
 
 boto3 has the descriptions of 400 services, and reading the descriptions of three takes most of a client's start time.
-What stays: three services with the operations that the functions call (tests/unit/test_build.py compares the list with
-the code), the logging and metrics of Powertools, and stand-ins for modules that boto3 imports but the gateway does not
-use.
+What stays: three services with the operations that the functions call (tests/build/test_build.py compares the list
+with the code), the logging and metrics of Powertools, and stand-ins for modules that boto3 imports but the gateway does
+not use.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ def test_the_same_seed_asks_for_the_same_refunds() -> None:
     assert Plan.of_seed(7, 30) == Plan.of_seed(7, 30) != Plan.of_seed(8, 30)
 
 
-def test_the_legal_steps_are_those_of_the_ledger_without_a_second_submission() -> None:
+def test_legal_steps_are_the_ledgers_without_a_second_submission() -> None:
     steps = {(before or "", after) for before, afters in LEGAL_TRANSITIONS.items() for after in afters}
     assert steps - LEGAL_STEPS == {(RefundStatus.UNKNOWN, RefundStatus.SUBMITTING)}
     assert steps >= LEGAL_STEPS

@@ -371,7 +371,7 @@ def test_a_request_repeated_after_the_crash_is_the_same_refund(aftermath: Afterm
     assert_sums_are_right(aftermath)
 
 
-def test_an_operators_evidence_brings_the_ledger_and_the_books_to_the_same_sums(aftermath: Aftermath) -> None:
+def test_an_operators_evidence_makes_ledger_and_books_agree(aftermath: Aftermath) -> None:
     """Last: after it nothing is UNKNOWN any more."""
     stack, moved = aftermath.stack, aftermath.outside.movements()
     for refund_id, refund in aftermath.refunds().items():

@@ -9,7 +9,7 @@ from testkit.processes import Program
 PROMISED_SECONDS = 60.0
 
 
-def test_the_demo_tells_its_story_within_a_minute_and_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_the_demo_ends_within_a_minute_and_leaves_nothing_behind(tmp_path: Path) -> None:
     local, temporary = tmp_path / "local", tmp_path / "temporary"
     temporary.mkdir()
     environment = {"LOCAL_DIR": str(local), "TMPDIR": str(temporary)}

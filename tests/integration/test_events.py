@@ -214,7 +214,7 @@ def test_a_queue_event_is_worked(world: World, name: str) -> None:
     assert {record["body"] for record in load(name)["Records"]} >= set(letters)
 
 
-def test_a_batch_is_of_several_merchants_and_refuses_what_cannot_be_refunded(world: World) -> None:
+def test_a_batch_of_several_merchants_refuses_what_cannot_be_refunded(world: World) -> None:
     invoke("refund_worker/batch")
 
     assert world.moved("ORDER-PAID", "m2") == 5000

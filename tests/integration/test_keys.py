@@ -70,7 +70,7 @@ def test_a_comma_within_quotes_is_a_part_of_the_key(world: World) -> None:
 
 
 @pytest.mark.parametrize("spelling", ['"q-1"', "u,v", "u,u", '"a,b"'])
-def test_a_refund_of_an_earlier_release_is_found_under_the_key_as_it_was_spelled(world: World, spelling: str) -> None:
+def test_a_refund_of_an_earlier_release_is_found_under_its_key_as_spelled(world: World, spelling: str) -> None:
     order = world.order()
     old = made_by_an_earlier_release(world, order, spelling)
 
@@ -83,7 +83,7 @@ def test_a_refund_of_an_earlier_release_is_found_under_the_key_as_it_was_spelled
     assert world.moved(order) == 1000
 
 
-def test_the_message_of_an_earlier_release_works_the_refund_that_it_was_sent_for(world: World) -> None:
+def test_a_message_of_an_earlier_release_works_its_refund(world: World) -> None:
     """The refund is on record and QUEUED under the spelled key, and so is its message."""
     order = world.order()
     request = RefundRequest(world.order_key(order), '"q-1"', Decimal(1000), Reason.OTHERS, None, "rina")
@@ -97,7 +97,7 @@ def test_the_message_of_an_earlier_release_works_the_refund_that_it_was_sent_for
     assert world.moved(order) == 1000
 
 
-def test_texts_of_an_earlier_release_are_compared_in_the_form_in_which_they_are_kept_now(world: World) -> None:
+def test_texts_of_an_earlier_release_are_compared_in_their_present_form(world: World) -> None:
     order, decomposed = world.order(), "Jose\u0301"
     request = RefundRequest(world.order_key(order), "k", Decimal(1000), Reason.OTHERS, None, decomposed)
     old = world.gateway.service.refund_now(request, RequestContext("agent-7", "api", "r-1"))

@@ -10,7 +10,7 @@ from tests.world import World
 CANCELLATION, STATUS = "order_cancellation", "check_status"
 
 
-def test_a_probe_of_a_cancelled_order_that_the_ledger_knows_is_sent_all_the_same(world: World) -> None:
+def test_a_probe_of_a_cancelled_order_is_sent_if_the_ledger_knows_it(world: World) -> None:
     """What its status says decides nothing: an order with refunds may read as cancelled."""
     order = world.order(100_000)
     world.refund(order, 1000)

@@ -35,7 +35,7 @@ def test_a_lease_that_ran_out_becomes_unknown_and_keeps_its_reservation(world: W
     assert "lease" in record["cause"]
 
 
-def test_a_caller_who_repeats_its_request_after_the_lease_learns_that_nobody_knows(world: World) -> None:
+def test_a_request_repeated_after_the_lease_is_answered_with_unknown(world: World) -> None:
     order = world.order()
     killed_in(world, "cancel", order)
     world.clock.pass_seconds(50)

@@ -127,13 +127,14 @@ def test_the_same_key_with_another_payload_is_refused(world: World, other: dict[
     order = world.order(100_000)
     world.refund(order, 40_000, key="return-1")
 
-    again = world.refund(order, **({"amount": 40_000, "key": "return-1"} | other))
+    changed: dict[str, Any] = {"amount": 40_000, "key": "return-1"} | other
+    again = world.refund(order, **changed)
 
     assert (again.status, again.body["code"]) == (422, "IDEMPOTENCY_KEY_REUSED")
     assert world.moved(order) == 40_000
 
 
-def test_the_same_key_names_another_refund_on_another_order_and_for_another_merchant(world: World) -> None:
+def test_the_same_key_names_another_refund_per_order_and_merchant(world: World) -> None:
     first, second = world.order(), world.order()
     world.simulator.add_order(first, 100_000, "PAID", merchant_id="m2")
 
@@ -151,7 +152,7 @@ def test_the_same_key_names_another_refund_on_another_order_and_for_another_merc
     )
 
 
-def test_more_than_is_refundable_is_refused_with_the_sums_and_sent_to_nobody(world: World) -> None:
+def test_more_than_refundable_is_refused_with_the_sums_and_not_sent(world: World) -> None:
     order = world.order(100_000)
     world.refund(order, 60_000)
 
@@ -258,7 +259,7 @@ def test_respond_async_takes_the_refund_on_and_the_queue_does_it(world: World) -
     assert world.moved(order) == 5000
 
 
-def test_an_asynchronous_refund_that_is_already_too_much_is_refused_at_once(world: World) -> None:
+def test_an_asynchronous_refund_of_too_much_is_refused_at_once(world: World) -> None:
     order = world.order(100_000)
     world.refund(order, 90_000)
 
@@ -306,7 +307,7 @@ def test_what_was_submitted_and_could_not_be_written_is_not_called_undone(
     assert world.moved(order) == 60_000
 
 
-def test_an_answer_that_comes_after_the_lease_settles_it_or_is_kept_as_evidence(world: World) -> None:
+def test_an_answer_after_the_lease_settles_or_is_kept_as_evidence(world: World) -> None:
     world.reassemble(resolution_hold_seconds=0)
     for settled_first, status in ((False, "SUCCEEDED"), (True, "FAILED")):
         order = world.order(100_000)
@@ -336,7 +337,7 @@ def test_a_late_answer_to_one_attempt_says_nothing_of_the_next(world: World) -> 
             world.reassemble()
             world.work_queue()
 
-    first.indodana.cancel = cancel  # type: ignore[method-assign]
+    first.indodana.cancel = cancel  # type: ignore[method-assign, assignment]
     answer = world.refund(order, 60_000)
 
     assert (answer.status, answer.body["status"]) == (202, "UNKNOWN")
@@ -358,7 +359,7 @@ def late_answer(world: World, order: str, *, operator_settles: bool) -> str:
             assert world.resolve(order, cancellation.refund_id, "FAILED").status == 200
         return accepted
 
-    indodana.cancel = cancel  # type: ignore[method-assign]
+    indodana.cancel = cancel  # type: ignore[method-assign, assignment]
     world.refund(order, 60_000)
     world.reassemble()
     return refund_ids[0]
@@ -416,7 +417,7 @@ def test_what_surely_never_happened_is_queued_and_done_later(world: World, fault
     assert world.moved(order) == 60_000
 
 
-def test_a_conflict_at_a_first_attempt_is_unknown_unless_its_kind_is_known_to_have_done_nothing(world: World) -> None:
+def test_a_first_conflict_is_unknown_unless_its_kind_means_not_done(world: World) -> None:
     order = world.order(100_000)
     world.simulator.fault("conflict", path="order_cancellation", merchant_order_id=order)
     assert world.refund(order, 1000).body["status"] == "UNKNOWN"
@@ -447,7 +448,7 @@ def test_what_nobody_knows_is_unknown_and_keeps_its_reservation(world: World, fa
     assert len(world.requests(order)) == 1
 
 
-def test_an_outage_is_no_error_to_the_caller_and_the_refund_is_done_after_it(world: World) -> None:
+def test_an_outage_is_no_error_to_the_caller_and_is_made_up_for(world: World) -> None:
     order = world.order(100_000)
     fault = world.simulator.fault("refuse_connections")
 
@@ -463,7 +464,7 @@ def test_an_outage_is_no_error_to_the_caller_and_the_refund_is_done_after_it(wor
     assert world.moved(order) == 30_000
 
 
-def test_a_refund_is_not_sent_when_its_outcome_could_not_be_written_any_more(world: World) -> None:
+def test_a_refund_is_not_sent_without_time_left_to_write_its_outcome(world: World) -> None:
     order = world.order()
 
     answer = world.refund(order, 1000, seconds=20)
@@ -603,7 +604,7 @@ class TestResolution:
         world.work_queue()
         assert world.moved(order) == 0
 
-    def test_ones_own_refund_can_be_withdrawn_and_anothers_only_by_who_may_resolve(self, world: World) -> None:
+    def test_anothers_refund_can_be_withdrawn_only_with_the_resolve_scope(self, world: World) -> None:
         order = world.order(100_000)
         writes: dict[str, Any] = {"scope": "refunds:read refunds:write"}
         mine, yours = (
@@ -672,7 +673,8 @@ def test_an_order_with_many_refunds_is_listed_in_pages_oldest_first(world: World
     order = world.order(100_000)
     made = [world.refund(order, 1000, fields={"note": "n" * 500}).body["refundId"] for _ in range(7)]
 
-    pages, token = [], None
+    pages: list[Any] = []
+    token = None
     while not pages or token:
         query = {"limit": "3"} | ({"nextToken": token} if token else {})
         page = world.list_refunds(order, query=query)
@@ -683,9 +685,8 @@ def test_an_order_with_many_refunds_is_listed_in_pages_oldest_first(world: World
     assert pages == [made[:3], made[3:6], made[6:]]
     other = world.order()
     world.refund(other, 1000)
-    stolen = world.list_refunds(
-        other, query={"nextToken": world.list_refunds(order, query={"limit": "1"}).body["nextToken"]}
-    )
+    token = world.list_refunds(order, query={"limit": "1"}).body["nextToken"]
+    stolen = world.list_refunds(other, query={"nextToken": token})
     assert (stolen.status, stolen.body["errors"][0]["field"]) == (400, "nextToken")
 
 

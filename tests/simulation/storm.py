@@ -339,7 +339,7 @@ class _Storm:
         route = [order, LIST, READ_ONE, f"{order}/audit", "GET /v1/refunds"][int(how * 997) % 5]
         refund_id = refund_id_of(wanted.order, wanted.key, wanted.merchant) if route == READ_ONE else None
         status = OPEN[int(how * 9973) % len(OPEN)]
-        query, where = (None, wanted.order) if "{" in route else ({"status": status}, None)
+        query, where = (None, wanted.order) if "{" in route else ({"status": status.value}, None)
         self.world.api(route, where, refund_id=refund_id, query=query, merchant=wanted.merchant)
         return True
 

@@ -95,7 +95,7 @@ def test_an_outage_of_a_day_costs_one_request_a_refund_and_back_off(day: Day, ca
     day.all_is_done()
 
 
-def test_a_queue_that_is_paused_for_a_day_comes_back_with_one_request_a_refund(day: Day) -> None:
+def test_a_queue_paused_for_a_day_comes_back_with_one_request_a_refund(day: Day) -> None:
     day.pass_minutes(MINUTES_A_DAY, paused=True)
     assert max(day.messages().values()) <= 3 + 12
 

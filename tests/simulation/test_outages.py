@@ -83,7 +83,7 @@ def simulated() -> Iterator[None]:
 
 @pytest.mark.parametrize("ask", [by_api, by_queue])
 @pytest.mark.parametrize("wall", WALLS)
-def test_a_wall_in_front_of_indodana_makes_one_refund_of_200_unknown_and_queues_the_others(
+def test_a_wall_before_indodana_makes_one_of_200_unknown_and_queues_others(
     wall: str, ask: Callable[[Walled], None]
 ) -> None:
     walled = Walled(wall)

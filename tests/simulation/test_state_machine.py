@@ -414,7 +414,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def the_index_holds_what_is_open(self) -> None:
         is_open = [refund for refund in self.model.refunds() if refund.status in OPEN]
-        found = list(self.ledger.all_open_refunds())
+        found: list[Any] = list(self.ledger.all_open_refunds())
         assert sorted(map(_key, found), key=str) == sorted(map(_key, is_open), key=str)
         assert all(refund == self.model.current(_key(refund)) for refund in found)
         for merchant in ("m1", "m2"):

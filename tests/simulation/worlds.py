@@ -9,7 +9,7 @@ from typing import Any
 
 from gateway.core.model import AmbiguousRefunds
 from tests.simulation.engine import Fault, Fiber, Invocation
-from tests.simulation.explore import Next, Small
+from tests.simulation.explore import Later, Next, Small
 from tests.simulation.invariants import hold
 from tests.simulation.simulated import LIST, READ, Look, SimulatedWorld, refund_id_of
 
@@ -362,7 +362,7 @@ def two_messages_of_a_refund_that_waits() -> Small:
     world.run(cancel, fault_of(cancel, "HTTP 429"))
     world.finish(first)
     world.deliver(1)
-    later = [("the queue delivers again", SimulatedWorld.deliver)]
+    later: list[Later] = [("the queue delivers again", SimulatedWorld.deliver)]
     return Small(world, later=later, passes=[4.0], kills=1, faults=1, at_the_end=_repeated((60_000, "k")))
 
 
@@ -392,7 +392,10 @@ def who_reads_while_a_refund_is_made() -> Small:
     def one(world: SimulatedWorld) -> None:
         world.api(READ, ORDER, refund_id=refund_id_of(ORDER, "k"))
 
-    later = [("a caller reads it", one), ("another lists the order's", lambda world: world.api(LIST, ORDER))]
+    later: list[Later] = [
+        ("a caller reads it", one),
+        ("another lists the order's", lambda world: world.api(LIST, ORDER)),
+    ]
     return Small(world, later=later, kills=1, faults=1)
 
 

@@ -36,4 +36,5 @@ def test_cloudtrail_shows_who_called(service: str, operation: str, request_of_it
         getattr(client, operation)(**request_of_it)
 
     [request] = sent
-    assert request.headers["User-Agent"].decode().startswith(f"qris-gateway Boto3/{boto3.__version__}")
+    agent: Any = request.headers["User-Agent"]
+    assert agent.decode().startswith(f"qris-gateway Boto3/{boto3.__version__}")

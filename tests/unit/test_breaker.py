@@ -82,7 +82,7 @@ def test_a_probe_that_came_to_nothing_gives_its_place_to_another_at_once(breaker
     assert breaker.admit() is Admission.PROBE
 
 
-def test_those_that_were_under_way_neither_close_it_nor_make_the_wait_longer(breaker: CircuitBreaker) -> None:
+def test_calls_under_way_neither_close_it_nor_make_the_wait_longer(breaker: CircuitBreaker) -> None:
     for _ in range(4):
         assert breaker.admit() is Admission.SEND
     breaker.report(Admission.SEND, AttemptResult.DOUBTFUL)

@@ -47,7 +47,7 @@ class Client:
 
 
 def canceled(*reasons: dict[str, Any] | None) -> Canceled:
-    answer: dict[str, Any] = {"Error": {"Code": "TransactionCanceledException", "Message": ""}}
+    answer: Any = {"Error": {"Code": "TransactionCanceledException", "Message": ""}}
     if reasons:
         answer["CancellationReasons"] = list(reasons)
     return Canceled(answer, "TransactWriteItems")
@@ -122,7 +122,7 @@ def test_a_refusal_with_too_few_reasons_followed_by_success_is_a_write(
     assert transitions == [after]
 
 
-def test_a_write_that_landed_before_its_refusal_without_reasons_is_recognised(
+def test_a_write_that_landed_before_its_refusal_is_recognised(
     write: Write, transitions: list[Refund], item_of: ItemOf
 ) -> None:
     after = submitting()

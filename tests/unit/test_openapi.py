@@ -11,7 +11,7 @@ from decimal import Decimal
 from functools import cache
 from http import HTTPStatus
 from pathlib import Path
-from re import _parser  # type: ignore[attr-defined]
+from re import _parser
 from typing import Any
 
 import pytest
@@ -49,7 +49,7 @@ from gateway.http.requests import CORRELATION_HEADER, Forbidden, PreconditionReq
 from gateway.http.responses import Response, json_response, location, refund_response, refund_view, refunds_view
 from gateway.refunds import validation
 from tests.openapi import DOCUMENT, closed, complaints, inlined, schema
-from tests.unit.test_problems import DOMAIN, FAILURES, UPSTREAM
+from tests.problem_cases import DOMAIN, FAILURES, UPSTREAM
 
 ROOT = Path(__file__).parents[2]
 ROUTES = Template.load_local().model().routes
@@ -341,7 +341,7 @@ NUMBERS = (
 @example(inputs.MAX_AMOUNT + Decimal("0.01"), 0, 0)
 @example(Decimal("1E+3"), 0, 0)
 @example(Decimal("25000"), 4, 0)
-def test_an_amount_is_taken_where_the_document_says_so_however_it_is_spelled(
+def test_an_amount_in_any_spelling_is_taken_where_the_document_says_so(
     amount: Decimal, zeros: int, exponent: int
 ) -> None:
     sign, digits, power = amount.as_tuple()
@@ -549,7 +549,7 @@ def test_the_page_names_every_operation_code_and_schema() -> None:
         assert f"id='schema-{name}'" in page
 
 
-def test_the_page_needs_nothing_from_elsewhere_and_its_links_lead_somewhere() -> None:
+def test_the_page_needs_nothing_from_elsewhere_and_its_links_work() -> None:
     body, headers = pages.serve("/docs", "http://127.0.0.1:9999") or (b"", ())
     page = body.decode()
     anchors = set(re.findall(r"\bid='?([\w-]+)", page))

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
-CHARACTERS = 64 * 1024
-SECONDS = 0.1  # linear ones take some milliseconds, others seconds and minutes
+CHARACTERS = 16 * 1024
+SECONDS = 0.1  # linear ones take a millisecond, others seconds and minutes
 
 
 def modules() -> Iterator[ModuleType]:

@@ -137,7 +137,7 @@ def test_every_alarm_looks_at_a_metric_that_is_emitted(emitted: set[Metric]) -> 
         assert [metric for metric in watched(alarm) if not is_there(metric, emitted)] == [], name
 
 
-def test_the_metrics_service_is_the_stack_so_that_two_stacks_have_alarms_of_their_own() -> None:
+def test_the_metrics_service_is_the_stack_so_each_has_its_own_alarms() -> None:
     variables = TEMPLATE["Globals"]["Function"]["Environment"]["Variables"]
     assert variables["POWERTOOLS_SERVICE_NAME"] == {"Ref": "AWS::StackName"}
 

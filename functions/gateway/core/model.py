@@ -212,7 +212,7 @@ class Refund:
     updated_at: datetime
     version: int  # counts the transitions; the ledger's optimistic lock
     transition_id: str  # of the last transition, to recognise a write whose response was lost
-    correlation_id: str | None = None  # of the first request; later steps without an own id use it too
+    correlation_id: str | None = None  # of the first request; later steps without their own id use it, too
     reserved_amount: Decimal | None = None  # None until the amount was first reserved
     transaction_amount: Decimal | None = None
     attempts: int = 0  # attempts so far, whether or not they reached a submission

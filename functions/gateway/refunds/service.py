@@ -144,7 +144,7 @@ class RefundService:
             raise
 
     def _matching(self, existing: Refund, request: RefundRequest, context: RequestContext) -> Refund:
-        """The refund as it is now, after an expired lease was handled. Raises IdempotencyKeyReused."""
+        """The refund, after handling an expired lease. Raises IdempotencyKeyReused if another request made it."""
         if not existing.request.asks_the_same_as(request):
             raise IdempotencyKeyReused(existing)
         return (

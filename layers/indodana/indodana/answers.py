@@ -115,8 +115,8 @@ def is_about(answer: Answer, merchant_order_id: str) -> bool:
     if status in (401, 429) or 500 <= status <= 599:
         return True
     document = parse(answer.body)
-    said = document.value if document else None
-    return isinstance(said, JsonObject) and said.get("merchantOrderId") == merchant_order_id
+    value = document.value if document else None
+    return isinstance(value, JsonObject) and value.get("merchantOrderId") == merchant_order_id
 
 
 class Reading:
@@ -128,16 +128,16 @@ class Reading:
         self._now = now
         self._document = parse(answer.body)
         value = self._document.value if self._document else None
-        self._said = value if isinstance(value, JsonObject) else None
+        self._object = value if isinstance(value, JsonObject) else None
         ids = tuple(text for text in (asked.merchant_order_id, asked.refund_id) if text)
         self._known = Known(ids, asked.amount, (*private, *islice(_customer_texts(value), _MOST_CUSTOMER_TEXTS)))
 
     def transaction_status(self) -> TransactionStatus:
         """Raises IndodanaError."""
-        said = self._ok()
-        if said.get("merchantOrderId") not in (None, self._asked.merchant_order_id):
+        answer = self._ok()
+        if answer.get("merchantOrderId") not in (None, self._asked.merchant_order_id):
             raise self._unreadable("an answer about another order")
-        fields = {name: said[name] for name in DOCUMENTED_FIELDS if name in said}
+        fields = {name: answer[name] for name in DOCUMENTED_FIELDS if name in answer}
         for name, value in fields.items():
             if not _is_bounded_scalar(value):
                 raise self._unreadable(f"an invalid {name}")
@@ -181,19 +181,19 @@ class Reading:
             raise self._unreadable("an undocumented HTTP status")
         if answer.broken is not None:
             raise self._error(type(answer.broken), str(answer.broken)) from answer.broken
-        if self._said is None:
+        if self._object is None:
             raise self._unreadable("an answer that is not a JSON object")
         if self._document and self._document.is_ambiguous:
             raise self._unreadable("JSON with a duplicate key")
         if not self._is_own_document("OK"):
             raise self._unreadable("an answer without status OK")
-        return self._said
+        return self._object
 
     def _is_own_document(self, status: str) -> bool:
         return (
             self._answer.broken is None
-            and self._said is not None
-            and self._said.get("status") == status
+            and self._object is not None
+            and self._object.get("status") == status
             and self._document is not None
             and not self._document.is_ambiguous
         )
@@ -203,21 +203,21 @@ class Reading:
 
     def _names_another(self, name: str) -> bool:
         asked = self._asked.refund_id if name == "refundId" else self._asked.merchant_order_id
-        said = self._said.get(name) if self._said else None
-        return said is not None and asked is not None and said != asked
+        answered = self._object.get(name) if self._object else None
+        return answered is not None and asked is not None and answered != asked
 
-    def _contradicted(self, said: JsonObject) -> str | None:
+    def _contradicted(self, answer: JsonObject) -> str | None:
         """The field of an OK that contradicts the request, or shows that the refund is not done."""
         for name in ("cancellationAmount", "refundAmount"):
-            if said.get(name) is not None and exact_amount(said[name]) != self._asked.amount:
+            if answer.get(name) is not None and exact_amount(answer[name]) != self._asked.amount:
                 return name
         for name in ("refundId", "merchantOrderId"):
             if self._names_another(name):
                 return name
-        if said.get("error") is not None:
+        if answer.get("error") is not None:
             return "error"
         for name in _STATUS_FIELDS:
-            if _plain_word(said.get(name)) in _NOT_DONE:
+            if _plain_word(answer.get(name)) in _NOT_DONE:
                 return name
         return None
 
@@ -244,31 +244,31 @@ class Reading:
 
     def _words(self) -> tuple[str | None, str | None]:
         """Kind and message of an error, in Indodana's format or another one."""
-        if self._said is None:
+        if self._object is None:
             return None, None
-        outer = _by_flat_name(self._said)
+        outer = _by_flat_name(self._object)
         error = outer.get("error")
         inner = _by_flat_name(error) if isinstance(error, JsonObject) else {}
         kinds = [fields.get(name) for fields in (inner, outer) for name in _KINDS]
-        said = _first(inner, _MESSAGES)
-        if said is None:
-            said = _first(outer, _MESSAGES)
-            if isinstance(error, str) and said is not None and _KIND.fullmatch(error):
+        message = _first(inner, _MESSAGES)
+        if message is None:
+            message = _first(outer, _MESSAGES)
+            if isinstance(error, str) and message is not None and _KIND.fullmatch(error):
                 kinds.insert(0, error)  # as in OAuth: the message is in another field
             elif error and not inner:
-                said = error if said is None else [error, said]
+                message = error if message is None else [error, message]
         kind = next((text for kind in kinds if (text := self._kind(kind))), None)
-        if said is None and kind is None:
-            said = error
-        return kind, None if said is None else self._message(said)
+        if message is None and kind is None:
+            message = error
+        return kind, None if message is None else self._message(message)
 
     def _kind(self, kind: object) -> str | None:
         text = str(kind) if isinstance(kind, str | int) and not isinstance(kind, bool) else ""
         return text if _KIND.fullmatch(text) and evidence.is_harmless(text, self._known) else None
 
-    def _message(self, said: object) -> str:
-        text = _text(said)
-        return evidence.words(said if text is None else text, self._known)
+    def _message(self, message: object) -> str:
+        text = _text(message)
+        return evidence.words(message if text is None else text, self._known)
 
 
 def _customer_texts(value: object) -> Iterator[str]:
@@ -285,15 +285,15 @@ def _customer_texts(value: object) -> Iterator[str]:
             yield value
 
 
-def _text(said: object, depth: int = 0) -> str | None:
+def _text(message: object, depth: int = 0) -> str | None:
     """The message in it, if it contains nothing else."""
-    if isinstance(said, str):
-        return said
-    if depth < _DEEPEST_WORDS and isinstance(said, list):
-        texts = [_text(part, depth + 1) for part in said[:_MOST_WORDS]]
+    if isinstance(message, str):
+        return message
+    if depth < _DEEPEST_WORDS and isinstance(message, list):
+        texts = [_text(part, depth + 1) for part in message[:_MOST_WORDS]]
         return "; ".join(text for text in texts if text) if texts and all(texts) else None
-    if depth < _DEEPEST_WORDS and isinstance(said, JsonObject):
-        return _text(_first(_by_flat_name(said), _MESSAGES), depth + 1)
+    if depth < _DEEPEST_WORDS and isinstance(message, JsonObject):
+        return _text(_first(_by_flat_name(message), _MESSAGES), depth + 1)
     return None
 
 
@@ -302,8 +302,8 @@ def _first(fields: Mapping[str, Any], names: Iterable[str]) -> Any:
     return next((fields[name] for name in names if fields.get(name) not in (None, "", [], {})), None)
 
 
-def _by_flat_name(said: JsonObject) -> dict[str, Any]:
-    return {evidence.flat_name(name): value for name, value in said.pairs}
+def _by_flat_name(fields: JsonObject) -> dict[str, Any]:
+    return {evidence.flat_name(name): value for name, value in fields.pairs}
 
 
 def _is_bounded_scalar(value: object) -> bool:

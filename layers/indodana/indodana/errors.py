@@ -88,6 +88,6 @@ class AnswerUnreadable(OutcomeUnknown):
 class ContradictingAnswer(OutcomeUnknown):
     """An OK that contradicts the request in `field`."""
 
-    def __init__(self, text: str, *, field: str = "unknown", **said: Any) -> None:
-        super().__init__(text, **said)
+    def __init__(self, text: str, *, field: str = "unknown", **details: Any) -> None:
+        super().__init__(text, **details)
         self.field = field

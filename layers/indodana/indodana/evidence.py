@@ -173,9 +173,9 @@ class _Shape:
 def _of_page(headers: Message, body: bytes, known: Known) -> str:
     named = headers.get("Content-Type", "").partition(";")[0].strip()
     kind = named if _MEDIA_TYPE.fullmatch(named) else "unknown type"
-    said = {"title": _title(body), "server": headers.get("Server", ""), "via": headers.get("Via", "")}
-    told = [f"{name}: {known.mask(text)[:_LONGEST_HEADER]}" for name, text in said.items() if text]
-    return "; ".join([f"not JSON: {kind}, {len(body)} bytes", *told])
+    texts = {"title": _title(body), "server": headers.get("Server", ""), "via": headers.get("Via", "")}
+    parts = [f"{name}: {known.mask(text)[:_LONGEST_HEADER]}" for name, text in texts.items() if text]
+    return "; ".join([f"not JSON: {kind}, {len(body)} bytes", *parts])
 
 
 def _title(page: bytes) -> str:

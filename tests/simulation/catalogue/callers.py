@@ -49,7 +49,7 @@ MUTANTS = (
         "What Indodana said of a refusal is kept with the refund as it came.",
         NOT_KEPT,
         "one_refund_by_api",
-        Edit("Reading._message", "evidence.words(...)", "str(said)"),
+        Edit("Reading._message", "evidence.words(...)", "str(message)"),
     ),
     # ---- the queue and the schedule
     mutant(

@@ -281,8 +281,8 @@ def test_samconfig_gives_parameters_as_a_text_or_a_list(tmp_path: Path) -> None:
         ({"MerchantIds": "m 1"}, "MerchantIds is 'm 1', which does not match"),
         ({"MerchantIds": ",".join(["m1"] * 1000)}, "too long"),
         ({"AmbiguousRefunds": "guess"}, "not one of review, resubmit"),
-        ({"MerchantIds": ""}, "MerchantIds must name every merchant"),
-        ({"CreateUserPool": "yes"}, "must be empty with CreateUserPool"),
+        ({"MerchantIds": ""}, "MerchantIds must list all merchants"),
+        ({"CreateUserPool": "yes"}, "must be empty if CreateUserPool is yes"),
     ],
 )
 def test_parameter_that_cloudformation_would_refuse_is_refused(parameters: dict[str, str], said: str) -> None:

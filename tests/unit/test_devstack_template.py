@@ -259,8 +259,8 @@ def test_samconfig_gives_the_local_environment_in_both_of_sams_forms(tmp_path: P
         ({"MerchantIds": "m 1"}, "MerchantIds is 'm 1', which does not match"),
         ({"MerchantIds": ",".join(["m1"] * 1000)}, "too short or too long"),
         ({"AmbiguousRefunds": "guess"}, "not one of review, resubmit"),
-        ({"MerchantIds": ""}, "MerchantIds must name every merchant"),
-        ({"CreateUserPool": "yes"}, "must be empty with CreateUserPool"),
+        ({"MerchantIds": ""}, "MerchantIds must list all merchants"),
+        ({"CreateUserPool": "yes"}, "must be empty if CreateUserPool is yes"),
     ],
 )
 def test_a_parameter_that_the_template_would_refuse_is_refused(parameters: dict[str, str], said: str) -> None:

@@ -134,6 +134,8 @@ def _emit(metric: str, unit: MetricUnit, value: float, dimensions: dict[str, str
         with single_metric(name=metric, unit=unit, value=value) as metrics:
             for name, dimension in dimensions.items():
                 metrics.add_dimension(name=name, value=dimension)
+            if correlation_id := correlation.current():
+                metrics.add_metadata(key="correlation_id", value=correlation_id)
     except Exception:  # a lost metric must not turn a response about money into an error
         logger.exception("emitting metric %s failed", metric)
     finally:

@@ -53,26 +53,26 @@ aws: $(VENV)/.run ## start the AWS emulator alone; its data outlives the stacks 
 simulator: $(VENV)/.run ## start the Indodana simulator alone
 	@$(PY) -m testkit.indodana
 
-check: lint ## while working, in seconds: style, types and the unit tests
+check: lint ## in seconds: lint, types and unit tests
 	@$(PY) -m pytest -q -n auto tests/unit
 
-test: lint ## before a commit, in minutes: `make check` and all other tests but the slow ones
+test: lint ## before a commit, in minutes: lint, types and all tests but the slow ones
 	$(PY) -m pytest -q -n auto --dist worksteal $(SLOW_TESTS:%=--ignore %) --ignore tests/docker
 
 # The audit stands last: it fails where there is no network.
-verify: validate secrets build ## before a release, in half an hour: every schedule, seeds, mutants, chaos, the built artifact
+verify: validate secrets build ## CI and releases, in half an hour: template, secrets, build, slow tests (schedules, seeds, mutants, chaos), audit
 	$(PY) -m pytest -q $(SLOW_TESTS)
 	@$(MAKE) --no-print-directory audit
 
-soak: ## before a release, by hand, for hours: 10,000 seeds of the simulation, 5,000 of the wire, half an hour of chaos
+soak: ## before a release, by hand, hours: 10,000 seeds of simulate, 5,000 of wire, half an hour of chaos
 	@$(MAKE) --no-print-directory simulate SEEDS=10000
 	@$(MAKE) --no-print-directory wire SEEDS=5000
 	@$(MAKE) --no-print-directory chaos SECONDS=1800 ORDERS=2000
 
-simulate: $(VENV)/.installed ## tell random stories of crashes and faults: SEEDS=10000 of them, or SEED=17 step by step
+simulate: $(VENV)/.installed ## random fault simulation: SEEDS=10000 runs so many seeds; SEED=17 replays one, step by step
 	@PYTHONPATH=functions:layers/indodana:. $(PY) -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),1000))
 
-wire: $(VENV)/.installed ## simulate the wire to Indodana: SEEDS=5000 of its accidents, or SEED=17 call by call
+wire: $(VENV)/.installed ## simulate network faults between gateway and Indodana: SEEDS=5000, or SEED=17 call by call
 	@PYTHONPATH=functions:layers/indodana:. $(PY) -m tests.wire $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),300))
 
 test-docker: $(VENV)/.installed $(VENV_SAM)/.installed ## run the built functions in the Lambda runtime; needs a Docker engine
@@ -89,7 +89,7 @@ lint: $(VENV)/.installed ## style and types
 	$(VENV)/bin/ruff format --check --quiet
 	$(VENV)/bin/mypy --strict --no-error-summary functions layers devstack checks bench testkit tests
 
-format: $(VENV)/.installed ## format, and mend what ruff can
+format: $(VENV)/.installed ## format, and fix what ruff can fix
 	$(VENV)/bin/ruff check --quiet --fix
 	$(VENV)/bin/ruff format --quiet
 

@@ -1,4 +1,4 @@
-"""Draws the figures of the release as bars with their bounds, for the README."""
+"""Draws the figures of the release as bars with their bounds, for docs/performance.md."""
 
 from __future__ import annotations
 

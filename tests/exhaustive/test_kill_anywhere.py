@@ -1,9 +1,9 @@
-"""The process dies at every call that it makes, just before it and just after it took effect; then life goes on.
+"""A process is killed at every call that it makes, just before the call and just after it took effect.
 
-Each story is first told without an accident, to count its calls to AWS and to Indodana. Then it is told once for each
-call and each side of it, the process dying there. Afterwards everything that would happen in the field happens:
-messages are delivered again, callers repeat their requests, leases run out, the schedule runs. In the end the ledger,
-the audit log and Indodana's books must agree.
+Each scenario runs once without a kill, to count its calls to AWS and to Indodana. Then it runs twice for each call, and
+the process is killed before or after it. Then all happens that would happen in production: messages are redelivered,
+callers repeat their requests, leases expire, recovery runs. At the end the ledger, the audit log and Indodana's books
+must agree.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from gateway.core.transitions import LEGAL_TRANSITIONS, RefundStatus
 from tests.world import Killed, World
 
 AMOUNT = Decimal(60_000)
-Story = Callable[[World, str], None]
+Scenario = Callable[[World, str], None]
 
 
 def refund_by_api(world: World, order: str) -> None:
@@ -61,7 +61,7 @@ def unknown_refund_resolved(world: World, order: str) -> None:
     world.resolve(order, refund_id, "SUCCEEDED")
 
 
-def lost_refund_found_by_the_schedule(world: World, _: str) -> None:
+def lost_refund_found_by_recovery(world: World, _: str) -> None:
     world.clock.pass_seconds(60)
     world.recover()
 
@@ -73,11 +73,11 @@ def lose_a_refund(world: World, order: str) -> None:
     world.reassemble()
 
 
-# What has happened, safely, before the story begins.
-BEFORE = {lost_refund_found_by_the_schedule: lose_a_refund}
+# What happens before the scenario, without a kill.
+BEFORE = {lost_refund_found_by_recovery: lose_a_refund}
 
 
-STORIES: list[Story] = [
+SCENARIOS: list[Scenario] = [
     refund_by_api,
     refund_by_api_later,
     refund_by_queue,
@@ -85,12 +85,12 @@ STORIES: list[Story] = [
     refund_during_rate_limit,
     refund_refused_by_indodana,
     unknown_refund_resolved,
-    lost_refund_found_by_the_schedule,
+    lost_refund_found_by_recovery,
 ]
 
 
 class Steps:
-    """Every call that leaves the process, numbered; the process can be made to die at one of them."""
+    """Numbers every call that leaves the process, and can kill the process at one of them."""
 
     def __init__(self, die_at: int | None = None, *, after: bool = False) -> None:
         self.taken = 0
@@ -113,7 +113,7 @@ class Steps:
 
 @contextmanager
 def counted(world: World, steps: Steps) -> Iterator[None]:
-    """The gateway's own clients; those of the test and of the recovery are not counted."""
+    """Counts the calls of the gateway's clients, not those of the test and of recovery."""
     gateway = world.gateway
 
     def before(model: Any, **_: Any) -> None:
@@ -140,18 +140,18 @@ def _wrapped(call: Callable[..., Any], name: str, steps: Steps) -> Callable[...,
         try:
             return call(*arguments, **options)
         finally:
-            steps.after(number)  # it may have read a secret in between
+            steps.after(number)  # the call may have read a secret, which has its own number
 
     return wrapped
 
 
-def life_goes_on(world: World, order: str, undelivered: list[Any]) -> None:
+def continue_normally(world: World, order: str, undelivered: list[Any]) -> None:
     world.work(undelivered)
     for _ in range(2):
         world.clock.pass_seconds(120)
         world.recover()
         world.work(world.receive(visibility=0))
-    world.refund(order, 60_000, key="k")  # the caller, who never had an answer, repeats its request
+    world.refund(order, 60_000, key="k")  # the caller had no answer and repeats its request
     world.clock.pass_seconds(120)
     world.recover()
     world.work(world.receive(visibility=0))
@@ -166,18 +166,18 @@ def check(world: World, order: str) -> None:
         assert refund.status in (RefundStatus.SUCCEEDED, RefundStatus.FAILED, RefundStatus.UNKNOWN), refund
         assert moved[refund.refund_id] <= 1, "money moved twice"
         if refund.status is RefundStatus.SUCCEEDED:
-            assert moved[refund.refund_id] == 1, "said to be done, and is not"
+            assert moved[refund.refund_id] == 1, "SUCCEEDED, but no money moved"
         if refund.status is RefundStatus.FAILED:
-            assert moved[refund.refund_id] == 0, "said to have failed, and is done"
+            assert moved[refund.refund_id] == 0, "FAILED, but money moved"
         check_history(refund, [record for record in records if record.get("refundId") == refund.refund_id])
-    assert set(moved) <= {refund.refund_id for refund in found.refunds}, "money moved that no record explains"
+    assert set(moved) <= {refund.refund_id for refund in found.refunds}, "money moved without a refund in the ledger"
     assert world.moved(order) <= 100_000
     if found.order:
         world.sums(order)
 
 
 def check_history(refund: Refund, records: list[dict[str, Any]]) -> None:
-    """One record a transition, in order, each of them legal, ending where the ledger says."""
+    """One record for each transition, in order, all of them legal; the last one has the refund's status."""
     steps = [record for record in records if record["action"] not in ("REFUND_REFUSED", "LATE_EVIDENCE")]
     assert len(steps) == refund.version
     states = [None, *(RefundStatus(record["after"]) for record in steps)]
@@ -186,34 +186,34 @@ def check_history(refund: Refund, records: list[dict[str, Any]]) -> None:
     assert states[-1] is refund.status
 
 
-def prepared(world: World, story: Story) -> str:
+def prepared(world: World, scenario: Scenario) -> str:
     order = world.order(100_000)
-    if story in BEFORE:
-        BEFORE[story](world, order)
-    world.reassemble()  # a process that has read no secret yet, each time
+    if scenario in BEFORE:
+        BEFORE[scenario](world, order)
+    world.reassemble()  # each time a process that has read no secret yet
     return order
 
 
-@pytest.mark.parametrize("story", STORIES, ids=lambda story: story.__name__)
-def test_a_process_that_dies_at_any_call_leaves_the_truth(world: World, story: Story) -> None:
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
+def test_a_process_killed_at_any_call_leaves_ledger_and_books_in_agreement(world: World, scenario: Scenario) -> None:
     rehearsal = Steps()
-    order = prepared(world, story)
+    order = prepared(world, scenario)
     with counted(world, rehearsal):
-        story(world, order)
-    life_goes_on(world, order, [])
+        scenario(world, order)
+    continue_normally(world, order, [])
     check(world, order)
     assert rehearsal.taken >= 2, rehearsal.names
 
     for number in range(1, rehearsal.taken + 1):
         for after in (False, True):
-            order = prepared(world, story)
+            order = prepared(world, scenario)
             steps = Steps(number, after=after)
             with counted(world, steps), pytest.raises(Killed):
-                story(world, order)
+                scenario(world, order)
             try:
-                life_goes_on(world, order, world.receive(visibility=0))
+                continue_normally(world, order, world.receive(visibility=0))
                 check(world, order)
             except AssertionError as error:
                 side = "after" if after else "before"
-                error.add_note(f"{story.__name__}, killed {side} call {number} of {rehearsal.names}")
+                error.add_note(f"{scenario.__name__}, killed {side} call {number} of {rehearsal.names}")
                 raise

@@ -1,15 +1,14 @@
-"""A scheduler that owns every call that leaves the process.
+"""A scheduler that decides about every call that leaves the process.
 
-Invocations run the real code in greenlets. A call to AWS or to Indodana does not happen when the code makes it: it is
-put before the scheduler, which decides what happens next in the whole world:
+Invocations run the real code in greenlets. A call to AWS or to Indodana does not happen when the code makes it. The
+invocation waits, and the scheduler decides what happens next in the whole world:
 
-    run      the call takes effect, and its invocation goes on to its next call
+    run      the call takes effect, and its invocation continues to its next call
     fault    the call fails in one of the ways that it can fail
-    kill     the call takes effect, and its invocation dies before it learns of it
-             (to die before the call is to die after the one before it: nothing outside has changed in between)
+    kill     the call takes effect, and its process is killed before it sees the result
+             (a kill before the call is a kill after the previous call: nothing outside has changed in between)
 
-Between two choices nothing outside changes, so a world's story is the list of its choices, and the same list tells it
-again.
+Between two choices nothing outside changes. So a schedule is a list of choices, and the same list replays it.
 """
 
 from __future__ import annotations
@@ -23,18 +22,18 @@ from greenlet import getcurrent, greenlet
 
 
 class Killed(BaseException):
-    """The process is gone. Nothing in it catches this, and what it calls on its way down goes nowhere."""
+    """The process was killed. No code in it catches this, and calls that it makes while it unwinds have no effect."""
 
 
 @dataclass
 class Fault:
-    """One way for a call to go wrong. `happen` does what takes effect, and returns or raises what the code sees."""
+    """One way in which a call can fail. `happen` makes the effect, and returns or raises what the code sees."""
 
     name: str
     happen: Callable[[], Any]
-    leaves_doubt: bool = False  # nobody can know from it whether it was done
-    twin: bool = False  # the code takes the same way as for an earlier fault of this call: left to the random worlds
-    takes_time: bool = False  # others may run into their timeouts meanwhile, which cannot be taken back
+    leaves_doubt: bool = False  # the code cannot know whether the call took effect
+    redundant: bool = False  # handled like an earlier fault of this call: only in random runs
+    takes_time: bool = False  # other invocations may time out meanwhile, which cannot be rolled back
 
 
 @dataclass
@@ -43,22 +42,22 @@ class Call:
     detail: str
     effect: Callable[[], Any]
     faults: Sequence[Fault] = ()
-    refund_id: str | None = None  # whose truth hangs on it
+    refund_id: str | None = None  # the refund whose outcome depends on it
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a call."""
+    """The result of a call."""
 
-    get: Callable[[], Any]  # as the code gets it: returned or raised
+    get: Callable[[], Any]  # returns or raises it, for the code
     seen: tuple[Any, ...]
     error: Exception | None = None
 
 
 class CooperativeLock:
-    """A lock among the fibers of one process: whoever finds it taken waits without stopping the world.
+    """A lock among the fibers of one process: a fiber that waits for it does not stop the world.
 
-    Nobody gives up waiting: without the lock, two fibers are as two processes, which have a world of their own.
+    No timeout: without the lock, two fibers behave like two processes, which other worlds test.
     """
 
     def __init__(self) -> None:
@@ -88,7 +87,7 @@ class Fiber:
         self.number = number
         self.call: Call | None = None
         self.ready: Callable[[], bool] | None = None  # set while it waits for another fiber
-        self.trace = 0  # digest of all that it has seen; with its code, it is its whole state
+        self.trace = 0  # digest of all results that it has seen; with its code, this is its whole state
         self.result: Any = None
         self.error: BaseException | None = None
         self._work = work
@@ -116,7 +115,7 @@ class Fiber:
         self.ready = None
 
     def make(self, call: Call) -> Any:
-        """Called from the fiber's own code: puts the call before the scheduler and waits for what comes of it."""
+        """Called by the fiber's own code: hands the call to the scheduler and waits for its result."""
         if self.invocation.dead:
             raise Killed
         self.call = call
@@ -152,8 +151,8 @@ def hub() -> greenlet:
 
 
 @dataclass(frozen=True)
-class Standing:
-    """Where an invocation stands between two calls, as far as others can tell."""
+class Progress:
+    """An invocation between two calls, as far as others can see it."""
 
     state: tuple[Any, ...]
     ended: bool
@@ -169,14 +168,14 @@ class Invocation:
     work: Callable[[], Any]
     deadline: float  # the world's seconds at which Lambda kills it
     on_end: Callable[[Invocation], None] = lambda _: None
-    asked_at: int | None = None  # for what a caller is told: how many writes the ledger had seen when it asked
-    sums_read: tuple[int, ...] = ()  # … and whenever it was shown its order's sums
+    asked_at: int | None = None  # how many writes the ledger had when the request came, to check its answer
+    sums_read: tuple[int, ...] = ()  # … and each time it read its order's sums
     fibers: list[Fiber] = field(default_factory=list)
     dead: bool = False
     ids: int = 0  # how many random ids it has drawn
     sandbox: Any = None
     log_lines: list[str] = field(default_factory=list)
-    foreseen: Standing | None = None  # set while it is looked at where a call would bring it, which is then taken back
+    predicted: Progress | None = None  # set while the lookahead tries a call, which is then rolled back
 
     def start(self) -> None:
         self._add(self.work).begin()
@@ -189,26 +188,26 @@ class Invocation:
 
     @property
     def ended(self) -> bool:
-        return self.dead or (self.foreseen.ended if self.foreseen else self.fibers[0].done)
+        return self.dead or (self.predicted.ended if self.predicted else self.fibers[0].done)
 
     @property
     def result(self) -> Any:
-        stands = self.foreseen or self.fibers[0]
-        if stands.error is not None:
-            raise stands.error
-        return stands.result
+        progress = self.predicted or self.fibers[0]
+        if progress.error is not None:
+            raise progress.error
+        return progress.result
 
     @property
-    def outlives_its_time(self) -> bool:
+    def outlives_timeout(self) -> bool:
         """It froze, and Lambda has not killed it in time."""
         return self.deadline == math.inf
 
     def pending(self) -> list[Fiber]:
-        """The fibers that stand before a call."""
+        """The fibers that wait for the result of a call."""
         return [] if self.dead else [fiber for fiber in self.fibers if fiber.call is not None and not fiber.done]
 
     def settle(self) -> None:
-        """Lets every fiber go on that waited for another and need not any more."""
+        """Resumes every fiber that waited for another one and need not wait any more."""
         while waiting := [
             fiber for fiber in self.fibers if fiber.ready is not None and not fiber.done and fiber.ready()
         ]:
@@ -229,7 +228,7 @@ class Invocation:
         """The worker's threads, as fibers."""
         me = current_fiber()
         threads = [self._add(job) for job in jobs]
-        # The hub starts them; here they are only made, so that each stops at its first call.
+        # They are only created here; the hub starts them, so that each stops at its first call.
         for thread in threads:
             thread.ready = lambda: True
         me.wait(lambda: all(thread.done for thread in threads))
@@ -238,12 +237,12 @@ class Invocation:
                 raise thread.error
         return [thread.result for thread in threads]
 
-    def standing(self) -> Standing:
+    def progress(self) -> Progress:
         main = self.fibers[0]
-        return Standing(self._own_state(), self.ended, main.result, main.error)
+        return Progress(self._own_state(), self.ended, main.result, main.error)
 
     def state(self) -> tuple[Any, ...]:
-        return (self.asked_at, self.foreseen.state if self.foreseen else self._own_state())
+        return (self.asked_at, self.predicted.state if self.predicted else self._own_state())
 
     def _own_state(self) -> tuple[Any, ...]:
         fibers = tuple((fiber.trace, fiber.call.name if fiber.call else None, fiber.done) for fiber in self.fibers)
@@ -252,17 +251,17 @@ class Invocation:
 
 @dataclass(frozen=True)
 class Choice:
-    """What can happen next. `cost`: what it takes of the world's budget of kills and faults."""
+    """Something that can happen next."""
 
     kind: str  # run | fault | kill | freeze | start | pass
     text: str
     take: Callable[[], None] = field(compare=False)
-    fiber: Fiber | None = field(default=None, compare=False)  # whose call it is about, if it is about one
+    fiber: Fiber | None = field(default=None, compare=False)  # whose call it is, if it is about a call
     fault: Fault | None = field(default=None, compare=False)
 
 
 def happen(fiber: Fiber, fault: Fault | None = None) -> Outcome:
-    """The call of this fiber happens, or fails; its invocation does not know yet."""
+    """The call of this fiber takes effect, or fails; its invocation has not seen the result yet."""
     call = fiber.call
     assert call is not None
     try:

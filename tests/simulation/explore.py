@@ -1,11 +1,11 @@
 """Every schedule of a small world: a depth-first search over the scheduler's choices.
 
-Two stories that have led to the same state of the whole world (tables, queue, books, clock, what each invocation has
-seen so far, what is left of the budget) go on alike, so the second one is counted and not told again. The count of
-schedules is exact all the same: it is the number of paths through the graph of states.
+Two schedules that have led to the same state of the whole world (tables, queue, books, clock, what each invocation has
+seen so far, what is left of the budget) continue alike, so the second one is counted and not executed again. The count
+of schedules is still exact: it is the number of paths through the graph of states.
 
-To tell a choice takes a world of its own, in which the story up to there is told again. So the explorer looks first
-whether it leads to a state that is known already (Foresight).
+To execute a choice, the schedule up to it must be replayed in a new world. So the explorer checks first whether the
+choice leads to a state that is known already (Lookahead).
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from tests.simulation.engine import Choice, Fiber, Invocation, Standing
+from tests.simulation.engine import Choice, Fiber, Invocation, Progress
 from tests.simulation.invariants import Violation
 from tests.simulation.simulated import FREEZE_SECONDS, SimulatedWorld
 
 
 class Next(NamedTuple):
-    """What a start may return: something that may start from then on. The text says all that it depends on."""
+    """What a start may return: something that may start from then on. Its text must name all that it depends on."""
 
     text: str
     start: Callable[[SimulatedWorld], object]
@@ -30,22 +30,21 @@ type Later = tuple[str, Callable[[SimulatedWorld], object]]
 
 
 @dataclass
-class Small:
+class SmallWorld:
     """A small world, ready to be explored."""
 
     world: SimulatedWorld
-    later: list[Later] = field(default_factory=list)  # may start at any time
-    passes: list[float] = field(default_factory=list)  # seconds that may pass, one after the other, at any time
+    later: list[Later] = field(default_factory=list)  # may start at any moment
+    passes: list[float] = field(default_factory=list)  # seconds that may pass, in this order, at any moment
     kills: int = 2
     faults: int = 2
-    freezes: int = 0  # of a process, for longer than a lease and than its own time
-    twins: bool = False  # tell those faults too that the code takes the same way as another
+    freezes: int = 0  # of a process, for longer than a lease and than its timeout
+    redundant_faults: bool = False  # also execute faults that the code handles like another one
     at_the_end: Callable[[SimulatedWorld], None] = lambda _: None
 
     def state(self) -> int:
         left = (tuple(text for text, _ in self.later), tuple(self.passes), self.kills, self.faults, self.freezes)
-        # What is excused is part of it: two stories that differ in what could be known are not alike. Nor are two that
-        # differ in what operators have been told.
+        # The excused refunds and the answers to operators are part of the state, because the invariants depend on them.
         watch = self.world.watch
         return hash((self.world.state(), left, frozenset(watch.excused), frozenset(watch.decided)))
 
@@ -54,7 +53,7 @@ class Small:
         for invocation in self.world.live:
             for fiber in invocation.pending():
                 found += self._of(fiber)
-            if self.freezes and not invocation.outlives_its_time:
+            if self.freezes and not invocation.outlives_timeout:
                 text = f"{invocation.name} freezes for {FREEZE_SECONDS:g} s"
                 found.append(Choice("freeze", text, lambda invocation=invocation: self._freeze(invocation)))
         for number, (text, _) in enumerate(self.later):
@@ -72,10 +71,10 @@ class Small:
             found += [
                 Choice("fault", f"{where}: {fault.name}", lambda fault=fault: self._fault(fiber, fault), fiber, fault)
                 for fault in call.faults
-                if self.twins or not fault.twin
+                if self.redundant_faults or not fault.redundant
             ]
         if self.kills:
-            found.append(Choice("kill", f"{where}, and then it dies", lambda: self._kill(fiber), fiber))
+            found.append(Choice("kill", f"{where}, then its process is killed", lambda: self._kill(fiber), fiber))
         return found
 
     def _fault(self, fiber: Fiber, fault: object) -> None:
@@ -98,7 +97,7 @@ class Small:
         self.world.pass_seconds(self.passes.pop(0))
 
     def savepoint(self) -> Callable[[], None]:
-        """What takes back a call that was made or failed, whenever it is called."""
+        """Returns a function that rolls back the calls made since, as often as it is called."""
         world, kills, faults = self.world.savepoint(), self.kills, self.faults
 
         def rollback() -> None:
@@ -108,28 +107,28 @@ class Small:
         return rollback
 
 
-class Foresight:
-    """Which state a choice leads to, as far as that is known without telling it.
+class Lookahead:
+    """Predicts the state that a choice leads to, where this is possible without executing the choice.
 
-    What a call does to the tables, the queue and the books is tried, and taken back. What its invocation does then is
-    known if it was told before: what a process does depends on what it has ever been told, and on nothing else.
+    The effect of a call on the tables, the queue and the books is tried and rolled back. What its invocation does next
+    is known if the same process saw the same results before: its behaviour depends on nothing else.
     """
 
     def __init__(self) -> None:
-        self._known: dict[int, tuple[Standing, tuple[Any, ...]]] = {}  # by the sandbox's history, with its memory
+        self._known: dict[int, tuple[Progress, tuple[Any, ...]]] = {}  # by the sandbox's history, with its memory
 
     def learn(self, choice: Choice) -> None:
-        """The choice has just been told."""
+        """Call it right after the choice was executed."""
         if choice.fiber and choice.kind != "kill":
             invocation = choice.fiber.invocation
-            self._known[invocation.sandbox.history] = (invocation.standing(), invocation.sandbox.memory())
+            self._known[invocation.sandbox.history] = (invocation.progress(), invocation.sandbox.memory())
 
-    def states_after(self, small: Small, choices: Sequence[Choice]) -> list[int | None]:
-        """None: it is not known, or an invariant breaks; so it must be told."""
+    def states_after(self, small: SmallWorld, choices: Sequence[Choice]) -> list[int | None]:
+        """None: it is not known, or an invariant breaks; the choice must be executed."""
         rollback = small.savepoint()
         return [self._state_after(small, choice, rollback) for choice in choices]
 
-    def _state_after(self, small: Small, choice: Choice, rollback: Callable[[], None]) -> int | None:
+    def _state_after(self, small: SmallWorld, choice: Choice, rollback: Callable[[], None]) -> int | None:
         if choice.fiber is None or (choice.fault and choice.fault.takes_time):
             return None
         world, invocation = small.world, choice.fiber.invocation
@@ -145,14 +144,14 @@ class Foresight:
             known = self._known.get(world.history(choice.fiber, outcome))
             if known is None:
                 return None
-            invocation.foreseen, invocation.sandbox.foreseen = known
+            invocation.predicted, invocation.sandbox.predicted = known
             if invocation.ended:
                 invocation.on_end(invocation)
             return small.state()
         except Violation:
             return None
         finally:
-            invocation.dead, invocation.foreseen, invocation.sandbox.foreseen = False, None, None
+            invocation.dead, invocation.predicted, invocation.sandbox.predicted = False, None, None
             rollback()
 
 
@@ -164,17 +163,17 @@ class Explored:
     endings: int = 0
 
 
-class Story(AssertionError):
-    """A schedule that breaks an invariant, told step by step."""
+class Counterexample(AssertionError):
+    """A schedule that breaks an invariant, step by step."""
 
 
-def explore(build: Callable[[], Small], foresight: Foresight | None = None) -> Explored:
-    """Raises Story at the first schedule that breaks an invariant."""
-    foresight = foresight or Foresight()
+def explore(build: Callable[[], SmallWorld], lookahead: Lookahead | None = None) -> Explored:
+    """Raises Counterexample at the first schedule that breaks an invariant."""
+    lookahead = lookahead or Lookahead()
     found = Explored()
-    counts: dict[int, int] = {}  # of the schedules from a state on
+    counts: dict[int, int] = {}  # of the schedules that continue from a state
 
-    def told(path: list[int]) -> tuple[Small, list[str]]:
+    def replayed(path: list[int]) -> tuple[SmallWorld, list[str]]:
         small, lines = build(), []
         for number in path:
             choice = small.choices()[number]
@@ -183,7 +182,7 @@ def explore(build: Callable[[], Small], foresight: Foresight | None = None) -> E
             choice.take()
         return small, lines
 
-    def visit(small: Small, path: list[int], lines: list[str]) -> int:
+    def visit(small: SmallWorld, path: list[int], lines: list[str]) -> int:
         key = small.state()
         if key in counts:
             small.world.abandon()
@@ -192,43 +191,43 @@ def explore(build: Callable[[], Small], foresight: Foresight | None = None) -> E
         found.states += 1
         if not choices:
             found.endings += 1
-            _tell(lines, "the end", lambda: _end(small))
+            _take(lines, "the end", lambda: _end(small))
             counts[key] = 1
             return 1
         total = 0
-        at_hand = True  # the world, which stands in this state until a choice is told
-        for number, state_after in enumerate(foresight.states_after(small, choices)):
+        unused = True  # the world is in this state until a choice is executed
+        for number, state_after in enumerate(lookahead.states_after(small, choices)):
             if state_after in counts:
                 total += counts[state_after]
                 continue
-            if not at_hand:
-                small, lines = told(path)
+            if not unused:
+                small, lines = replayed(path)
                 choices = small.choices()
-            at_hand = False
+            unused = False
             choice = choices[number]
             found.steps += 1
-            _tell(lines, choice.text, choice.take)
-            foresight.learn(choice)
+            _take(lines, choice.text, choice.take)
+            lookahead.learn(choice)
             total += visit(small, [*path, number], [*lines, choice.text])
-        if at_hand:
+        if unused:
             small.world.abandon()
         counts[key] = total
         return total
 
-    small, lines = told([])
+    small, lines = replayed([])
     found.schedules = visit(small, [], lines)
     return found
 
 
-def _end(small: Small) -> None:
+def _end(small: SmallWorld) -> None:
     small.world.aftermath()
     small.at_the_end(small.world)
     small.world.watch.quiet(small.world)
 
 
-def _tell(lines: list[str], text: str, take: Callable[[], None]) -> None:
+def _take(lines: list[str], text: str, take: Callable[[], None]) -> None:
     try:
         take()
     except Violation as error:
-        story = "\n".join(f"  {number:3}. {line}" for number, line in enumerate([*lines, text], 1))
-        raise Story(f"{error}\n{story}") from error
+        trace = "\n".join(f"  {number:3}. {line}" for number, line in enumerate([*lines, text], 1))
+        raise Counterexample(f"{error}\n{trace}") from error

@@ -1,4 +1,4 @@
-"""Indodana, as far as its documentation goes, with exact books, in the place of the client's transport."""
+"""Indodana as documented, with exact books. It replaces the client's transport."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from indodana import ConnectionFailed, ConnectionLost, SendingTooLate
 from indodana.transport import Answer
 from tests.simulation.engine import Call, Fault, current_fiber
 
-LEGAL_NAME = "Siti Rahmawati binti Ahmad"  # must be found in no log, record or message
+LEGAL_NAME = "Siti Rahmawati binti Ahmad"  # must not appear in any log, record or message
 USER_ID = "indodana-user-8231"
-# A request may lie in a queue on its way, and be carried out after everybody has given up on it: soon, or just before
-# the hold on an operator's FAILED ends (ResolutionHoldSeconds, from the end of the lease).
+# A request may be delayed on its way and carried out after its sender timed out: soon, or just before the hold on an
+# operator's FAILED ends (ResolutionHoldSeconds after the end of the lease).
 LATE_SECONDS = (590.0, 20.0)
 
 
-# Makes a call one that is written at the moment at which it takes effect.
+# Wraps a call, so that may_send is asked at the moment at which it takes effect.
 type _Sent = Callable[[Callable[[], Answer]], Callable[[], Answer]]
 
 
@@ -57,8 +57,8 @@ class Indodana:
         self.on_movement: Callable[[Movement], None] = lambda _: None
         self.late: list[Late] = []
         self.now: Callable[[], float] = lambda: 0.0
-        self.freeze: Callable[[], None] | None = None  # of the process that calls; where processes freeze
-        self.arrives_late = False  # whether requests may
+        self.freeze: Callable[[], None] | None = None  # freezes the calling process; if processes may freeze
+        self.arrives_late = False  # whether requests may arrive late
 
     def add_order(self, merchant_id: str, order_id: str, amount: Decimal, status: str = "PAID") -> None:
         self.orders[merchant_id, order_id] = (amount, status)
@@ -76,7 +76,7 @@ class Indodana:
         return (tuple(self.movements), tuple(self.credentials.items()), repr(self.late))
 
     def savepoint(self) -> Callable[[], None]:
-        """What takes back every movement after it, whenever it is called."""
+        """Returns a function that rolls back later movements, as often as it is called."""
         made, late = len(self.movements), list(self.late)
 
         def rollback() -> None:
@@ -86,7 +86,7 @@ class Indodana:
         return rollback
 
     def next_late(self, until: float) -> Late | None:
-        """The request on its way that arrives next, and no later; it has arrived then."""
+        """Takes the delayed request that arrives next, if it is due."""
         due = min((late for late in self.late if late.due <= until), key=lambda late: late.due, default=None)
         if due:
             self.late.remove(due)
@@ -106,8 +106,8 @@ class Indodana:
             lambda: self._check_status(authorization, order_id),
             [
                 *self._not_done(),
-                Fault("answer lost", _lost),
-                Fault("HTTP 500", lambda: _error(500, "ServerError", "try again"), twin=True),
+                Fault("response lost", _lost),
+                Fault("HTTP 500", lambda: _error(500, "ServerError", "try again"), redundant=True),
             ],
         )
         answer: Answer = current_fiber().make(call)
@@ -118,7 +118,7 @@ class Indodana:
         wanted = json.loads(request.body or b"", parse_float=Decimal, parse_int=Decimal)
 
         def sent(happens: Callable[[], Answer]) -> Callable[[], Answer]:
-            """It is written at the moment at which it takes effect, if it may be."""
+            """It is sent at the moment at which it takes effect, if may_send allows it."""
 
             def happen() -> Answer:
                 if not may_send():
@@ -133,24 +133,31 @@ class Indodana:
         faults = [
             *self._not_done(sent),
             Fault("HTTP 422", sent(lambda: _error(422, "ValidationError", {"legalName": LEGAL_NAME}))),
-            # Where repeats are recognised a 409 says that, and nothing else: it is what `resubmit` relies on.
-            *([] if self.recognises_repeats else [Fault("HTTP 409", sent(_conflict), leaves_doubt=True, twin=True)]),
-            Fault("lost before it was done", sent(_lost), leaves_doubt=True),
-            Fault("done, and the answer lost", sent(lambda: _after(done(), _lost)), leaves_doubt=True),
+            # If repeats are recognised, a 409 means only that: `resubmit` relies on it.
+            *(
+                []
+                if self.recognises_repeats
+                else [Fault("HTTP 409", sent(_conflict), leaves_doubt=True, redundant=True)]
+            ),
+            Fault("request lost", sent(_lost), leaves_doubt=True),
+            Fault("done, response lost", sent(lambda: _after(done(), _lost)), leaves_doubt=True),
             Fault(
-                "done, and HTTP 500",
+                "done, HTTP 502",
                 sent(lambda: _after(done(), lambda: _answer(502, "<html>Bad Gateway</html>"))),
                 leaves_doubt=True,
-                twin=True,
+                redundant=True,
             ),
             Fault(
-                "HTTP 500, and not done", sent(lambda: _answer(500, "<html>Error</html>")), leaves_doubt=True, twin=True
+                "not done, HTTP 500",
+                sent(lambda: _answer(500, "<html>Error</html>")),
+                leaves_doubt=True,
+                redundant=True,
             ),
             Fault(
-                "HTTP 200 with an error, and not done",
+                "not done, HTTP 200 with an error",
                 sent(lambda: _error(200, "ServerError", "not now")),
                 leaves_doubt=True,
-                twin=True,
+                redundant=True,
             ),
             *self._out_of_time(authorization, wanted, sent),
         ]
@@ -171,10 +178,10 @@ class Indodana:
 
             faults += [
                 Fault(
-                    f"given up, and done {seconds:g} s later",
+                    f"timed out, done {seconds:g} s later",
                     sent(lambda seconds=seconds: late(seconds)),
                     leaves_doubt=True,
-                    twin=seconds != LATE_SECONDS[0],
+                    redundant=seconds != LATE_SECONDS[0],
                 )
                 for seconds in LATE_SECONDS
             ]
@@ -190,15 +197,15 @@ class Indodana:
                 return answer
 
             faults += [
-                Fault("the process freezes before it writes", frozen_before, leaves_doubt=True, takes_time=True),
-                Fault("done, and the process freezes", sent(frozen_after), leaves_doubt=True, takes_time=True),
+                Fault("the process freezes before it sends", frozen_before, leaves_doubt=True, takes_time=True),
+                Fault("done, the process freezes", sent(frozen_after), leaves_doubt=True, takes_time=True),
             ]
         return faults
 
     def _not_done(self, sent: _Sent = lambda happens: happens) -> list[Fault]:
         return [
             Fault("no connection", _no_connection),
-            Fault("HTTP 429", sent(lambda: _answer(429, "slow down", {"Retry-After": "3"})), twin=True),
+            Fault("HTTP 429", sent(lambda: _answer(429, "slow down", {"Retry-After": "3"})), redundant=True),
             Fault("HTTP 401", sent(lambda: _error(401, "FailedAuthError", "who are you?"))),
         ]
 
@@ -232,7 +239,7 @@ class Indodana:
             return _error(404, "NotFoundError", "no such order")
         if self.recognises_repeats and self.times_moved(wanted["refundId"]):
             return _error(409, "ConflictError", "this refundId is done already")
-        # It does not look after its own sums: that no more than was paid is refunded is the gateway's promise.
+        # It does not check its sums: the gateway promises to refund no more than was paid.
         movement = Movement(merchant_id, order_id, wanted["refundId"], amount)
         self.movements.append(movement)
         self.on_movement(movement)
@@ -244,7 +251,7 @@ def _after(_: Answer, then: Callable[[], Answer]) -> Answer:
 
 
 class Shown(Answer):
-    """The scheduler tells by its text whether two calls came to the same."""
+    """The scheduler compares results by their text."""
 
     def __repr__(self) -> str:
         return f"{self.http_status} {self.headers.items()} {self.body!r} {self.broken!r}"

@@ -1,4 +1,4 @@
-"""What the mutants need beyond the small worlds: stories that those leave out, for their length or their premises."""
+"""Worlds only for mutants: schedules that are too long for the small worlds, or need a special beginning."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from gateway.core.model import AmbiguousRefunds
 from tests.simulation import worlds
 from tests.simulation.engine import Fault, Invocation
-from tests.simulation.explore import Small
+from tests.simulation.explore import SmallWorld
 from tests.simulation.invariants import hold
 from tests.simulation.simulated import SimulatedWorld, refund_id_of
 from tests.simulation.worlds import LEASE_AND_MORE, ORDER, run_to
@@ -19,12 +19,14 @@ OTHER_ORDER = "ORDER-2"
 AMOUNT = Decimal(100_000)
 
 
-def widened(build: Callable[[], Small], kills: int, faults: int, *, twins: bool = True) -> Callable[[], Small]:
-    """The world with another budget, and with every fault: a mutant may take twins apart."""
+def widened(
+    build: Callable[[], SmallWorld], kills: int, faults: int, *, redundant_faults: bool = True
+) -> Callable[[], SmallWorld]:
+    """The world with another budget and with all faults: a mutant may handle redundant ones differently."""
 
-    def built() -> Small:
+    def built() -> SmallWorld:
         small = build()
-        small.kills, small.faults, small.twins = kills, faults, twins
+        small.kills, small.faults, small.redundant_faults = kills, faults, redundant_faults
         return small
 
     return built
@@ -39,24 +41,24 @@ def _world(**options: Any) -> SimulatedWorld:
     return world
 
 
-def two_merchants_with_one_order_id() -> Small:
+def two_merchants_with_one_order_id() -> SmallWorld:
     world = _world()
     world.indodana.add_order("m2", ORDER, AMOUNT)
     world.refund(ORDER, 30_000, "k")
     world.refund(ORDER, 30_000, "k", merchant="m2")
-    return Small(world)
+    return SmallWorld(world)
 
 
-def two_orders_with_one_key() -> Small:
+def two_orders_with_one_key() -> SmallWorld:
     world = _world()
     world.indodana.add_order("m1", OTHER_ORDER, AMOUNT)
     world.refund(ORDER, 30_000, "k")
     world.refund(OTHER_ORDER, 30_000, "k")
-    return Small(world)
+    return SmallWorld(world)
 
 
-def a_small_refund_repeated() -> Small:
-    """So small that its order has enough for another: only the key keeps the second from being made."""
+def a_small_refund_repeated() -> SmallWorld:
+    """So small that its order has money for two: only the key prevents the second one."""
     world = _world()
     world.refund(ORDER, 30_000, "k")
 
@@ -65,11 +67,11 @@ def a_small_refund_repeated() -> Small:
         world.aftermath()
         hold("one key makes one refund", len(world.watch.refunds) == 1, len(world.watch.refunds))
 
-    return Small(world, at_the_end=repeated)
+    return SmallWorld(world, at_the_end=repeated)
 
 
-def a_refund_worked_since_it_was_read() -> Small:
-    """One worker has read that it is QUEUED; another has tried to send it since, and it is QUEUED again."""
+def a_refund_worked_since_it_was_read() -> SmallWorld:
+    """A worker read that it is QUEUED; since then another worker tried to send it, and it is QUEUED again."""
     world = _world()
     world.finish(world.refund(ORDER, 60_000, "k", later=True))
     world.send(ORDER, 60_000, "k")
@@ -82,11 +84,11 @@ def a_refund_worked_since_it_was_read() -> Small:
     world.run(cancel, next(fault for fault in cancel.call.faults if fault.name == "no connection"))
     world.finish(quick)
     world.pass_seconds(1)
-    return Small(world)
+    return SmallWorld(world)
 
 
-def an_answer_that_comes_late() -> Small:
-    """With no time left to try again to write down what it said."""
+def an_answer_that_comes_late() -> SmallWorld:
+    """With no time left to retry the write of the outcome."""
     world = _world()
     world.refund(ORDER, 30_000, "k")
 
@@ -94,39 +96,39 @@ def an_answer_that_comes_late() -> Small:
         world.finish(world.refund(ORDER, 30_000, "k"))
         world.aftermath()
 
-    return Small(world, passes=[20.0], at_the_end=repeated)
+    return SmallWorld(world, passes=[20.0], at_the_end=repeated)
 
 
-def a_lost_process_where_unknown_is_submitted_again() -> Small:
+def a_lost_process_where_unknown_is_submitted_again() -> SmallWorld:
     world = _world(ambiguous_refunds=AmbiguousRefunds.RESUBMIT)
     world.refund(ORDER, 60_000, "k")
-    return Small(world)
+    return SmallWorld(world)
 
 
-def a_lost_process_whose_repetition_may_be_refused() -> Small:
-    """Indodana has done it; the process died, and the refund is sent again."""
+def a_lost_process_whose_repetition_may_be_refused() -> SmallWorld:
+    """Indodana made the refund; the process was killed, and the refund is sent again."""
     world = _world(ambiguous_refunds=AmbiguousRefunds.RESUBMIT)
     world.kill_after_effect(run_to(world, world.refund(ORDER, 60_000, "k"), "cancel"))
     for _ in range(2):
         world.pass_seconds(1000)
         world.finish(world.recover())
     world.deliver()
-    return Small(world)
+    return SmallWorld(world)
 
 
-def a_lease_that_ran_out_under_its_process() -> Small:
-    """Indodana has answered; then the process froze, the schedule found its lease over, and an operator looks."""
+def a_lease_that_ran_out_under_its_process() -> SmallWorld:
+    """Indodana answered; then the process froze, recovery found the expired lease, and an operator settles it."""
     world = _world()
     invocation = _immortal(world)
     world.run(run_to(world, invocation, "cancel"))
     world.pass_seconds(LEASE_AND_MORE)
     world.finish(world.recover())
     world.settle(world.seen(ORDER, "k"))
-    return Small(world)
+    return SmallWorld(world)
 
 
-def a_process_that_froze_before_it_sent() -> Small:
-    """Until long after its lease; meanwhile an operator finds that nothing has moved."""
+def a_process_that_froze_before_it_sent() -> SmallWorld:
+    """Until long after its lease; meanwhile an operator sees that no money moved."""
     world = _world()
     invocation = _immortal(world)
     fiber = run_to(world, invocation, "transact_write_items")
@@ -138,43 +140,43 @@ def a_process_that_froze_before_it_sent() -> Small:
         world.pass_seconds(LEASE_AND_MORE)
         return answer
 
-    world.run(fiber, Fault("done, and the process freezes", done_and_frozen))
+    world.run(fiber, Fault("done, the process freezes", done_and_frozen))
 
     def operator(world: SimulatedWorld) -> None:
         world.settle(world.seen(ORDER, "k"))
 
-    later = [("the schedule runs", SimulatedWorld.recover), ("an operator settles it", operator)]
-    return Small(world, later=later)  # type: ignore[arg-type]
+    later = [("recovery starts", SimulatedWorld.recover), ("an operator settles it", operator)]
+    return SmallWorld(world, later=later)  # type: ignore[arg-type]
 
 
-def an_operator_who_looked_too_early() -> Small:
-    """Before the money moved; then its process died, and the operator says what it saw."""
+def an_operator_who_looked_too_early() -> SmallWorld:
+    """The operator looked before the money moved; then the process was killed, and the operator decides."""
     world = _world()
     cancel = run_to(world, world.refund(ORDER, 60_000, "k"), "cancel")
     look = world.seen(ORDER, "k")
     world.kill_after_effect(cancel)
     world.pass_seconds(LEASE_AND_MORE)
     world.settle(look)
-    return Small(world)
+    return SmallWorld(world)
 
 
-def a_refund_under_way_and_an_operator() -> Small:
-    """Who would withdraw it."""
+def a_refund_under_way_and_an_operator() -> SmallWorld:
+    """The operator tries to withdraw it."""
     world = _world()
     run_to(world, world.refund(ORDER, 60_000, "k"), "cancel")
     world.withdraw(world.seen(ORDER, "k"))
-    return Small(world)
+    return SmallWorld(world)
 
 
 def _immortal(world: SimulatedWorld) -> Invocation:
-    """Lambda does not kill it in time, and so its refund may be unknown."""
+    """Lambda does not kill it in time, so its refund may become UNKNOWN."""
     invocation = world.refund(ORDER, 60_000, "k")
     invocation.deadline = math.inf
     world.watch.excused.add(refund_id_of(ORDER, "k"))
     return invocation
 
 
-OWN_WORLDS: dict[str, Callable[[], Small]] = {
+OWN_WORLDS: dict[str, Callable[[], SmallWorld]] = {
     build.__name__: build
     for build in (
         two_merchants_with_one_order_id,

@@ -1,13 +1,13 @@
-"""The proof that the proof bites: small mistakes in the protocol, each of which must break an invariant.
+"""Mutation testing: small mistakes in the protocol, each of which must break an invariant.
 
-    python -m tests.simulation.mutants                     tells of each mutant, and prints the table of docs/mutants.md
+    python -m tests.simulation.mutants                     runs all mutants, and prints docs/mutants.md
     python -m tests.simulation.mutants --write             … and writes it there
-    python -m tests.simulation.mutants --run NAME          tells of one mutant, in its world
+    python -m tests.simulation.mutants --run NAME          runs one mutant, in its world
     python -m tests.simulation.mutants --run NAME WORLD …  … in these worlds, or in `all`
 
-Each of them (catalogue/) is made while the code is loaded (mutating.py), in an interpreter of its own. It
-tells every schedule of its world, without accidents first, then with a kill, then with a fault, then with both, then
-with two faults, until an invariant breaks. `unmutated` is the code as it is.
+Each mutant (catalogue/) is made while the code is loaded (mutating.py), in its own interpreter. It runs every schedule
+of its world, first without kills and faults, then with a kill, with a fault, with both, and with two faults, until an
+invariant breaks. `unmutated` is the unchanged code.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from tests.simulation.catalogue import BY_NAME, MUTANTS
 TABLE = mutating.ROOT / "docs" / "mutants.md"
 UNMUTATED = "unmutated"
 BUDGETS = ((0, 0), (1, 0), (0, 1), (1, 1), (0, 2))  # kills and faults
-# By how many budgets it took.
-ACCIDENTS = {1: "no accident", 2: "a kill", 3: "a fault", 4: "a kill and a fault", 5: "two faults"}
+# By the number of budgets that were tried.
+BUDGET_NAMES = {1: "no fault", 2: "a kill", 3: "a fault", 4: "a kill and a fault", 5: "two faults"}
 AT_A_TIME = 2
 
 type Running = Future[dict[str, Any]]
@@ -37,7 +37,7 @@ type Running = Future[dict[str, Any]]
 
 
 def run(name: str, worlds: Mapping[str, int]) -> dict[str, Any]:
-    """Tells of each world with so many of the budgets. Says what broke first, if anything did.
+    """Runs each world with so many of the budgets. Returns the first invariant that broke, if one did.
 
     Must be called before the gateway's code is imported.
     """
@@ -45,7 +45,7 @@ def run(name: str, worlds: Mapping[str, int]) -> dict[str, Any]:
     os.environ |= {"POWERTOOLS_SERVICE_NAME": "qris-gateway", "POWERTOOLS_METRICS_NAMESPACE": "QrisGateway"}
 
     from tests.simulation import simulated
-    from tests.simulation.explore import Story, explore
+    from tests.simulation.explore import Counterexample, explore
     from tests.simulation.invariants import Violation
     from tests.simulation.mutant_worlds import WORLDS, widened
 
@@ -56,24 +56,24 @@ def run(name: str, worlds: Mapping[str, int]) -> dict[str, Any]:
             for world in (world for world, budgets in worlds.items() if reach <= budgets):
                 try:
                     schedules += explore(widened(WORLDS[world], kills, faults)).schedules
-                except (Story, Violation) as story:
-                    broken = story if isinstance(story, Violation) else story.__cause__
+                except (Counterexample, Violation) as error:
+                    broken = error if isinstance(error, Violation) else error.__cause__
                     assert isinstance(broken, Violation)
-                    # Without steps where the world breaks already while it is prepared.
-                    told = str(story).splitlines()[1:] if isinstance(story, Story) else []
-                    lines = [line.split(".", 1)[1].strip() for line in told]
+                    # No steps if the world breaks while it is prepared.
+                    steps = str(error).splitlines()[1:] if isinstance(error, Counterexample) else []
+                    lines = [line.split(".", 1)[1].strip() for line in steps]
                     return {
                         "mutant": name,
                         "invariant": broken.invariant,
                         "world": world,
                         "budgets": reach,
                         "steps": len([line for line in lines if line != "the end"]),
-                        "story": lines,
+                        "trace": lines,
                     }
     return {"mutant": name, "schedules": schedules}
 
 
-# ---- all of them, each in a process of its own
+# ---- all mutants, each in its own process
 
 
 def begin(pool: Executor, name: str) -> Running:
@@ -81,7 +81,7 @@ def begin(pool: Executor, name: str) -> Running:
 
 
 def control(pool: Executor, results: Iterable[Mapping[str, Any]]) -> Running:
-    """All that was told of the mutants until they died, told of the code as it is."""
+    """Runs the unchanged code in the worlds of all mutants, with the budgets that they needed."""
     worlds: dict[str, int] = {}
     for result in results:
         worlds[result["world"]] = max(worlds.get(result["world"], 0), result["budgets"])
@@ -89,16 +89,16 @@ def control(pool: Executor, results: Iterable[Mapping[str, Any]]) -> Running:
 
 
 def table(results: Mapping[str, Mapping[str, Any]], schedules: int) -> str:
-    """`schedules`: that the unmutated code survived."""
+    """`schedules`: how many the unchanged code passed."""
     lines = [
         "# Mutants",
         "",
-        "Small mistakes in the protocol, and the invariant that breaks first when every schedule of a small world is",
-        "told: without accidents, then with a kill, a fault, both, two faults. Each mistake is made in a process of",
-        "its own, while the code is loaded. A step is one choice of the scheduler. To be told a story:",
-        "`python -m tests.simulation.mutants --run NAME`.",
+        "Small mistakes in the protocol, and for each the invariant that breaks first. Each mistake is made in its own",
+        "process while the code is loaded. Then every schedule of a small world runs: first without kills and faults,",
+        "then with a kill, a fault, both, and two faults. A step is one choice of the scheduler. To see the steps:",
+        "`PYTHONPATH=functions:layers/indodana:. python -m tests.simulation.mutants --run NAME`.",
         "",
-        f"All {len(MUTANTS)} die. The code as it is survives the same worlds, {schedules:,} schedules. Made by",
+        f"All {len(MUTANTS)} are caught. The unchanged code passes the same worlds: {schedules:,} schedules. Made by",
         "`python -m tests.simulation.mutants --write`.",
         "",
         "| mutant | what goes wrong | invariant that breaks | world | steps |",
@@ -106,11 +106,8 @@ def table(results: Mapping[str, Mapping[str, Any]], schedules: int) -> str:
     ]
     for mutant in MUTANTS:
         result = results[mutant.name]
-        world = result["world"].replace("_", " ")
-        lines.append(
-            f"| `{mutant.name}` | {mutant.story} | {result['invariant']} | {world}, {ACCIDENTS[result['budgets']]} "
-            f"| {result['steps']} |"
-        )
+        world = f"{result['world'].replace('_', ' ')}, {BUDGET_NAMES[result['budgets']]}"
+        lines.append(f"| `{mutant.name}` | {mutant.mistake} | {result['invariant']} | {world} | {result['steps']} |")
     return "\n".join([*lines, ""])
 
 
@@ -127,7 +124,7 @@ def main() -> int:
         return 0
     with mutating.interpreters(AT_A_TIME) as pool:
         running = {name: begin(pool, name) for name in BY_NAME}
-        results = {name: told.result() for name, told in running.items()}
+        results = {name: future.result() for name, future in running.items()}
         survivors = [result for result in results.values() if "invariant" not in result]
         unmutated = control(pool, (result for result in results.values() if "invariant" in result)).result()
     if survivors or "schedules" not in unmutated:

@@ -1,18 +1,17 @@
-"""Small changes to the gateway's code, made while it is loaded and found by what they change, not by where it stands.
+"""Small changes to the gateway's code, made while it is loaded. They are found by syntax, not by line or file.
 
     Edit("Ledger._already_written", "current.transition_id == after.transition_id", "False")
 
-The first part names a definition: a function, a method, a class or a constant of a module, by the end of its dotted
-name, as much of it as tells it apart (`Ledger._wait`, or `gateway.core.ledger.Ledger._wait`). Its module is searched
-for in all that is deployed. The second is what must stand there exactly once, the third is what stands there instead.
-Both are Python: an expression, or one or more statements that follow each other. Syntax is compared, so layout,
-comments and quotes do not matter.
+The first part names a definition (a function, method, class or constant of a module) by the end of its dotted name, as
+much as is needed to make it unique (`Ledger._wait`, or `gateway.core.ledger.Ledger._wait`). All deployed modules are
+searched. The second part must be in it exactly once; the third part replaces it. Both are Python: an expression, or one
+or more statements in a row. Syntax trees are compared, so layout, comments and quotes do not matter.
 
     `name=value`    is found as an assignment and as a keyword argument
     `...`           in the second part: any expression; among arguments, elements or statements, any number of them
-    `ORIGINAL`      in the third part: what was found; within an expression, its value
+    `ORIGINAL`      in the third part: what was found; in an expression, its value
 
-`apply` must be called before the gateway is imported, and so in one of the `interpreters`.
+`apply` must be called before the gateway is imported, so call it in one of the `interpreters`.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ type Modules = Mapping[str, ast.Module]  # by dotted name
 
 
 class NoAnchor(Exception):
-    """What an edit changes is not there exactly once."""
+    """The code that an edit changes is not there exactly once."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ class Edit:
 
 
 def sources() -> dict[str, ast.Module]:
-    """All that is deployed."""
+    """All deployed modules."""
     modules: dict[str, ast.Module] = {}
     for root in IMPORT_ROOTS:
         for file in sorted(root.rglob("*.py")):
@@ -62,7 +61,7 @@ def sources() -> dict[str, ast.Module]:
 
 
 def edited(modules: Modules, edits: Iterable[Edit]) -> dict[str, ast.Module]:
-    """The modules that are changed, as they are then. Raises NoAnchor."""
+    """The changed modules. Raises NoAnchor."""
     changed: dict[str, ast.Module] = {}
     for edit in edits:
         module, _ = _definition({**modules, **changed}, edit)
@@ -74,7 +73,7 @@ def edited(modules: Modules, edits: Iterable[Edit]) -> dict[str, ast.Module]:
 
 
 def apply(edits: Iterable[Edit]) -> None:
-    """Makes the gateway importable, and each of its modules that is changed load so."""
+    """Makes the gateway importable, with its changed modules."""
     changed = edited(sources(), edits)
     if loaded := changed.keys() & sys.modules.keys():
         raise RuntimeError(f"loaded before they could be edited: {loaded}")
@@ -83,12 +82,12 @@ def apply(edits: Iterable[Edit]) -> None:
 
 
 def interpreters(at_a_time: int) -> ProcessPoolExecutor:
-    """Gives each task an interpreter of its own, in which nothing of the gateway is imported.
+    """Gives each task its own interpreter, in which no module of the gateway is imported.
 
-    Not forked from a server of forks: a process has one of those, and the bench's has imported the gateway.
+    Not the fork server: a process has only one, and the bench's has imported the gateway.
     """
     context = multiprocessing.get_context("spawn")
-    # A task that comes to no end takes the run with it.
+    # A task that does not end stops the run.
     return ProcessPoolExecutor(at_a_time, context, signal.alarm, (RUN_SECONDS,), max_tasks_per_child=1)
 
 
@@ -120,7 +119,7 @@ class _Loader(SourceFileLoader):
 
 
 def _definition(modules: Modules, edit: Edit) -> tuple[str, ast.stmt]:
-    """The one that `edit` names, and its module."""
+    """The definition that `edit` names, and its module."""
     found = [
         (name, module, definition)
         for module, tree in modules.items()
@@ -128,7 +127,7 @@ def _definition(modules: Modules, edit: Edit) -> tuple[str, ast.stmt]:
         if f".{name}".endswith(f".{edit.where}")
     ]
     if len(found) != 1:
-        raise NoAnchor(f"{edit.where} must name one definition, and names {', '.join(f[0] for f in found) or 'none'}")
+        raise NoAnchor(f"{edit.where} must name one definition, but names {', '.join(f[0] for f in found) or 'none'}")
     _, module, definition = found[0]
     return module, definition
 
@@ -145,12 +144,12 @@ def _definitions(prefix: str, body: Iterable[ast.stmt]) -> Iterator[tuple[str, a
                 yield f"{prefix}.{name}", statement
 
 
-# ---- what is found in them
+# ---- finding the old code
 
 
 @dataclass
 class _Found:
-    """Where it stands: in a field of `parent`, there between two positions if that is a list."""
+    """A field of `parent`, or a slice of it if it is a list."""
 
     parent: ast.AST
     field: str
@@ -175,7 +174,7 @@ def _apply(edit: Edit, module: str, definition: ast.stmt) -> None:
             readings.append((keywords, others))
     found = [(place, replacement) for pattern, replacement in readings for place in _places(definition, pattern)]
     if len(found) != 1:
-        raise NoAnchor(f"{edit.where} in {module} has {len(found)} times, and not once:\n{textwrap.dedent(edit.old)}")
+        raise NoAnchor(f"{edit.where} in {module} has this {len(found)} times, not once:\n{textwrap.dedent(edit.old)}")
     place, replacement = found[0]
     place.replace(_with_original(replacement, place.nodes))
 
@@ -234,7 +233,7 @@ def _equal(pattern: Any, value: Any) -> bool:
 
 
 def _fits(pattern: Sequence[Any], values: Sequence[Any]) -> bool:
-    """Equal, where a hole takes any number."""
+    """Whether they are equal; a hole matches any number of values."""
     if not pattern:
         return not values
     if _is_hole(pattern[0]):
@@ -248,7 +247,7 @@ def _is_hole(pattern: Any) -> bool:
     return isinstance(pattern, ast.Constant) and pattern.value is ...
 
 
-# ---- what is put there instead
+# ---- replacing it
 
 
 class _Original(ast.NodeTransformer):
@@ -269,7 +268,7 @@ class _Original(ast.NodeTransformer):
 
 
 def _with_original(replacement: Sequence[ast.AST], found: list[ast.AST]) -> list[ast.AST]:
-    """Tracebacks show it where the original stands."""
+    """Gets the original's line numbers, for tracebacks."""
     whole = ast.Module(list(replacement), [])  # type: ignore[arg-type]
     for node in ast.walk(whole):
         for attribute in ("lineno", "end_lineno", "col_offset", "end_col_offset"):

@@ -1,4 +1,4 @@
-"""A world in which the real functions run on emulated AWS, a double of Indodana, and a clock of the scheduler's."""
+"""A world in which the real functions run on emulated AWS, Indodana's double, and a clock that the scheduler moves."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from tests.simulation.engine import (
     happen,
 )
 from tests.simulation.indodana_double import Indodana, Movement
-from tests.simulation.invariants import Asked, Invariants, Violation, hold, told_the_truth
+from tests.simulation.invariants import Asked, Invariants, Violation, check_answer, hold
 
 BEGINNING = datetime(2026, 11, 22, 7, 0, tzinfo=UTC)
 LEDGER, AUDIT = "ledger", "audit"
@@ -86,8 +86,8 @@ SETTINGS = Settings(
 )
 
 
-class Remembering:
-    """Secrets Manager for one sandbox: what it has answered is what the sandbox's cache can hold."""
+class RecordedSecrets:
+    """Secrets Manager for one sandbox; keeps its answers, which are all that the sandbox's cache can hold."""
 
     def __init__(self, secrets: Any, world: SimulatedWorld) -> None:
         self._secrets = secrets
@@ -100,8 +100,8 @@ class Remembering:
         return answer
 
 
-class Watched:
-    """DynamoDB, with the invariants looking on."""
+class CheckedDynamo:
+    """DynamoDB; the invariants check every write."""
 
     def __init__(self, dynamo: Dynamo, world: SimulatedWorld) -> None:
         self._dynamo = dynamo
@@ -118,7 +118,7 @@ class Watched:
 
     def transact_write_items(self, *, TransactItems: list[Any]) -> Any:  # noqa: N803 - boto3's own name
         acting = self._acting
-        acting.sums_read += (self._world.watch.writes,)  # if it is refused for them
+        acting.sums_read += (self._world.watch.writes,)  # it may be refused because of them
         answer = self._dynamo.transact_write_items(TransactItems=TransactItems)
         self._world.watch.wrote(TransactItems, acting, acting.sandbox.clock(), self._world.sums)
         return answer
@@ -135,8 +135,8 @@ class Watched:
         return self._world.acting
 
 
-class Stepped:
-    """A client whose every call is put before the scheduler."""
+class ScheduledClient:
+    """A client whose every call is handed to the scheduler."""
 
     def __init__(
         self, client: Any, faults: Callable[[str, Mapping[str, Any], Any, Callable[[], Any]], list[Fault]]
@@ -178,49 +178,51 @@ def dynamodb_faults(name: str, arguments: Mapping[str, Any], client: Any, effect
         effect()
         _lost()
 
-    def cancelled(**said: Any) -> None:
-        answer = {"Error": {"Code": "TransactionCanceledException", "Message": ""}, **said}
+    def cancelled(**fields: Any) -> None:
+        answer = {"Error": {"Code": "TransactionCanceledException", "Message": ""}, **fields}
         raise client.exceptions.TransactionCanceledException(answer, name)
 
     def conflict() -> None:
         others = [{"Code": "None"}] * (len(arguments["TransactItems"]) - 1)
         cancelled(CancellationReasons=[*others, {"Code": "TransactionConflict"}])
 
-    def repeated_and_no_reason_said() -> None:
+    def retried_without_a_reason() -> None:
         effect()
         cancelled()
 
     def repeated() -> Any:
         effect()
-        return effect()  # the SDK's own retry, after a first answer that was lost
+        return effect()  # the SDK's own retry, after its first response was lost
 
     writes = name in ("transact_write_items", "put_item", "update_item")
     faults = [Fault("throttled", unavailable, leaves_doubt=writes)]
     if writes:
-        faults.append(Fault("done, and its answer lost", lost, leaves_doubt=True))
+        faults.append(Fault("done, response lost", lost, leaves_doubt=True))
     if name == "transact_write_items":
         faults += [
-            Fault("done, its answer lost, and repeated", repeated),
+            Fault("done, response lost, retried by the SDK", repeated),
             Fault(CONFLICT, conflict),
-            Fault("cancelled, and no reason said", cancelled, leaves_doubt=True, twin=True),
-            Fault("done, repeated, and no reason said", repeated_and_no_reason_said, leaves_doubt=True, twin=True),
+            Fault("cancelled without a reason", cancelled, leaves_doubt=True, redundant=True),
+            Fault(
+                "done, retried, cancelled without a reason", retried_without_a_reason, leaves_doubt=True, redundant=True
+            ),
         ]
     return faults
 
 
 def stale_reads(name: str, arguments: Mapping[str, Any], client: Any, effect: Callable[[], Any]) -> list[Fault]:
-    """Answers that lag behind, where the call does not ask for a consistent one."""
+    """Answers from an older state, if the call does not ask for a consistent read."""
     requests = arguments["RequestItems"].values() if name == "batch_get_item" else [arguments]
     if name not in ("batch_get_item", "query", "scan") or all(one.get("ConsistentRead") for one in requests):
         return []
     return [
-        Fault(f"an answer that lags {writes} writes behind", partial(client.behind, writes, effect), twin=twin)
-        for writes, twin in ((1, False), (LAG_WRITES, True))
+        Fault(f"a read that lags {writes} writes behind", partial(client.behind, writes, effect), redundant=redundant)
+        for writes, redundant in ((1, False), (LAG_WRITES, True))
     ]
 
 
 def torn_reads(name: str, arguments: Mapping[str, Any], client: Any) -> list[Fault]:
-    """A batch is no snapshot: its first item may be read after the others, once it is asked for again."""
+    """A batch is no snapshot: its first item may come back unprocessed, and be read after the others."""
     if name != "batch_get_item" or len(arguments["RequestItems"][LEDGER]["Keys"]) < 2:
         return []
     wanted = arguments["RequestItems"][LEDGER]
@@ -229,7 +231,7 @@ def torn_reads(name: str, arguments: Mapping[str, Any], client: Any) -> list[Fau
         answer = client.batch_get_item(RequestItems={LEDGER: {**wanted, "Keys": wanted["Keys"][1:]}})
         return {**answer, "UnprocessedKeys": {LEDGER: {**wanted, "Keys": wanted["Keys"][:1]}}}
 
-    return [Fault("its first item left unprocessed", torn)]
+    return [Fault("first item unprocessed", torn)]
 
 
 def sqs_faults(name: str, arguments: Mapping[str, Any], client: Any, effect: Callable[[], Any]) -> list[Fault]:
@@ -237,11 +239,11 @@ def sqs_faults(name: str, arguments: Mapping[str, Any], client: Any, effect: Cal
         effect()
         _lost()
 
-    return [Fault("lost", _lost), *([Fault("done, and its answer lost", lost)] if name == "send_message" else [])]
+    return [Fault("request lost", _lost), *([Fault("done, response lost", lost)] if name == "send_message" else [])]
 
 
 def secrets_faults(name: str, arguments: Mapping[str, Any], client: Any, effect: Callable[[], Any]) -> list[Fault]:
-    return [Fault("lost", _lost)]
+    return [Fault("request lost", _lost)]
 
 
 @dataclass(frozen=True)
@@ -256,7 +258,7 @@ class Context:
 
 @dataclass(frozen=True)
 class Look:
-    """What an operator knows: a refund as it was read, and what Indodana's books said of it then."""
+    """What an operator saw: a refund, and whether Indodana's books had it at that moment."""
 
     merchant: str
     order: str
@@ -268,7 +270,7 @@ class Look:
 
     @property
     def outcome(self) -> str:
-        """As an honest operator sees it."""
+        """As an honest operator decides it."""
         return "SUCCEEDED" if self.moved else "FAILED"
 
     def __str__(self) -> str:
@@ -280,18 +282,18 @@ class Look:
 
 @dataclass(eq=False)
 class Sandbox:
-    """A process of Lambda's, which runs one invocation after the other, and what it remembers in between."""
+    """A Lambda process, which runs one invocation after the other, and what it remembers in between."""
 
     gateway: Gateway
     clock: Callable[[], datetime]
     skew_seconds: float
     secrets_seen: list[tuple[float, str]]
-    history: int = 0  # digest of all that it was ever told; with its code, it is all that it does
-    foreseen: tuple[Any, ...] | None = None  # set with its invocation's
+    history: int = 0  # digest of all inputs so far; with its code, they determine what it does
+    predicted: tuple[Any, ...] | None = None  # set together with its invocation's
 
     def memory(self) -> tuple[Any, ...]:
-        if self.foreseen:
-            return self.foreseen
+        if self.predicted:
+            return self.predicted
         known_orders = frozenset(self.gateway.protocol.known_orders.items())
         return (self.skew_seconds, tuple(self.secrets_seen), known_orders, self.gateway.breaker.memory())
 
@@ -299,19 +301,21 @@ class Sandbox:
 @dataclass
 class SimulatedWorld:
     ambiguous_refunds: AmbiguousRefunds = AmbiguousRefunds.REVIEW
-    warm: bool = True  # sandboxes have read their secrets already
-    arrives_late: bool = False  # what was given up may still be carried out by Indodana
-    freezes: bool = False  # processes may while they send
-    stale_reads: bool = False  # a read may lag behind that does not ask for more
+    warm: bool = True  # sandboxes have their secrets in the cache already
+    arrives_late: bool = False  # Indodana may carry out a request after its sender timed out
+    freezes: bool = False  # processes may freeze while they send
+    stale_reads: bool = False  # a read that is not consistent may lag behind
     torn_reads: bool = False  # a batch may be read in two parts
     skew_seconds: Callable[[], float] = lambda: 0.0  # of the next sandbox's clock
-    start_seconds: Callable[[], float] = lambda: 0.0  # that the next sandbox takes of its first invocation's time
+    start_seconds: Callable[[], float] = lambda: (
+        0.0
+    )  # of the next sandbox's cold start, taken from its first invocation's time
     now: float = 0.0
     invocations: list[Invocation] = field(default_factory=list)
     started: int = 0
     acting: Invocation | None = None
     log_lines: list[str] = field(default_factory=list)
-    sent: list[str] = field(default_factory=list)  # the messages of the back office
+    sent: list[str] = field(default_factory=list)  # the back office's messages
 
     def __post_init__(self) -> None:
         self.dynamo = Dynamo({LEDGER: {"open-refunds": ("openKey", "openSince")}, AUDIT: {}})
@@ -326,12 +330,12 @@ class SimulatedWorld:
         self.indodana.arrives_late = self.arrives_late
         self.indodana.freeze = self._freeze_acting if self.freezes else None
         self._aws: Any = SimpleNamespace(
-            dynamodb=Stepped(Watched(self.dynamo, self), self._dynamodb_faults),
-            sqs=Stepped(self.sqs, sqs_faults),
-            secretsmanager=Stepped(self.secrets, secrets_faults),
+            dynamodb=ScheduledClient(CheckedDynamo(self.dynamo, self), self._dynamodb_faults),
+            sqs=ScheduledClient(self.sqs, sqs_faults),
+            secretsmanager=ScheduledClient(self.secrets, secrets_faults),
         )
         self._sandboxes: list[Sandbox] = []  # at rest
-        self._conflicts: Counter[tuple[str, str | None]] = Counter()  # a fiber's trace, and so the state, has them too
+        self._conflicts: Counter[tuple[str, str | None]] = Counter()  # not in state(): a fiber's trace has them, too
 
     # ---- time
 
@@ -339,7 +343,7 @@ class SimulatedWorld:
         return BEGINNING + timedelta(seconds=self.now)
 
     def pass_seconds(self, seconds: float) -> None:
-        """Lambda kills what is still at work when its time is up. What is still on its way to Indodana arrives."""
+        """Invocations past their timeout are killed. Requests on their way to Indodana arrive when due."""
         until = self.now + seconds
         while late := self.indodana.next_late(until):
             self.now, self.acting = late.due, None
@@ -350,9 +354,9 @@ class SimulatedWorld:
                 self.kill(invocation)
 
     def freeze(self, invocation: Invocation) -> None:
-        """For longer than a lease; and Lambda does not kill it in time."""
+        """For longer than a lease. Lambda does not kill it in time."""
         invocation.deadline = math.inf
-        self.watch.died(invocation)  # as far as the others can tell
+        self.watch.died(invocation)  # for everybody else
         self.pass_seconds(FREEZE_SECONDS)
 
     def _freeze_acting(self) -> None:
@@ -361,7 +365,7 @@ class SimulatedWorld:
         self.freeze(acting)
         self.acting = acting
 
-    # ---- what the scheduler decides
+    # ---- what the scheduler does
 
     def run(self, fiber: Fiber, fault: Fault | None = None) -> None:
         outcome = self.happen(fiber, fault)
@@ -370,24 +374,24 @@ class SimulatedWorld:
         fiber.invocation.settle()
 
     def happen(self, fiber: Fiber, fault: Fault | None) -> Outcome:
-        """The call of this fiber takes effect, or fails; its invocation does not know yet."""
+        """The call of this fiber takes effect, or fails; its invocation has not seen the result yet."""
         self.acting = fiber.invocation
         call = fiber.call
         if fault and call and call.refund_id and (fault.leaves_doubt or self._conflicts_for_good(fiber, call, fault)):
             self.watch.excused.add(call.refund_id)
         outcome = happen(fiber, fault)
-        # The error's response may hold items of the ledger, and until its next call the code reads this clock.
+        # The error's response may have items of the ledger, and the code reads this clock until its next call.
         seen = (*outcome.seen, repr(getattr(outcome.error, "response", None)), self.now)
         return replace(outcome, seen=seen)
 
     def history(self, fiber: Fiber, outcome: Outcome) -> int:
-        """That of the fiber's sandbox, once it knows of the outcome."""
+        """The history of the fiber's sandbox after it has seen the outcome."""
         # A warm sandbox reads its secrets without a call.
-        told = (fiber.number, outcome.seen, self.secrets.snapshot())
-        return hash((fiber.invocation.sandbox.history, told))
+        seen = (fiber.number, outcome.seen, self.secrets.snapshot())
+        return hash((fiber.invocation.sandbox.history, seen))
 
     def _conflicts_for_good(self, fiber: Fiber, call: Call, fault: Fault) -> bool:
-        """One conflict is to be tried again and excuses nothing; as many as the ledger has tries do."""
+        """A single conflict must be retried and excuses nothing; as many as the ledger has tries excuse an UNKNOWN."""
         if fault.name != CONFLICT:
             return False
         where = (fiber.invocation.name, call.refund_id)
@@ -395,7 +399,7 @@ class SimulatedWorld:
         return self._conflicts[where] >= gateway.core.ledger.CONFLICT_TRIES
 
     def kill_after_effect(self, fiber: Fiber) -> None:
-        """The call takes effect, and the process dies before it learns of it."""
+        """The call takes effect, and the process is killed before it sees the result."""
         self.take_effect(fiber)
         self.kill(fiber.invocation)
 
@@ -410,27 +414,27 @@ class SimulatedWorld:
         invocation.kill()
 
     def abandon(self) -> None:
-        """Nobody goes on with this world. What stands in the middle of its code would never be freed."""
+        """Ends all invocations of a world that is no longer used, so that it can be freed."""
         for invocation in self.live:
             invocation.abandon()
 
     def finish(self, invocation: Invocation | None) -> None:
-        """Runs it to its end, with nothing else happening."""
+        """Runs it to its end, while nothing else happens."""
         while invocation and (pending := invocation.pending()):
             self.run(pending[0])
 
     def aftermath(self) -> None:
-        """Faults have stopped: what is under way ends, time passes, the schedule runs, the queue is worked."""
+        """Faults have stopped: invocations end, time passes, recovery runs, the queue is processed."""
         for invocation in self.live:
             self.finish(invocation)
         for _ in range(3):
             self.pass_seconds(1000)
             self.finish(self.recover())
-            self.pass_seconds(1000)  # what the schedule enqueues need not be due at once
+            self.pass_seconds(1000)  # what recovery enqueues need not be due at once
             while batch := self.deliver():
                 self.finish(batch)
 
-    # ---- what there is to see
+    # ---- what tests and invariants can see
 
     def sums(self, partition: str) -> dict[str, Any] | None:
         key = {"pk": {"S": partition}, "sk": {"S": "ORDER"}}
@@ -517,11 +521,11 @@ class SimulatedWorld:
         )
 
         def answered(result: Any, invocation: Invocation) -> None:
-            told = json.loads(result["body"], parse_float=Decimal, parse_int=Decimal)
-            told_the_truth(
-                self.watch, asked, result["statusCode"], result["headers"], told, sums_read=invocation.sums_read
+            answer = json.loads(result["body"], parse_float=Decimal, parse_int=Decimal)
+            check_answer(
+                self.watch, asked, result["statusCode"], result["headers"], answer, sums_read=invocation.sums_read
             )
-            on_answer(result["statusCode"], told)
+            on_answer(result["statusCode"], answer)
 
         name = f"api {route.split('/')[-1]} {order_id}"
         return self._invoke(name, HANDLERS[route], event, API_SECONDS, answered, asked_at=asked.at)
@@ -536,7 +540,7 @@ class SimulatedWorld:
     def look(
         self, order_id: str, key: str, merchant: str = "m1", then: Callable[[Look], object] = lambda _: None
     ) -> Invocation:
-        """An operator reads a refund, and then looks it up in Indodana's books."""
+        """An operator reads a refund, and then looks it up at Indodana."""
         refund_id = refund_id_of(order_id, key, merchant)
 
         def answered(status: int, body: Any) -> None:
@@ -547,7 +551,7 @@ class SimulatedWorld:
         return self.api(READ, order_id, refund_id=refund_id, merchant=merchant, on_answer=answered)
 
     def seen(self, order_id: str, key: str, merchant: str = "m1") -> Look:
-        """What an operator knows who looked just now."""
+        """What an operator sees who looks right now."""
         refund_id = refund_id_of(order_id, key, merchant)
         refund = self.watch.refunds[refund_id]
         moved = self.indodana.times_moved(refund_id) > 0
@@ -556,7 +560,7 @@ class SimulatedWorld:
     def decide(
         self, look: Look, actor: str = "operator-1", on_answer: Callable[[int, Any], None] = lambda status, body: None
     ) -> Invocation | None:
-        """What follows from what the operator saw, whatever has happened since."""
+        """The decision that follows from what the operator saw, whatever has happened since."""
         if look.status == RefundStatus.QUEUED:
             return self.withdraw(look, actor, on_answer)
         if look.status == RefundStatus.UNKNOWN:
@@ -579,14 +583,14 @@ class SimulatedWorld:
     ) -> Invocation:
         decision = (route, look, actor)
 
-        def answered(status: int, told: Any) -> None:
+        def answered(status: int, answer: Any) -> None:
             right = status == 200 or status == 503 or decision not in self.watch.decided
-            hold("a decision repeated is answered as the first was", right, f"{look}: {status} {told}")
+            hold("a repeated decision gets the first one's answer", right, f"{look}: {status} {answer}")
             if status == 200:
-                right = told["version"] == look.version + 1
-                hold("a decision holds for the version that it was made on", right, f"{look}: {told}")
+                right = answer["version"] == look.version + 1
+                hold("a decision applies only to the version that it names", right, f"{look}: {answer}")
                 self.watch.decided.add(decision)
-            on_answer(status, told)
+            on_answer(status, answer)
 
         headers = {"if-match": f'"{look.version}"'}
         merchant, refund_id = look.merchant, look.refund_id
@@ -606,7 +610,7 @@ class SimulatedWorld:
         self.sqs.send_message(QueueUrl=QUEUE, MessageBody=body)
 
     def deliver(self, most: int = 10) -> Invocation | None:
-        """A batch to the worker, if there is a message to be seen. Lambda deletes what is not reported failed."""
+        """Gives a batch to the worker, if a message is visible. Lambda deletes what is not reported as failed."""
         found = self.sqs.receive_message(QueueUrl=QUEUE, MaxNumberOfMessages=most, AttributeNames=["All"])
         messages = found.get("Messages", [])
         if not messages:
@@ -657,21 +661,23 @@ class SimulatedWorld:
 
         def ended(invocation: Invocation) -> None:
             if invocation.dead:
-                return  # and its sandbox with it
+                return  # its sandbox is lost, too
             self._sandboxes.append(sandbox)
             try:
                 result = invocation.result
             except LedgerUnavailable:
-                return  # Lambda reports it, an alarm rings, and the schedule comes again
+                return  # Lambda reports it, an alarm fires, and the next schedule or retry continues
             except Exception as error:
-                raise Violation("no function fails by a bug", f"{invocation.name}: {error!r}") from error
+                raise Violation(
+                    "no function raises an unexpected exception", f"{invocation.name}: {error!r}"
+                ) from error
             answered(result, invocation)
 
         invocation = Invocation(f"{name} #{self.started}", partial(handler, event, context), context.deadline, ended)
         invocation.sandbox = sandbox
         invocation.asked_at = asked_at
-        told = (invocation.name, context.deadline, repr(event), self.now, sandbox.skew_seconds, self.secrets.snapshot())
-        sandbox.history = hash((sandbox.history, told))
+        seen = (invocation.name, context.deadline, repr(event), self.now, sandbox.skew_seconds, self.secrets.snapshot())
+        sandbox.history = hash((sandbox.history, seen))
         invocation.log_lines = self.log_lines
         self.invocations.append(invocation)
         invocation.start()
@@ -683,7 +689,7 @@ class SimulatedWorld:
         def clock() -> datetime:
             return self.clock() + timedelta(seconds=skew_seconds)
 
-        secrets = Remembering(self._aws.secretsmanager if not self.warm else self.secrets, self)
+        secrets = RecordedSecrets(self._aws.secretsmanager if not self.warm else self.secrets, self)
         store = CredentialStore(
             secrets,  # type: ignore[arg-type]
             SETTINGS.secret_prefix,
@@ -728,7 +734,7 @@ class SimulatedWorld:
         )
 
     def savepoint(self) -> Callable[[], None]:
-        """What takes back all that calls do after it, whenever it is called; not what the code does that made them."""
+        """Returns a function that rolls back the effects of later calls, but not the progress of the code."""
         parts = [part.savepoint() for part in (self.dynamo, self.sqs, self.indodana, self.watch)]
         conflicts, sandboxes = Counter(self._conflicts), list(self._sandboxes)
         reads = [(live, live.sums_read) for live in self.live]
@@ -764,14 +770,14 @@ def _secret(api_key: str, secret_key: str) -> str:
 
 
 def _own_id() -> uuid.UUID:
-    """Random to the code; the same again when the same story is told again."""
+    """Random for the code; the same in each replay of a schedule."""
     invocation = current_fiber().invocation
     invocation.ids += 1
     return uuid.uuid5(uuid.NAMESPACE_OID, f"{invocation.name}/{invocation.ids}")
 
 
 class _IntoWorld(logging.Handler):
-    """Log lines as the acting invocation's world keeps them, with all that their formatter would have printed."""
+    """Keeps the log lines of the acting invocation, with all fields that the formatter would have printed."""
 
     def emit(self, record: logging.LogRecord) -> None:
         fiber = getattr(getcurrent(), "fiber", None)
@@ -787,7 +793,7 @@ _PLAIN = frozenset(vars(logging.makeLogRecord({})))
 
 @contextmanager
 def installed(*, logs: bool = False) -> Iterator[None]:
-    """The process's few globals, as the simulation needs them. `logs`: keep log lines, for the invariants to read."""
+    """Replaces the few globals of the process. `logs`: keeps log lines for the invariants."""
     replaced: list[Any] = [
         patch.object(bootstrap, "gateway", lambda: current_fiber().invocation.sandbox.gateway),
         patch.object(telemetry, "_emit", lambda *_: None),
@@ -796,7 +802,7 @@ def installed(*, logs: bool = False) -> Iterator[None]:
         patch("uuid.uuid4", _own_id),
         patch("random.SystemRandom.uniform", lambda _, low, high: (low + high) / 2),
     ]
-    loggers = [logging.getLogger(name) for name in ("refunds", "indodana", telemetry.logger.name)]
+    loggers = [logging.getLogger(name) for name in (gateway.core.ledger.log.name, "indodana", telemetry.logger.name)]
     replaced += [patch.object(logger, "handlers", [_IntoWorld()]) for logger in loggers]
     replaced += [patch.object(logger, "propagate", False) for logger in loggers]
     with ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""A day in which nothing gets through, minute by minute, with the queue's own times: it comes back without a storm."""
+"""An outage of a day, minute by minute, with the queue's own times: it ends without a burst of requests."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ ORDERS = ("ORDER-1", "ORDER-2", "ORDER-3")
 
 
 class Day:
-    """Each minute the schedule runs, and the worker gets whatever the queue shows."""
+    """Each minute recovery runs, and the worker gets the messages that are visible."""
 
     def __init__(self) -> None:
         self.world = SimulatedWorld()
-        self.asked: dict[str, list[float]] = defaultdict(list)  # at Indodana, of each order
+        self.asked: dict[str, list[float]] = defaultdict(list)  # times of the requests to Indodana, by order
         self.fails: Callable[[Fiber], Fault | None] = lambda _: None
         for order in ORDERS:
             self.world.indodana.add_order("m1", order, Decimal(100_000))
-            # One by API, and the same once more by the back office, which sends everything twice.
+            # One by API, and the same one twice by queue.
             self.run(self.world.refund(order, 60_000, "k", later=True))
             self.world.send(order, 60_000, "k")
             self.world.send(order, 60_000, "k")
@@ -84,7 +84,7 @@ def test_an_outage_of_a_day_costs_one_request_a_refund_and_back_off(day: Day, ca
 
     assert max(day.messages().values()) <= 1
     for times in day.asked.values():
-        tries = sorted(set(times))  # the status and the refund may be asked for in one
+        tries = sorted(set(times))  # a status check and the refund may be one attempt
         assert len(times) <= len(tries) + 1
         assert LONGEST_WAITS / 2 < len(tries) <= LONGEST_WAITS + 12
         for number, (one, other) in enumerate(pairwise(tries)):
@@ -105,8 +105,8 @@ def test_a_queue_paused_for_a_day_comes_back_with_one_request_a_refund(day: Day)
     day.all_is_done()
 
 
-def test_dead_letters_that_are_all_sent_back_at_once_cause_no_attempt_more(day: Day) -> None:
-    """The tables were out of reach for hours, so that SQS gave the messages up; Indodana is down, too, then."""
+def test_dead_letters_that_are_all_sent_back_at_once_cause_no_extra_attempt(day: Day) -> None:
+    """DynamoDB was unavailable for hours, so messages became dead letters; then Indodana is down."""
 
     def no_tables(fiber: Fiber) -> Fault | None:
         assert fiber.call

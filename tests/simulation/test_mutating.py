@@ -1,4 +1,4 @@
-"""The mutants are found by what they change, wherever and however it is written; see mutating.py."""
+"""Mutants find the code that they change by its syntax, in any module and layout; see mutating.py."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def after(edit: Edit) -> str:
 
 
 def reformatted(tree: ast.Module) -> ast.Module:
-    """No comment and no layout is left, and every docstring says something else."""
+    """Without comments and layout, and with other docstrings."""
     tree = ast.parse(ast.unparse(tree))
     for node in ast.walk(tree):
         match node:
@@ -61,7 +61,7 @@ def reformatted(tree: ast.Module) -> ast.Module:
 
 LINES = {name: set(ast.unparse(tree).splitlines()) for name, tree in SOURCES.items()}
 REFORMATTED = {name: reformatted(tree) for name, tree in SOURCES.items()}
-# Each function, class and constant in a module of its own.
+# Each function, class and constant in its own module.
 MOVED = {f"moved.{name}{i}": ast.Module([each], []) for name in SOURCES for i, each in enumerate(SOURCES[name].body)}
 
 
@@ -124,24 +124,24 @@ def test_edits_of_one_module_follow_each_other() -> None:
 
 
 @pytest.mark.parametrize(
-    ("edit", "said"),
+    ("edit", "message"),
     [
-        (Edit("Till.open", "1", "2"), "Till.open must name one definition, and names none"),
-        (Edit("ill.pay", "1", "2"), "ill.pay must name one definition, and names none"),
-        (Edit("close", "1", "2"), "close must name one definition, and names shop.till.Till.close, shop.door.close"),
+        (Edit("Till.open", "1", "2"), "Till.open must name one definition, but names none"),
+        (Edit("ill.pay", "1", "2"), "ill.pay must name one definition, but names none"),
+        (Edit("close", "1", "2"), "close must name one definition, but names shop.till.Till.close, shop.door.close"),
         (
             Edit("Till.pay", "amount >= LIMIT", "True"),
-            "Till.pay in shop.till has 0 times, and not once:\namount >= LIMIT",
+            "Till.pay in shop.till has this 0 times, not once:\namount >= LIMIT",
         ),
-        (Edit("Till", "at=self.clock()", "at=0"), "Till in shop.till has 2 times, and not once:\nat=self.clock()"),
-        (Edit("Till.pay", "self.book.write(amount)", "0"), "has 0 times, and not once:\nself.book.write(amount)"),
-        (Edit("Till.pay", "self.book.write(..., signed=1)", "0"), "has 0 times"),
-        (Edit("door.close", "lock(...)", "pass"), "door.close in shop.door has 2 times, and not once:\nlock(...)"),
-        (Edit("door.close", "{1, 2}", "0"), "door.close in shop.door has 0 times, and not once:\n{1, 2}"),
+        (Edit("Till", "at=self.clock()", "at=0"), "Till in shop.till has this 2 times, not once:\nat=self.clock()"),
+        (Edit("Till.pay", "self.book.write(amount)", "0"), "has this 0 times, not once:\nself.book.write(amount)"),
+        (Edit("Till.pay", "self.book.write(..., signed=1)", "0"), "has this 0 times"),
+        (Edit("door.close", "lock(...)", "pass"), "door.close in shop.door has this 2 times, not once:\nlock(...)"),
+        (Edit("door.close", "{1, 2}", "0"), "door.close in shop.door has this 0 times, not once:\n{1, 2}"),
     ],
 )
-def test_what_is_not_there_once_is_an_error_that_names_it(edit: Edit, said: str) -> None:
+def test_code_that_is_not_there_exactly_once_is_an_error(edit: Edit, message: str) -> None:
     with pytest.raises(NoAnchor) as error:
         edited(SOME, [edit])
 
-    assert said in str(error.value)
+    assert message in str(error.value)

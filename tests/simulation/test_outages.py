@@ -1,4 +1,4 @@
-"""How many outcomes become unknown when something in front of Indodana, or Indodana itself, fails for everybody."""
+"""How many refunds become UNKNOWN when Indodana, or a proxy in front of it, fails every request."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ ORDERS = [f"ORDER-{number}" for number in range(KNOWN_ORDERS)]
 CANCEL, STATUS = "cancel", "check_status"
 FORBIDDEN = "<html><head><title>403 Forbidden</title></head><body>Your IP address is not allowed</body></html>"
 UNAVAILABLE = "<html><head><title>503 Service Unavailable</title></head></html>"
-# A wall in front of Indodana: what it answers, and to which calls.
-WALLS = {
+# A proxy in front of Indodana that stops requests: its answer, and the calls that it stops.
+PROXIES = {
     "an HTML 403 to each POST": ((403, FORBIDDEN), (CANCEL,)),
     "an HTML 403 to everything": ((403, FORBIDDEN), (CANCEL, STATUS)),
     "503 to everything": ((503, UNAVAILABLE), (CANCEL, STATUS)),
@@ -31,11 +31,11 @@ def answered(status: int, page: str) -> Answer:
     return Answer(status, HTTPMessage(), page.encode())
 
 
-class Walled:
-    """A world of one process at a time, whose calls to Indodana end at a wall until it is taken away."""
+class Blocked:
+    """A world of one process at a time, whose calls to Indodana a proxy stops until it is removed."""
 
-    def __init__(self, wall: str) -> None:
-        self.answer, self.walled = WALLS[wall]
+    def __init__(self, proxy: str) -> None:
+        self.answer, self.stopped = PROXIES[proxy]
         self.world = SimulatedWorld()
         self.posts = 0
         sums = {name: {"N": "100000"} for name in ("amount", "refundable")}
@@ -50,11 +50,11 @@ class Walled:
             call = pending[0].call
             assert call
             self.posts += call.name == CANCEL
-            stopped = Fault("wall", lambda: answered(*self.answer), leaves_doubt=True)
-            self.world.run(pending[0], stopped if call.name in self.walled else None)
+            fault = Fault("stopped by a proxy", lambda: answered(*self.answer), leaves_doubt=True)
+            self.world.run(pending[0], fault if call.name in self.stopped else None)
 
-    def take_the_wall_away(self) -> None:
-        self.walled = ()
+    def remove_the_proxy(self) -> None:
+        self.stopped = ()
 
     def drain(self) -> None:
         while batch := self.world.deliver():
@@ -64,15 +64,15 @@ class Walled:
         return Counter(item["status"]["S"] for item in self.world.dynamo.items(LEDGER) if "status" in item)
 
 
-def by_api(walled: Walled) -> None:
+def by_api(blocked: Blocked) -> None:
     for order in ORDERS:
-        walled.run(walled.world.refund(order, 1000, "k"))
+        blocked.run(blocked.world.refund(order, 1000, "k"))
 
 
-def by_queue(walled: Walled) -> None:
+def by_queue(blocked: Blocked) -> None:
     for order in ORDERS:
-        walled.world.send(order, 1000, "k")
-    walled.drain()
+        blocked.world.send(order, 1000, "k")
+    blocked.drain()
 
 
 @pytest.fixture(autouse=True)
@@ -82,31 +82,31 @@ def simulated() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("ask", [by_api, by_queue])
-@pytest.mark.parametrize("wall", WALLS)
-def test_a_wall_before_indodana_makes_one_of_200_unknown_and_queues_others(
-    wall: str, ask: Callable[[Walled], None]
+@pytest.mark.parametrize("proxy", PROXIES)
+def test_a_proxy_that_stops_every_refund_makes_one_of_200_unknown_and_queues_others(
+    proxy: str, ask: Callable[[Blocked], None]
 ) -> None:
-    walled = Walled(wall)
+    blocked = Blocked(proxy)
 
-    ask(walled)
+    ask(blocked)
 
-    assert walled.statuses() == {"UNKNOWN": 1, "QUEUED": KNOWN_ORDERS - 1}
-    assert walled.posts == 1
+    assert blocked.statuses() == {"UNKNOWN": 1, "QUEUED": KNOWN_ORDERS - 1}
+    assert blocked.posts == 1
 
-    # While it stands, each back-off costs one more at the most, and none where status checks end there, too.
+    # While it stays, each back-off makes at most one more UNKNOWN, and none if status checks are stopped, too.
     for _ in range(3):
-        walled.world.pass_seconds(OPEN_MAX_SECONDS)
-        walled.run(walled.world.recover())
-        walled.drain()
-    unknown = walled.statuses()["UNKNOWN"]
-    assert unknown == walled.posts == (1 if STATUS in walled.walled else 4)
+        blocked.world.pass_seconds(OPEN_MAX_SECONDS)
+        blocked.run(blocked.world.recover())
+        blocked.drain()
+    unknown = blocked.statuses()["UNKNOWN"]
+    assert unknown == blocked.posts == (1 if STATUS in blocked.stopped else 4)
 
-    walled.take_the_wall_away()
+    blocked.remove_the_proxy()
     for _ in range(3):
-        walled.world.pass_seconds(3600)
-        walled.run(walled.world.recover())
-        walled.drain()
-    assert walled.statuses() == {"UNKNOWN": unknown, "SUCCEEDED": KNOWN_ORDERS - unknown}
-    assert len(walled.world.indodana.movements) == KNOWN_ORDERS - unknown
-    walled.world.watch.quiet(walled.world)
-    assert len(list(walled.world.dynamo.items(AUDIT))) > KNOWN_ORDERS
+        blocked.world.pass_seconds(3600)
+        blocked.run(blocked.world.recover())
+        blocked.drain()
+    assert blocked.statuses() == {"UNKNOWN": unknown, "SUCCEEDED": KNOWN_ORDERS - unknown}
+    assert len(blocked.world.indodana.movements) == KNOWN_ORDERS - unknown
+    blocked.world.watch.quiet(blocked.world)
+    assert len(list(blocked.world.dynamo.items(AUDIT))) > KNOWN_ORDERS

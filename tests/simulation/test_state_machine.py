@@ -1,7 +1,7 @@
-"""The ledger beside a model in plain Python: whatever is written, in whatever order and weather, both say the same.
+"""The ledger compared with a model in plain Python, under random writes, races and network faults.
 
-The model knows what each refund is and no sums: it adds them up from the refunds, which is what the ledger, that only
-ever adds and subtracts, must come to as well.
+The model has the refunds and no sums. It computes the sums from the refunds; the ledger, which only adds and subtracts,
+must have the same.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ BEGINNING = datetime(2026, 11, 22, 7, tzinfo=UTC)
 
 Q, S, DONE, FAILED, UNKNOWN = RefundStatus
 OPEN = (Q, S, UNKNOWN)
-# Written out again, so that a slip in the code's own table is found here as well.
+# A second copy, so that a mistake in the code's own table is found.
 LEGAL = {
     *((None, status) for status in (Q, S, FAILED)),
     *((Q, status) for status in (S, FAILED)),
@@ -63,38 +63,38 @@ LEGAL = {
 }
 
 
-class Weather(Enum):
-    """What a write to DynamoDB meets on its way."""
+class Network(Enum):
+    """What happens to a write to DynamoDB on its way."""
 
-    FINE = "fine"
+    OK = "ok"
     CONFLICT = "another transaction on the same item"
-    REQUEST_LOST = "nothing took effect, and nobody says so"
-    ANSWER_LOST = "it took effect, and nobody says so"
-    SENT_TWICE = "its first answer was lost, and the SDK sends it again"
+    REQUEST_LOST = "no effect, and no response"
+    ANSWER_LOST = "it took effect, but its response is lost"
+    SENT_TWICE = "its first response is lost, and the SDK sends it again"
 
 
-LOST = {Weather.REQUEST_LOST, Weather.ANSWER_LOST}
-STORM = [Weather.CONFLICT] * CONFLICT_TRIES  # longer than the ledger waits for it to pass
-WEATHERS = st.sampled_from(
+LOST = {Network.REQUEST_LOST, Network.ANSWER_LOST}
+TOO_MANY_CONFLICTS = [Network.CONFLICT] * CONFLICT_TRIES  # more than the ledger has tries
+NETWORKS = st.sampled_from(
     [
         *([[]] * 8),
-        [Weather.CONFLICT] * (CONFLICT_TRIES - 1),
-        [Weather.REQUEST_LOST],
-        [Weather.ANSWER_LOST],
-        [Weather.CONFLICT, Weather.ANSWER_LOST],
-        [Weather.SENT_TWICE],
-        STORM,
+        [Network.CONFLICT] * (CONFLICT_TRIES - 1),
+        [Network.REQUEST_LOST],
+        [Network.ANSWER_LOST],
+        [Network.CONFLICT, Network.ANSWER_LOST],
+        [Network.SENT_TWICE],
+        TOO_MANY_CONFLICTS,
     ]
 )
 
 
-class Line:
-    """DynamoDB at the end of a line that has its weather."""
+class UnreliableDynamo:
+    """DynamoDB behind a network that makes the planned faults."""
 
     def __init__(self, dynamo: Dynamo) -> None:
         self._dynamo = dynamo
         self.exceptions = dynamo.exceptions
-        self.weather: list[Weather] = []
+        self.network: list[Network] = []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._dynamo, name)
@@ -106,35 +106,35 @@ class Line:
         return self._send(self._dynamo.update_item, request)
 
     def _send(self, call: Callable[..., Any], request: dict[str, Any]) -> Any:
-        weather = self.weather.pop(0) if self.weather else Weather.FINE
-        if weather is Weather.CONFLICT:
+        network = self.network.pop(0) if self.network else Network.OK
+        if network is Network.CONFLICT:
             *others, _ = request["TransactItems"]
             reasons = [*({"Code": "None"} for _ in others), {"Code": "TransactionConflict"}]
             answer = {"Error": {"Code": "TransactionCanceledException"}, "CancellationReasons": reasons}
             raise self.exceptions.TransactionCanceledException(answer, "TransactWriteItems")
-        if weather in (Weather.ANSWER_LOST, Weather.SENT_TWICE):
+        if network in (Network.ANSWER_LOST, Network.SENT_TWICE):
             with suppress(ClientError):
                 call(**request)
-        if weather in LOST:
+        if network in LOST:
             raise ReadTimeoutError(endpoint_url="https://dynamodb")
         return call(**request)
 
 
 class Portion(Enum):
-    """How much a refund is to reserve, measured by what is refundable."""
+    """How much of the refundable amount a refund reserves."""
 
     CENT = "a cent"
     HALF = "half of it"
     ALL = "all of it"
-    TOO_MUCH = "a cent more than there is"
+    TOO_MUCH = "a cent too much"
 
 
 class Belief(Enum):
-    """What whoever reserves has read of the order."""
+    """What the writer has read of the order."""
 
-    RIGHT = "what it is"
-    UNOPENED = "that no refund has opened it yet"
-    OPENED = "that it is open, and nothing reserved"
+    RIGHT = "its current sums"
+    UNOPENED = "that it has no sums yet"
+    OPENED = "that it has sums, with nothing reserved"
 
 
 @dataclass(frozen=True)
@@ -154,19 +154,19 @@ RefundKey = tuple[OrderKey, str]
 
 
 class Model:
-    """What the ledger must say."""
+    """The expected content of the ledger."""
 
     def __init__(self, paid: dict[OrderKey, Decimal]) -> None:
         self.paid = paid
         self.steps: dict[RefundKey, list[Step]] = {}  # those that took effect
-        self.copies: dict[RefundKey, list[Refund]] = {}  # all that it ever was, the last being what it is
+        self.copies: dict[RefundKey, list[Refund]] = {}  # all its states, the current one last
         self.changes = 0
 
     def current(self, key: RefundKey) -> Refund | None:
         return self.copies[key][-1] if key in self.copies else None
 
     def refunds(self, order: OrderKey | None = None) -> list[Refund]:
-        """Those of one order, or all, by their sort keys."""
+        """The refunds of one order, or all, sorted by their keys."""
         keys = sorted(self.copies, key=lambda key: (key[0].partition, key[1]))
         return [self.copies[key][-1] for key in keys if order in (None, key[0])]
 
@@ -192,7 +192,7 @@ class Model:
         if current and current.version != (before.version if before else 0):
             return RefundChanged(current)
         if current and before and after.status is S and current.attempts != before.attempts:
-            return RefundChanged(current)  # it was put off since it was read
+            return RefundChanged(current)  # it was postponed since it was read
         amount = after.reserved_amount
         if amount is None or (before and before.reserved_amount is not None):
             return None
@@ -223,14 +223,14 @@ class LedgerMachine(RuleBasedStateMachine):
     @initialize(cents=st.tuples(*[st.integers(1, 500)] * len(ORDERS)))
     def begin(self, cents: tuple[int, ...]) -> None:
         self.dynamo = Dynamo({LEDGER: {OPEN_REFUNDS_INDEX: ("openKey", "openSince")}, AUDIT: {}})
-        self.line = Line(self.dynamo)
-        self.ledger = Ledger(self.line, LEDGER, AUDIT, sleep=lambda _: None)  # type: ignore[arg-type]
+        self.client = UnreliableDynamo(self.dynamo)
+        self.ledger = Ledger(self.client, LEDGER, AUDIT, sleep=lambda _: None)  # type: ignore[arg-type]
         self.model = Model(dict(zip(ORDERS, (CENT * amount for amount in cents), strict=True)))
         self.seconds = 0
         self.checks = 0
         self.checked = -1
 
-    # ---- what is done to it
+    # ---- rules
 
     @rule(
         target=known,
@@ -241,7 +241,7 @@ class LedgerMachine(RuleBasedStateMachine):
         belief=BELIEFS,
         exact=st.booleans(),
         skew=SKEWS,
-        weather=WEATHERS,
+        network=NETWORKS,
     )
     def create(
         self,
@@ -252,15 +252,15 @@ class LedgerMachine(RuleBasedStateMachine):
         belief: Belief,
         exact: bool,
         skew: int,
-        weather: list[Weather],
+        network: list[Network],
     ) -> RefundKey | MultipleResults[RefundKey]:
-        """A first record, also over a refund that has had its own."""
+        """Creates a refund, also where it exists already."""
         amount = self._amount(order, portion)
         request = RefundRequest(order, name, None if exact else amount, Reason.OTHERS, None, "Rina")
         reserves = {"reserved_amount": amount, "transaction_amount": self.model.paid[order]} if status is S else {}
         at = self._now(skew)
         after = new_refund(request, status, at, CONTEXT, **reserves, **_details(status, at, attempts=1))
-        created = self._write(self._step(None, after, belief, exact=exact), weather)
+        created = self._write(self._step(None, after, belief, exact=exact), network)
         return _key(after) if created else multiple()
 
     @rule(
@@ -270,7 +270,7 @@ class LedgerMachine(RuleBasedStateMachine):
         belief=BELIEFS,
         exact=st.booleans(),
         skew=SKEWS,
-        weather=WEATHERS,
+        network=NETWORKS,
     )
     def move(
         self,
@@ -280,20 +280,20 @@ class LedgerMachine(RuleBasedStateMachine):
         belief: Belief,
         exact: bool,
         skew: int,
-        weather: list[Weather],
+        network: list[Network],
     ) -> None:
-        """A legal transition, if there is one, by whoever has read what stands there."""
-        self._move(self.model.copies[key][-1], nth, portion, belief, exact, skew, weather)
+        """A legal transition, if there is one, from the current state."""
+        self._move(self.model.copies[key][-1], nth, portion, belief, exact, skew, network)
 
-    @rule(key=known, age=st.integers(1, 8), nth=st.integers(0, 11), portion=PORTIONS, skew=SKEWS, weather=WEATHERS)
-    def move_what_was_read_long_ago(
-        self, key: RefundKey, age: int, nth: int, portion: Portion, skew: int, weather: list[Weather]
+    @rule(key=known, age=st.integers(1, 8), nth=st.integers(0, 11), portion=PORTIONS, skew=SKEWS, network=NETWORKS)
+    def move_from_an_old_state(
+        self, key: RefundKey, age: int, nth: int, portion: Portion, skew: int, network: list[Network]
     ) -> None:
-        """It may only have been postponed since, which is no transition and stops none."""
-        self._move(self._copy(key, age), nth, portion, Belief.RIGHT, False, skew, weather)
+        """A transition by a writer with a stale state. If the refund was only postponed since, it may succeed."""
+        self._move(self._copy(key, age), nth, portion, Belief.RIGHT, False, skew, network)
 
     @rule(key=known, skew=SKEWS)
-    def move_as_nobody_may(self, key: RefundKey, skew: int) -> None:
+    def move_illegally(self, key: RefundKey, skew: int) -> None:
         """Every illegal transition of this refund, and of one that does not exist."""
         at = self._now(skew)
         before = self.model.copies[key][-1]
@@ -306,63 +306,63 @@ class LedgerMachine(RuleBasedStateMachine):
             if (None, status) not in LEGAL:
                 self._write(self._step(None, first, Belief.RIGHT, exact=False), [])
 
-    @rule(key=known, age=st.integers(0, 4), weather=WEATHERS)
-    def write_once_more(self, key: RefundKey, age: int, weather: list[Weather]) -> None:
-        """The very same transition, by one who never learned that it took effect."""
+    @rule(key=known, age=st.integers(0, 4), network=NETWORKS)
+    def write_once_more(self, key: RefundKey, age: int, network: list[Network]) -> None:
+        """The same transition again, by a writer who did not see that it took effect."""
         steps = self.model.steps[key]
-        self._write(steps[max(0, len(steps) - 1 - age)], weather)
+        self._write(steps[max(0, len(steps) - 1 - age)], network)
 
     @rule(
         key=known,
         age=st.integers(0, 2),
         seconds=st.integers(1, 900),
-        weather=st.sampled_from([[], [], *([kind] for kind in (*sorted(LOST, key=str), Weather.SENT_TWICE))]),
+        network=st.sampled_from([[], [], *([kind] for kind in (*sorted(LOST, key=str), Network.SENT_TWICE))]),
     )
-    def postpone(self, key: RefundKey, age: int, seconds: int, weather: list[Weather]) -> None:
+    def postpone(self, key: RefundKey, age: int, seconds: int, network: list[Network]) -> None:
         seen, until = self._copy(key, age), self._now(seconds)
         message = f"message of {until}"
         after = replace(seen, next_attempt_at=until, attempts=seen.attempts + 1, queue_message=message)
-        self._keep_note(seen, after, weather, lambda: self.ledger.postpone(seen, until, message))
+        self._keep_note(seen, after, network, lambda: self.ledger.postpone(seen, until, message))
 
     @rule(
         key=known,
         age=st.integers(0, 2),
-        weather=st.sampled_from([[], [], *([kind] for kind in (*sorted(LOST, key=str), Weather.SENT_TWICE))]),
+        network=st.sampled_from([[], [], *([kind] for kind in (*sorted(LOST, key=str), Network.SENT_TWICE))]),
     )
-    def record_message(self, key: RefundKey, age: int, weather: list[Weather]) -> None:
+    def record_message(self, key: RefundKey, age: int, network: list[Network]) -> None:
         seen, at = self._copy(key, age), self._now(1)
         message = f"message at {at}"
         after = replace(seen, queue_message=message, enqueued_at=at)
-        self._keep_note(seen, after, weather, lambda: self.ledger.record_message(seen, message, at))
+        self._keep_note(seen, after, network, lambda: self.ledger.record_message(seen, message, at))
 
-    def _keep_note(self, seen: Refund, after: Refund, weather: list[Weather], note: Callable[[], Refund]) -> None:
-        """Bookkeeping, which goes through where nobody has kept a note or moved the refund since."""
+    def _keep_note(self, seen: Refund, after: Refund, network: list[Network], note: Callable[[], Refund]) -> None:
+        """Bookkeeping, which succeeds if the refund has not changed since."""
         copies = self.model.copies[_key(seen)]
         current = copies[-1]
         fits = all(getattr(seen, name) == getattr(current, name) for name in ("version", "attempts", "queue_message"))
         untouched = self.dynamo.snapshot()
-        self.line.weather = list(weather)
-        if fits and weather != [Weather.REQUEST_LOST]:
+        self.client.network = list(network)
+        if fits and network != [Network.REQUEST_LOST]:
             self.model.is_now(after)
-        if weather and weather[0] in LOST:
+        if network and network[0] in LOST:
             with pytest.raises(LedgerUnavailable):
                 note()
-        elif fits and not weather:
+        elif fits and not network:
             assert note() == after
-        else:  # also where it was sent twice: it took effect, and to whoever did it that looks like another's doing
+        else:  # also if it was sent twice: the second one finds the first one's change
             with pytest.raises(RefundChanged) as changed:
                 note()
             assert changed.value.current == copies[-1]
         assert (self.dynamo.snapshot() == untouched) == (copies[-1] is current)
 
-    # ---- what must hold
+    # ---- invariants
 
     @invariant()
     def it_agrees_with_the_model(self) -> None:
         if self.checked == self.model.changes:
-            return  # nothing was written, which _write and postpone have seen to
+            return  # nothing was written since, which the rules have checked
         self.checked = self.model.changes
-        # Pages of every size, those that DynamoDB ends and those that a caller wants.
+        # Pages of every size, limited by DynamoDB and by the caller.
         self.checks += 1
         self.dynamo.page_size = self.checks % 4 or None
         self.limit = 1 + self.checks % 3
@@ -444,7 +444,7 @@ class LedgerMachine(RuleBasedStateMachine):
                 with pytest.raises(InvalidRequest):
                     self.ledger.open_refunds_page(merchant, status, self.limit, token)
 
-    # ---- how
+    # ---- helpers
 
     def _copy(self, key: RefundKey, age: int) -> Refund:
         copies = self.model.copies[key]
@@ -458,7 +458,7 @@ class LedgerMachine(RuleBasedStateMachine):
         belief: Belief,
         exact: bool,
         skew: int,
-        weather: list[Weather],
+        network: list[Network],
     ) -> None:
         legal = [status for status in RefundStatus if (before.status, status) in LEGAL]
         if not legal:
@@ -469,7 +469,7 @@ class LedgerMachine(RuleBasedStateMachine):
         if status is S and before.reserved_amount is None:
             changes["reserved_amount"] = self._amount(order, portion)
             changes["transaction_amount"] = self.model.paid[order]
-        self._write(self._step(before, before.transition_to(status, at, **changes), belief, exact=exact), weather)
+        self._write(self._step(before, before.transition_to(status, at, **changes), belief, exact=exact), network)
 
     def _step(self, before: Refund | None, after: Refund, belief: Belief, *, exact: bool) -> Step:
         key = after.request.order
@@ -490,20 +490,20 @@ class LedgerMachine(RuleBasedStateMachine):
             return refundable + CENT
         return CENT if portion is Portion.CENT else max(CENT, refundable)
 
-    def _write(self, step: Step, weather: list[Weather]) -> bool:
-        """Whether the step took effect, which it does once or not at all, and as the model says."""
+    def _write(self, step: Step, network: list[Network]) -> bool:
+        """Whether the step took effect: once or not at all, as the model says."""
         current = self.model.current(_key(step.after))
         has_landed = current is not None and current.transition_id == step.after.transition_id
         refusal = None if has_landed else self.model.refusal(step)
         untouched = self.dynamo.snapshot()
-        if not isinstance(refusal, IllegalTransition) and weather:
-            self.line.weather = list(weather)
-            if weather == STORM:
+        if not isinstance(refusal, IllegalTransition) and network:
+            self.client.network = list(network)
+            if network == TOO_MANY_CONFLICTS:
                 with pytest.raises(LedgerBusy):
                     self._transition(step)
                 assert self.dynamo.snapshot() == untouched
                 return False
-            if weather[-1] in LOST:
+            if network[-1] in LOST:
                 with pytest.raises(LedgerUnavailable) as lost:
                     self._transition(step)
                 assert not isinstance(lost.value, LedgerBusy)
@@ -523,7 +523,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.ledger.transition(step.before, step.after, CONTEXT, order=step.order, exact=step.exact)
 
     def _now(self, skew: int) -> datetime:
-        """By one of several clocks, which are not quite the same."""
+        """The time of one of several clocks that differ slightly."""
         self.seconds += 1
         return BEGINNING + timedelta(seconds=self.seconds + skew)
 
@@ -544,7 +544,7 @@ def _unopened(paid: Decimal) -> Order:
 
 
 def _details(status: RefundStatus, at: datetime, *, attempts: int) -> dict[str, Any]:
-    """What the workflow would say besides the status."""
+    """What the protocol writes besides the status."""
     return {
         "attempts": attempts,
         "ambiguous": status is UNKNOWN,

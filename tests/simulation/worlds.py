@@ -1,4 +1,4 @@
-"""The small worlds, in which every schedule with up to two kills and two faults is told."""
+"""The small worlds, of which every schedule with up to two kills and two faults is executed."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 
 from gateway.core.model import AmbiguousRefunds
 from tests.simulation.engine import Fault, Fiber, Invocation
-from tests.simulation.explore import Later, Next, Small
+from tests.simulation.explore import Later, Next, SmallWorld
 from tests.simulation.invariants import hold
 from tests.simulation.simulated import LIST, READ, Look, SimulatedWorld, refund_id_of
 
 ORDER = "ORDER-1"
-LEASE_AND_MORE = 50.0  # seconds: whatever was under way is over by then, and its lease too
-HOLD_AND_MORE = 650.0  # … and what was on its way to Indodana has arrived or is gone
+LEASE_AND_MORE = 50.0  # seconds: every submission and its lease are over by then
+HOLD_AND_MORE = 650.0  # … and every request has arrived at Indodana or is lost
 
 
 def _world(**options: object) -> SimulatedWorld:
@@ -25,7 +25,7 @@ def _world(**options: object) -> SimulatedWorld:
 
 
 def _repeated(*requests: tuple[int | None, str]) -> Callable[[SimulatedWorld], None]:
-    """Every caller repeats its request once all is quiet; that must change nothing."""
+    """At the end, every caller repeats its request; this must change nothing."""
 
     def repeat(world: SimulatedWorld) -> None:
         for amount, key in requests:
@@ -35,104 +35,106 @@ def _repeated(*requests: tuple[int | None, str]) -> Callable[[SimulatedWorld], N
     return repeat
 
 
-def one_refund_by_api() -> Small:
+def one_refund_by_api() -> SmallWorld:
     world = _world()
     world.refund(ORDER, 60_000, "k")
-    return Small(world, passes=[LEASE_AND_MORE], at_the_end=_repeated((60_000, "k")))
+    return SmallWorld(world, passes=[LEASE_AND_MORE], at_the_end=_repeated((60_000, "k")))
 
 
-def one_refund_with_a_cold_start() -> Small:
+def one_refund_with_a_cold_start() -> SmallWorld:
     world = _world(warm=False)
     world.refund(ORDER, None, "k")
-    return Small(world, at_the_end=_repeated((None, "k")))
+    return SmallWorld(world, at_the_end=_repeated((None, "k")))
 
 
-def one_refund_later() -> Small:
+def one_refund_later() -> SmallWorld:
     world = _world()
     world.refund(ORDER, 60_000, "k", later=True)
-    return Small(world, later=[("the queue delivers", SimulatedWorld.deliver)], at_the_end=_repeated((60_000, "k")))
+    return SmallWorld(
+        world, later=[("the queue delivers", SimulatedWorld.deliver)], at_the_end=_repeated((60_000, "k"))
+    )
 
 
-def one_message_delivered_twice() -> Small:
+def one_message_delivered_twice() -> SmallWorld:
     world = _world()
     world.send(ORDER, 60_000, "k")
     world.send(ORDER, 60_000, "k")
     world.deliver(1)
     world.deliver(1)
-    return Small(world, at_the_end=_repeated((60_000, "k")))
+    return SmallWorld(world, at_the_end=_repeated((60_000, "k")))
 
 
-def two_refunds_by_api_with_two_keys() -> Small:
+def two_refunds_by_api_with_two_keys() -> SmallWorld:
     world = _world()
     world.refund(ORDER, 60_000, "a")
     world.refund(ORDER, 60_000, "b")
-    return Small(world, at_the_end=_repeated((60_000, "a"), (60_000, "b")))
+    return SmallWorld(world, at_the_end=_repeated((60_000, "a"), (60_000, "b")))
 
 
-def two_refunds_by_api_with_one_key() -> Small:
+def two_refunds_by_api_with_one_key() -> SmallWorld:
     world = _world()
     world.refund(ORDER, 60_000, "k")
     world.refund(ORDER, 60_000, "k")
-    return Small(world, at_the_end=_repeated((60_000, "k")))
+    return SmallWorld(world, at_the_end=_repeated((60_000, "k")))
 
 
-def a_refund_by_api_and_one_by_queue() -> Small:
+def a_refund_by_api_and_one_by_queue() -> SmallWorld:
     world = _world()
     world.refund(ORDER, 60_000, "a")
     world.send(ORDER, 60_000, "b")
     world.deliver()
-    return Small(world, at_the_end=_repeated((60_000, "a"), (60_000, "b")))
+    return SmallWorld(world, at_the_end=_repeated((60_000, "a"), (60_000, "b")))
 
 
-def one_refund_by_api_and_by_queue() -> Small:
+def one_refund_by_api_and_by_queue() -> SmallWorld:
     world = _world()
     world.refund(ORDER, 60_000, "k")
     world.send(ORDER, 60_000, "k")
     world.deliver()
-    return Small(world, at_the_end=_repeated((60_000, "k")))
+    return SmallWorld(world, at_the_end=_repeated((60_000, "k")))
 
 
-def all_that_remains_twice() -> Small:
+def all_that_remains_twice() -> SmallWorld:
     world = _world()
     world.finish(world.refund(ORDER, 10_000, "first"))
     world.refund(ORDER, None, "a")
     world.refund(ORDER, None, "b")
-    return Small(world, at_the_end=_repeated((None, "a"), (None, "b")))
+    return SmallWorld(world, at_the_end=_repeated((None, "a"), (None, "b")))
 
 
-def a_refund_and_recovery() -> Small:
+def a_refund_and_recovery() -> SmallWorld:
     world = _world()
     world.refund(ORDER, 60_000, "k")
-    return Small(
+    return SmallWorld(
         world,
-        later=[("the schedule runs", SimulatedWorld.recover)],
+        later=[("recovery starts", SimulatedWorld.recover)],
         passes=[LEASE_AND_MORE],
         at_the_end=_repeated((60_000, "k")),
     )
 
 
-def a_refund_and_its_resolution() -> Small:
-    """Unknown already: its operator, who looked it up at Indodana, settles it; its caller and another refund come."""
+def a_refund_and_its_resolution() -> SmallWorld:
+    """The refund is UNKNOWN. An operator settles it; its caller repeats it, and another refund comes."""
     world = _world()
     _become_unknown(world, 60_000, "k")
     world.settle(world.seen(ORDER, "k"))
     world.refund(ORDER, 60_000, "k")
     world.refund(ORDER, 60_000, "other")
-    return Small(world, at_the_end=_repeated((60_000, "k"), (60_000, "other")))
+    return SmallWorld(world, at_the_end=_repeated((60_000, "k"), (60_000, "other")))
 
 
-def two_operators_resolve() -> Small:
+def two_operators_resolve() -> SmallWorld:
     world = _world()
     _become_unknown(world, 60_000, "k")
     world.settle(world.seen(ORDER, "k"), "operator-1")
     world.settle(world.seen(ORDER, "k"), "operator-2")
-    return Small(world, later=[("the schedule runs", SimulatedWorld.recover)], at_the_end=_repeated((60_000, "k")))
+    return SmallWorld(world, later=[("recovery starts", SimulatedWorld.recover)], at_the_end=_repeated((60_000, "k")))
 
 
-def a_rotation_in_the_middle() -> Small:
-    """Indodana takes the new key at once; Secrets Manager has it a moment later, or a while."""
+def a_rotation_in_the_middle() -> SmallWorld:
+    """Indodana accepts the new key at once; Secrets Manager has it later."""
     world = _world()
-    world.finish(world.refund(ORDER, 1_000, "before"))  # the sandbox knows the old key
+    world.finish(world.refund(ORDER, 1_000, "before"))  # the sandbox has the old key in its cache
     world.refund(ORDER, 60_000, "k")
 
     def indodana(world: SimulatedWorld) -> None:
@@ -148,43 +150,45 @@ def a_rotation_in_the_middle() -> Small:
         world.aftermath()
         _repeated((60_000, "k"))(world)
 
-    return Small(world, later=[("the key is changed", indodana), ("the new key is stored", secret)], at_the_end=both)
+    return SmallWorld(
+        world, later=[("the key is changed", indodana), ("the new key is stored", secret)], at_the_end=both
+    )
 
 
-def an_unknown_refund_submitted_again() -> Small:
+def an_unknown_refund_submitted_again() -> SmallWorld:
     world = _world(ambiguous_refunds=AmbiguousRefunds.RESUBMIT)
     _become_unknown(world, 60_000, "k")
     world.pass_seconds(1000)
     world.recover()
-    return Small(
+    return SmallWorld(
         world,
         later=[("the queue delivers", SimulatedWorld.deliver), ("the queue delivers again", SimulatedWorld.deliver)],
         at_the_end=_repeated((60_000, "k")),
     )
 
 
-def one_key_for_two_payloads() -> Small:
+def one_key_for_two_payloads() -> SmallWorld:
     world = _world()
 
     def asked(amount: int) -> None:
         def answered(status: int, body: Any) -> None:
-            told = status not in (201, 202) or body["amount"] == amount
-            hold("a caller is told of what it asked for", told, f"{body.get('amount')} and not {amount}")
+            right = status not in (201, 202) or body["amount"] == amount
+            hold("an answer is about the refund that was requested", right, f"{body.get('amount')}, not {amount}")
 
         world.refund(ORDER, amount, "k", on_answer=answered)
 
     asked(60_000)
     asked(10_000)
-    return Small(world)
+    return SmallWorld(world)
 
 
-def more_than_was_paid() -> Small:
+def more_than_was_paid() -> SmallWorld:
     world = _world()
     world.refund(ORDER, 150_000, "k")
-    return Small(world)
+    return SmallWorld(world)
 
 
-def an_order_that_is_not_paid() -> Small:
+def an_order_that_is_not_paid() -> SmallWorld:
     world = _world()
     world.indodana.add_order("m1", ORDER, Decimal(100_000), "INITIATED")
     world.refund(ORDER, 60_000, "k")
@@ -192,98 +196,98 @@ def an_order_that_is_not_paid() -> Small:
     def nothing_moved(world: SimulatedWorld) -> None:
         hold("only a paid order is refunded", not world.indodana.movements, world.indodana.movements)
 
-    return Small(world, at_the_end=nothing_moved)
+    return SmallWorld(world, at_the_end=nothing_moved)
 
 
-def a_refund_and_all_that_remains() -> Small:
-    """The one may be refused, and give back while the other takes all that remains."""
+def a_refund_and_all_that_remains() -> SmallWorld:
+    """The first may be refused, and give its money back while the second takes all that remains."""
     world = _world()
     run_to(world, world.refund(ORDER, 60_000, "a"), "cancel")
     world.refund(ORDER, None, "b")
-    return Small(world)
+    return SmallWorld(world)
 
 
-def a_caller_who_never_comes_back() -> Small:
+def a_caller_who_never_comes_back() -> SmallWorld:
     world = _world()
     world.refund(ORDER, 60_000, "k")
-    return Small(world)
+    return SmallWorld(world)
 
 
-def one_message() -> Small:
-    """Nobody repeats it."""
+def one_message() -> SmallWorld:
+    """No second message follows it."""
     world = _world()
     world.send(ORDER, 60_000, "k")
     world.deliver()
-    return Small(world)
+    return SmallWorld(world)
 
 
-def one_key_for_two_messages() -> Small:
+def one_key_for_two_messages() -> SmallWorld:
     world = _world()
     world.send(ORDER, 60_000, "k")
     world.send(ORDER, 10_000, "k")
     world.deliver()
-    return Small(world)
+    return SmallWorld(world)
 
 
-def one_key_for_a_request_and_a_message() -> Small:
+def one_key_for_a_request_and_a_message() -> SmallWorld:
     world = _world()
     world.refund(ORDER, 60_000, "k")
     world.send(ORDER, 10_000, "k")
     world.deliver()
-    return Small(world)
+    return SmallWorld(world)
 
 
-def two_messages_of_one_order() -> Small:
-    """In one batch, so in two threads of a process that has had an answer from Indodana a moment ago."""
+def two_messages_of_one_order() -> SmallWorld:
+    """In one batch: two threads of a process that had an answer from Indodana a moment ago."""
     world = _world()
     world.finish(world.refund(ORDER, 10_000, "before"))
     world.send(ORDER, 60_000, "a")
     world.send(ORDER, 60_000, "b")
     world.deliver()
-    return Small(world)
+    return SmallWorld(world)
 
 
-def a_withdrawal_and_the_worker() -> Small:
-    """The operator has seen it QUEUED; the worker takes it at any moment."""
+def a_withdrawal_and_the_worker() -> SmallWorld:
+    """An operator saw it QUEUED; the worker may submit it at any moment."""
     world = _world()
     world.finish(world.refund(ORDER, 60_000, "k", later=True))
     world.withdraw(world.seen(ORDER, "k"))
     world.deliver()
-    return Small(world, kills=1, faults=1, at_the_end=_repeated((60_000, "k")))
+    return SmallWorld(world, kills=1, faults=1, at_the_end=_repeated((60_000, "k")))
 
 
-def a_withdrawal_and_the_schedule() -> Small:
-    """The operator has seen it QUEUED; since then its worker died with it, and the schedule finds it."""
+def a_withdrawal_and_the_schedule() -> SmallWorld:
+    """An operator saw it QUEUED; since then its worker was killed, and recovery finds it."""
     world = _world()
     world.finish(world.refund(ORDER, 60_000, "k", later=True))
     look = world.seen(ORDER, "k")
     world.kill_after_effect(run_to(world, world.deliver(), "cancel"))
     world.withdraw(look)
     world.recover()
-    return Small(world, passes=[LEASE_AND_MORE], kills=1, faults=1, at_the_end=_repeated((60_000, "k")))
+    return SmallWorld(world, passes=[LEASE_AND_MORE], kills=1, faults=1, at_the_end=_repeated((60_000, "k")))
 
 
-def a_decision_on_a_refund_that_is_sent_again() -> Small:
-    """It was not done, as the operator found; since then the stack submits it again."""
+def a_decision_on_a_refund_that_is_sent_again() -> SmallWorld:
+    """The operator saw that it was not done; since then the stack submits it again (resubmit)."""
     world = _world(ambiguous_refunds=AmbiguousRefunds.RESUBMIT)
-    _become_unknown(world, 60_000, "k", "lost before it was done")
+    _become_unknown(world, 60_000, "k", "request lost")
     world.pass_seconds(1000)
     world.finish(world.recover())
     world.settle(world.seen(ORDER, "k"))
     world.deliver()
-    return Small(world, kills=1, faults=1, at_the_end=_repeated((60_000, "k")))
+    return SmallWorld(world, kills=1, faults=1, at_the_end=_repeated((60_000, "k")))
 
 
-def two_operators_who_looked_at_two_times() -> Small:
-    """The one before what was on its way arrived, perhaps, and the other after it."""
+def two_operators_who_looked_at_two_times() -> SmallWorld:
+    """The first perhaps before the request arrived at Indodana, and the second after it."""
     world = _world(arrives_late=True)
-    _become_unknown(world, 60_000, "k", "given up, and done 590 s later")
-    later = [_operator("the one"), _operator("the other")]
-    return Small(world, later=later, passes=[LEASE_AND_MORE, HOLD_AND_MORE], kills=1, faults=1)
+    _become_unknown(world, 60_000, "k", "timed out, done 590 s later")
+    later = [_operator("operator 1"), _operator("operator 2")]
+    return SmallWorld(world, later=later, passes=[LEASE_AND_MORE, HOLD_AND_MORE], kills=1, faults=1)
 
 
-def a_decision_sent_twice() -> Small:
-    """The operator does not know whether it came through."""
+def a_decision_sent_twice() -> SmallWorld:
+    """The operator does not know whether the first request arrived."""
     world = _world()
     _become_unknown(world, 60_000, "k")
     look = world.seen(ORDER, "k")
@@ -295,10 +299,10 @@ def a_decision_sent_twice() -> Small:
             world.settle(look, on_answer=lambda status, _: hold("a decision can be repeated", status == 200, status))
         )
 
-    return Small(world, at_the_end=again)
+    return SmallWorld(world, at_the_end=again)
 
 
-def a_withdrawal_sent_twice() -> Small:
+def a_withdrawal_sent_twice() -> SmallWorld:
     world = _world()
     world.finish(world.refund(ORDER, 60_000, "k", later=True))
     look = world.seen(ORDER, "k")
@@ -307,53 +311,53 @@ def a_withdrawal_sent_twice() -> Small:
     def again(world: SimulatedWorld) -> None:
         world.finish(world.withdraw(look))
 
-    return Small(world, later=[DELIVERED, ("the operator repeats it", again)], kills=1, faults=1)
+    return SmallWorld(world, later=[DELIVERED, ("the operator repeats the withdrawal", again)], kills=1, faults=1)
 
 
-def a_refund_done_late() -> Small:
-    """Indodana may carry it out after everybody gave up on it: until shortly before the hold ends."""
+def a_refund_done_late() -> SmallWorld:
+    """Indodana may carry it out after its sender timed out: until shortly before the hold ends."""
     world = _world(arrives_late=True)
     run_to(world, world.refund(ORDER, 60_000, "k"), "cancel")
     later = [_operator("the operator")]
-    return Small(world, later=later, passes=[LEASE_AND_MORE, HOLD_AND_MORE], at_the_end=_repeated((60_000, "k")))
+    return SmallWorld(world, later=later, passes=[LEASE_AND_MORE, HOLD_AND_MORE], at_the_end=_repeated((60_000, "k")))
 
 
-def a_process_that_freezes() -> Small:
-    """At any moment, for longer than its lease, and goes on; meanwhile its refund is found, and an operator looks."""
+def a_process_that_freezes() -> SmallWorld:
+    """At any moment, for longer than its lease, and then continues. Meanwhile recovery runs and an operator decides."""
     world = _world()
     run_to(world, world.refund(ORDER, 60_000, "k"), "cancel")
-    later = [SCHEDULE_HAS_RUN, _operator("the operator")]
-    return Small(world, later=later, passes=[HOLD_AND_MORE], kills=1, faults=0, freezes=1)
+    later = [RECOVERY_RUNS, _operator("the operator")]
+    return SmallWorld(world, later=later, passes=[HOLD_AND_MORE], kills=1, faults=0, freezes=1)
 
 
-def a_process_that_freezes_as_it_sends() -> Small:
-    """Between its last look at the clock and its writing, or before it reads the answer."""
+def a_process_that_freezes_as_it_sends() -> SmallWorld:
+    """Between its last check of the clock and the request, or before it reads the answer."""
     world = _world(freezes=True)
     run_to(world, world.refund(ORDER, 60_000, "k"), "cancel")
-    return Small(world, later=[SCHEDULE_HAS_RUN], kills=1, faults=2, at_the_end=_repeated((60_000, "k")))
+    return SmallWorld(world, later=[RECOVERY_RUNS], kills=1, faults=2, at_the_end=_repeated((60_000, "k")))
 
 
-def clocks_that_differ() -> Small:
-    """The worker's is 2 s slow, and the schedule's 2 s fast; Lambda kills the worker 5 s before its lease ends."""
+def clocks_that_differ() -> SmallWorld:
+    """The worker's is 2 s slow, and recovery's 2 s fast; Lambda kills the worker 5 s before its lease ends."""
     world = _world(skew_seconds=itertools.cycle((-2.0, 2.0)).__next__)
     world.send(ORDER, 60_000, "k")
     run_to(world, world.deliver(), "cancel")
     world.recover()
-    return Small(world, passes=[39.0, 2.0], kills=1, faults=1, at_the_end=_repeated((60_000, "k")))
+    return SmallWorld(world, passes=[39.0, 2.0], kills=1, faults=1, at_the_end=_repeated((60_000, "k")))
 
 
-def an_index_that_lags() -> Small:
-    """The schedule finds refunds by it: as they were, or not at all."""
+def an_index_that_lags() -> SmallWorld:
+    """Recovery finds refunds through it: in an older state, or not at all."""
     world = _world(stale_reads=True)
     world.finish(world.refund(ORDER, 60_000, "k", later=True))
     world.pass_seconds(LEASE_AND_MORE)
     world.deliver()
     world.recover()
-    return Small(world, kills=1, faults=1, at_the_end=_repeated((60_000, "k")))
+    return SmallWorld(world, kills=1, faults=1, at_the_end=_repeated((60_000, "k")))
 
 
-def two_messages_of_a_refund_that_waits() -> Small:
-    """Indodana takes no more for now; one message is due then, and the other comes at once."""
+def two_messages_of_a_refund_that_waits() -> SmallWorld:
+    """Indodana is rate-limiting; one message is due later, and the other comes at once."""
     world = _world()
     world.send(ORDER, 60_000, "k")
     world.send(ORDER, 60_000, "k")
@@ -363,29 +367,29 @@ def two_messages_of_a_refund_that_waits() -> Small:
     world.finish(first)
     world.deliver(1)
     later: list[Later] = [("the queue delivers again", SimulatedWorld.deliver)]
-    return Small(world, later=later, passes=[4.0], kills=1, faults=1, at_the_end=_repeated((60_000, "k")))
+    return SmallWorld(world, later=later, passes=[4.0], kills=1, faults=1, at_the_end=_repeated((60_000, "k")))
 
 
-def two_workers_and_a_refund_that_waits() -> Small:
-    """Both have a message of it and find it due; what the one is told puts it off."""
+def two_workers_and_a_refund_that_waits() -> SmallWorld:
+    """Both have a message of it and read that it is due; the answer to one of them postpones it."""
     world = _world()
     world.finish(world.refund(ORDER, 60_000, "k", later=True))
     world.send(ORDER, 60_000, "k")
     world.deliver(1)
     world.deliver(1)
-    return Small(world, kills=0, faults=1, at_the_end=_repeated((60_000, "k")))
+    return SmallWorld(world, kills=0, faults=1, at_the_end=_repeated((60_000, "k")))
 
 
-def one_key_twice_and_reads_in_two_parts() -> Small:
-    """The one's sums are read after the other has taken the money, and its refund before that."""
+def one_key_twice_and_reads_in_two_parts() -> SmallWorld:
+    """A request reads its refund before its duplicate reserves the money, and the sums after that."""
     world = _world(torn_reads=True)
     world.refund(ORDER, 60_000, "k")
     world.refund(ORDER, 60_000, "k")
-    return Small(world, kills=0, faults=1, at_the_end=_repeated((60_000, "k")))
+    return SmallWorld(world, kills=0, faults=1, at_the_end=_repeated((60_000, "k")))
 
 
-def who_reads_while_a_refund_is_made() -> Small:
-    """One caller reads it, another the order's list. A read that asks for no consistency may be told of the past."""
+def who_reads_while_a_refund_is_made() -> SmallWorld:
+    """One caller reads it, another lists the order's refunds. A read that is not consistent may get an older state."""
     world = _world(stale_reads=True)
     world.refund(ORDER, 60_000, "k")
 
@@ -394,21 +398,21 @@ def who_reads_while_a_refund_is_made() -> Small:
 
     later: list[Later] = [
         ("a caller reads it", one),
-        ("another lists the order's", lambda world: world.api(LIST, ORDER)),
+        ("another lists the order's refunds", lambda world: world.api(LIST, ORDER)),
     ]
-    return Small(world, later=later, kills=1, faults=1)
+    return SmallWorld(world, later=later, kills=1, faults=1)
 
 
-def _schedule_has_run(world: SimulatedWorld) -> None:
+def _recovery_runs(world: SimulatedWorld) -> None:
     world.finish(world.recover())
 
 
-SCHEDULE_HAS_RUN = ("the schedule has run", _schedule_has_run)
+RECOVERY_RUNS = ("recovery runs", _recovery_runs)
 DELIVERED = ("the queue delivers", SimulatedWorld.deliver)
 
 
 def _operator(who: str) -> tuple[str, Callable[[SimulatedWorld], object]]:
-    """Who looks at some moment, and decides at a later one, by what was to be seen then."""
+    """An operator who looks at some moment, and later decides by what they saw."""
 
     def looks(world: SimulatedWorld) -> Next | None:
         looks: list[Look] = []
@@ -416,7 +420,7 @@ def _operator(who: str) -> tuple[str, Callable[[SimulatedWorld], object]]:
         if not looks:
             return None
         [look] = looks
-        return Next(f"{who}, who saw {look}, decides", lambda world: world.decide(look, who))
+        return Next(f"{who} saw {look} and decides", lambda world: world.decide(look, who))
 
     return f"{who} looks", looks
 
@@ -427,7 +431,7 @@ def fault_of(fiber: Fiber, name: str) -> Fault:
 
 
 def run_to(world: SimulatedWorld, invocation: Invocation | None, name: str) -> Fiber:
-    """Its one fiber, before its next call of this name."""
+    """Runs an invocation up to its next call of this name; returns its only fiber."""
     assert invocation
     while True:
         [fiber] = invocation.pending()
@@ -436,14 +440,14 @@ def run_to(world: SimulatedWorld, invocation: Invocation | None, name: str) -> F
         world.run(fiber)
 
 
-def _become_unknown(world: SimulatedWorld, amount: int, key: str, how: str = "done, and the answer lost") -> None:
+def _become_unknown(world: SimulatedWorld, amount: int, key: str, how: str = "done, response lost") -> None:
     invocation = world.refund(ORDER, amount, key)
     cancel = run_to(world, invocation, "cancel")
     world.run(cancel, fault_of(cancel, how))
     world.finish(invocation)
 
 
-WORLDS: dict[str, Callable[[], Small]] = {
+WORLDS: dict[str, Callable[[], SmallWorld]] = {
     build.__name__: build
     for build in (
         one_refund_by_api,

@@ -1,5 +1,5 @@
-"""python -m tests.wire --seeds 1000     tells so many seeds, on every processor
-python -m tests.wire --seed 17        tells one, call by call"""
+"""python -m tests.wire --seeds 1000     runs 1000 seeds, on all processors
+python -m tests.wire --seed 17        replays one seed, call by call"""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ import sys
 import time
 from collections import Counter
 
-from tests.wire.checks import faults, tallied
-from tests.wire.run import everywhere, summary
-from tests.wire.scene import Told, tell
+from tests.wire.checks import tallied, violations
+from tests.wire.run import run_in_processes, summary
+from tests.wire.scene import Run, run_seed
 
 
-def story(told: Told) -> str:
+def trace(run: Run) -> str:
     lines = []
-    for call in told.calls:
+    for call in run.calls:
         lines.append(f"{call}{'' if call.to == 'server' else f' to a {call.to}'}")
-        for one in told.arrivals_of(call):
-            assert one.said is not None
-            assert one.carried is not None
-            did = "moved" if one.moved else "did nothing"
+        for one in run.arrivals_of(call):
+            assert one.answer_sent is not None
+            assert one.delivery is not None
+            effect = "money moved" if one.moved else "nothing moved"
             lines.append(
-                f"    connection {one.connection}, request {one.before + 1}, {one.at - call.started:.3f} s: {did}; "
-                f"said {one.said.name} (HTTP {one.said.status}), {one.carried.clarity.name.lower()}: "
-                f"{', '.join(one.carried.events)}{', after a stray answer' if one.stray else ''}"
+                f"    connection {one.connection}, request {one.before + 1}, {one.at - call.started:.3f} s: {effect}; "
+                f"{one.answer_sent.name} (HTTP {one.answer_sent.status}), {one.delivery.clarity.name.lower()}: "
+                f"{', '.join(one.delivery.events)}{', after a stray answer' if one.stray else ''}"
             )
-        lines.append(f"    {call.ended - call.started:.3f} s: {call.verdict.__name__} {call.answer}")
+        lines.append(f"    {call.ended - call.started:.3f} s: {call.outcome.__name__} {call.answer}")
     return "\n".join(lines)
 
 
@@ -38,18 +38,18 @@ def main() -> int:
     options = parser.parse_args()
     started = time.monotonic()
     if options.seed is not None:
-        told = tell(options.seed)
-        print(story(told))
-        found, counts = faults(told), tallied(told)
+        run = run_seed(options.seed)
+        print(trace(run))
+        found, counts = violations(run), tallied(run)
     else:
-        found, counts = everywhere(options.first, options.seeds)
+        found, counts = run_in_processes(options.first, options.seeds)
     print(summary(counts))
-    by_check = Counter(fault.check for fault in found)
+    by_check = Counter(violation.check for violation in found)
     for check, count in by_check.most_common():
-        print(f"\n{count} times broken: {check}")
-        for fault in [fault for fault in found if fault.check == check][:5]:
-            print(f"    seed {fault.seed}: {fault.text}")
-    print(f"\n{len(found)} faults, {time.monotonic() - started:.0f} s")
+        print(f"\n{count} violations: {check}")
+        for violation in [violation for violation in found if violation.check == check][:5]:
+            print(f"    seed {violation.seed}: {violation.text}")
+    print(f"\n{len(found)} violations, {time.monotonic() - started:.0f} s")
     return 1 if found else 0
 
 

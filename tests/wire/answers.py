@@ -1,7 +1,7 @@
-"""What the server says to a request, and what it did before it said so: Indodana's own answers, and others' on the way.
+"""The server's answers, Indodana's own and those of proxies on the way, and whether the money moved before.
 
-Each answer knows the verdicts that are right where the wire carries it whole and in time. What moved is not drawn where
-an assumption of docs/correctness.md says it: OK has moved; 401, 429 and Indodana's own error document have not.
+Each answer names the outcomes that are right if it arrives complete and in time. Whether money moved is random, except
+where docs/correctness.md assumes it: OK means it moved; 401, 429 and Indodana's own error document mean it did not.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from indodana import (
 )
 
 REFUSALS = (400, 403, 404, 409, 422)
-# What the client reads of a body.
+# The client reads no more of a body.
 BODY_LIMIT = 64 * 1024
 RETRY_AFTER_LIMIT = 24 * 3600.0
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What a request asks for, and another refund of the same seed, whose answer might get lost here."""
+    """A request, and another refund of the same seed, whose answer it might get by mistake."""
 
     order: str
     refund_id: str | None = None
@@ -45,25 +45,25 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Said:
+class ServerAnswer:
     name: str
     status: int
     body: bytes
-    verdicts: tuple[type, ...]
+    outcomes: tuple[type, ...]
     moved: bool = False
     headers: tuple[str, ...] = ()
-    # Cut short, it could be read as something else: it is always sent whole.
+    # Incomplete, it could mean something else: it is always sent completely.
     whole_only: bool = False
-    # What was meant by a body that came packed.
+    # The body before compression.
     unpacked: bytes | None = None
-    # What the verdict has to say, where it is this answer's.
+    # Details that the outcome must have.
     field: str | None = None
     retry_after: float | None = None
     status_amount: Decimal | None = None
     transaction_status: str | None = None
 
     def names(self, order: str) -> bool:
-        """Read as the answer to a request about another order, it shows that it is none."""
+        """Whether it names the order, so that a client can see to which request it belongs."""
         try:
             document = json.loads(self.body)
         except (ValueError, RecursionError):
@@ -75,19 +75,19 @@ class Said:
         return self.status not in (101, 204, 304)
 
 
-type Maker = Callable[[random.Random, Asked], Said]
+type Maker = Callable[[random.Random, Asked], ServerAnswer]
 
 
-def to_cancel(rng: random.Random, asked: Asked) -> Said:
+def to_cancel(rng: random.Random, asked: Asked) -> ServerAnswer:
     return _drawn(rng, _TO_CANCEL)(rng, asked)
 
 
-def to_status(rng: random.Random, asked: Asked) -> Said:
+def to_status(rng: random.Random, asked: Asked) -> ServerAnswer:
     return _drawn(rng, _TO_STATUS)(rng, asked)
 
 
-def unauthorized(rng: random.Random) -> Said:
-    """To a request signed with a key that was replaced."""
+def unauthorized(rng: random.Random) -> ServerAnswer:
+    """For a request signed with a key that was rotated."""
     return _unauthorized(rng, Asked(""))
 
 
@@ -117,12 +117,12 @@ _PAGES = (
 
 
 def _sum(rng: random.Random, amount: Decimal) -> Any:
-    """A sum as JSON may spell it."""
+    """An amount in one of its JSON spellings."""
     return rng.choice((amount, amount.quantize(Decimal("0.01")), simplejson.RawJSON(f"{amount:.3f}"), amount))
 
 
 def _ok(rng: random.Random, asked: Asked) -> dict[str, Any]:
-    """OK to a cancellation, with some of what may stand beside it and contradicts nothing."""
+    """OK to a cancellation, with some other fields that contradict nothing."""
     assert asked.amount is not None
     may: dict[str, Any] = {
         "refundId": asked.refund_id,
@@ -141,43 +141,43 @@ def _ok(rng: random.Random, asked: Asked) -> dict[str, Any]:
     return {"status": "OK"} | {name: value for name, value in may.items() if rng.random() < 0.25}
 
 
-def _accepted(rng: random.Random, asked: Asked) -> Said:
+def _accepted(rng: random.Random, asked: Asked) -> ServerAnswer:
     status, name = (201, "201 OK") if rng.random() < 0.05 else (200, "OK")
-    return Said(name, status, _dumps(rng, _ok(rng, asked)), (CancellationAccepted,), True, _JSON)
+    return ServerAnswer(name, status, _dumps(rng, _ok(rng, asked)), (CancellationAccepted,), True, _JSON)
 
 
-def _named(rng: random.Random, asked: Asked) -> Said:
-    """OK that names its request in every way that there is."""
+def _named(rng: random.Random, asked: Asked) -> ServerAnswer:
+    """OK with all fields that name its request."""
     document = _ok(rng, asked) | {
         "refundId": asked.refund_id,
         "merchantOrderId": asked.order,
         "cancellationAmount": asked.amount,
     }
-    return Said("OK that names its request", 200, _dumps(rng, document), (CancellationAccepted,), True, _JSON)
+    return ServerAnswer("OK that names its request", 200, _dumps(rng, document), (CancellationAccepted,), True, _JSON)
 
 
-def _accepted_large(rng: random.Random, asked: Asked) -> Said:
+def _accepted_large(rng: random.Random, asked: Asked) -> ServerAnswer:
     document = _ok(rng, asked) | {"padding": "word " * rng.randint(1000, 12_000)}
-    return Said("large OK", 200, _dumps(rng, document), (CancellationAccepted,), True, _JSON)
+    return ServerAnswer("large OK", 200, _dumps(rng, document), (CancellationAccepted,), True, _JSON)
 
 
-def _accepted_tolerated(rng: random.Random, asked: Asked) -> Said:
-    """OK in a form of which a client may think either way."""
+def _accepted_tolerated(rng: random.Random, asked: Asked) -> ServerAnswer:
+    """OK in a form that a client may accept or not."""
     ok = _dumps(rng, _ok(rng, asked))
     name, body, headers = rng.choice(
         (
             ("OK after a byte order mark", b"\xef\xbb\xbf" + ok, _JSON),
             ("OK compressed, unasked", gzip.compress(ok, mtime=0), (*_JSON, "Content-Encoding: gzip")),
-            ("OK twice the same key", ok.replace(b"{", b'{"status": "OK", ', 1), _JSON),
+            ("OK with the same key twice", ok.replace(b"{", b'{"status": "OK", ', 1), _JSON),
             ("OK with a sum in words", ok.replace(b"{", b'{"cancellationAmount": "all of it", ', 1), _JSON),
             ("OK with a null identity", ok.replace(b"{", b'{"refundId": null, ', 1), _JSON),
         )
     )
-    verdicts, unpacked = (CancellationAccepted, OutcomeUnknown), ok if len(headers) > 1 else None
-    return Said(name, 200, body, verdicts, True, headers, whole_only=True, unpacked=unpacked)
+    outcomes, unpacked = (CancellationAccepted, OutcomeUnknown), ok if len(headers) > 1 else None
+    return ServerAnswer(name, 200, body, outcomes, True, headers, whole_only=True, unpacked=unpacked)
 
 
-def _contradicting(rng: random.Random, asked: Asked) -> Said:
+def _contradicting(rng: random.Random, asked: Asked) -> ServerAnswer:
     assert asked.amount is not None
     assert asked.other is not None
     assert asked.other.amount is not None
@@ -195,11 +195,13 @@ def _contradicting(rng: random.Random, asked: Asked) -> Said:
         value = rng.choice(("PENDING", "PROCESSING", "IN_PROGRESS", "FAILED", "REJECTED", "EXPIRED"))
         value = rng.choice((value, value.lower(), value.capitalize()))
     body = _dumps(rng, _ok(rng, asked) | {field: value})
-    return Said(f"OK of another {field}", 200, body, (ContradictingAnswer,), rng.random() < 0.5, _JSON, field=field)
+    return ServerAnswer(
+        f"OK contradicting in {field}", 200, body, (ContradictingAnswer,), rng.random() < 0.5, _JSON, field=field
+    )
 
 
-def _of_another(rng: random.Random, asked: Asked) -> Said:
-    """The whole OK of another refund."""
+def _of_another(rng: random.Random, asked: Asked) -> ServerAnswer:
+    """The complete OK of another refund."""
     assert asked.other is not None
     document = {
         "status": "OK",
@@ -208,10 +210,10 @@ def _of_another(rng: random.Random, asked: Asked) -> Said:
         "cancellationAmount": asked.other.amount,
     }
     moved = rng.random() < 0.5
-    return Said("OK of another refund", 200, _dumps(rng, document), (ContradictingAnswer,), moved, _JSON)
+    return ServerAnswer("OK of another refund", 200, _dumps(rng, document), (ContradictingAnswer,), moved, _JSON)
 
 
-def _ambiguous(rng: random.Random, asked: Asked) -> Said:
+def _ambiguous(rng: random.Random, asked: Asked) -> ServerAnswer:
     assert asked.other is not None
     pairs = [("status", "OK"), ("refundId", asked.refund_id), ("merchantOrderId", asked.order)]
     pairs.append(
@@ -226,17 +228,17 @@ def _ambiguous(rng: random.Random, asked: Asked) -> Said:
     )
     rng.shuffle(pairs)
     body = "{" + ", ".join(f"{json.dumps(name)}: {json.dumps(value)}" for name, value in pairs) + "}"
-    return Said("OK with a key twice", 200, body.encode(), (OutcomeUnknown,), rng.random() < 0.5, _JSON)
+    return ServerAnswer("OK with a duplicate key", 200, body.encode(), (OutcomeUnknown,), rng.random() < 0.5, _JSON)
 
 
-def _other_2xx(rng: random.Random, asked: Asked) -> Said:
+def _other_2xx(rng: random.Random, asked: Asked) -> ServerAnswer:
     status = rng.choice((202, 202, 203, 204, 205, 206, 207, 226))
     headers = (*_JSON, "Content-Range: bytes 0-20/21") if status == 206 else _JSON
     body = _dumps(rng, _ok(rng, asked) if asked.amount else {"status": "OK", "transactionStatus": "PAID"})
-    return Said(f"{status}", status, body, (OutcomeUnknown,), rng.random() < 0.5, headers)
+    return ServerAnswer(f"{status}", status, body, (OutcomeUnknown,), rng.random() < 0.5, headers)
 
 
-def _odd_200(rng: random.Random, asked: Asked) -> Said:
+def _odd_200(rng: random.Random, asked: Asked) -> ServerAnswer:
     body = rng.choice(
         (
             *_PAGES,
@@ -260,7 +262,9 @@ def _odd_200(rng: random.Random, asked: Asked) -> Said:
         )
     )
     moved = rng.random() < 0.5
-    return Said("200 that is no answer", 200, body, (OutcomeUnknown,), moved, rng.choice((_JSON, _HTML)), True)
+    return ServerAnswer(
+        "200 with an invalid body", 200, body, (OutcomeUnknown,), moved, rng.choice((_JSON, _HTML)), True
+    )
 
 
 def _error_document(rng: random.Random) -> dict[str, Any]:
@@ -278,13 +282,13 @@ def _error_document(rng: random.Random) -> dict[str, Any]:
     return document if error is None else document | {"error": error}
 
 
-def _refused(rng: random.Random, asked: Asked) -> Said:
+def _refused(rng: random.Random, asked: Asked) -> ServerAnswer:
     status = rng.choice(REFUSALS)
     headers = rng.choice((_JSON, ("Content-Type: application/json; charset=utf-8", "Server: nginx"), ()))
-    return Said("Indodana's own refusal", status, _dumps(rng, _error_document(rng)), (Refused,), False, headers)
+    return ServerAnswer("Indodana's own refusal", status, _dumps(rng, _error_document(rng)), (Refused,), False, headers)
 
 
-def _foreign(rng: random.Random, asked: Asked) -> Said:
+def _foreign(rng: random.Random, asked: Asked) -> ServerAnswer:
     status = rng.choice(REFUSALS)
     body = rng.choice(
         (
@@ -306,15 +310,15 @@ def _foreign(rng: random.Random, asked: Asked) -> Said:
         )
     )
     headers = rng.choice((_JSON, _HTML))
-    return Said(f"somebody else's {status}", status, body, (ForeignAnswer,), rng.random() < 0.5, headers, True)
+    return ServerAnswer(f"a proxy's {status}", status, body, (ForeignAnswer,), rng.random() < 0.5, headers, True)
 
 
-def _unauthorized(rng: random.Random, asked: Asked) -> Said:
+def _unauthorized(rng: random.Random, asked: Asked) -> ServerAnswer:
     body = rng.choice((_dumps(rng, _error_document(rng)), *_PAGES, b'{"status": "OK"}'))
-    return Said("401", 401, body, (CredentialsRejected,), False, ('WWW-Authenticate: Bearer realm="x"',))
+    return ServerAnswer("401", 401, body, (CredentialsRejected,), False, ('WWW-Authenticate: Bearer realm="x"',))
 
 
-def _limited(rng: random.Random, asked: Asked) -> Said:
+def _limited(rng: random.Random, asked: Asked) -> ServerAnswer:
     body = rng.choice((_dumps(rng, _error_document(rng)), *_PAGES))
     spelled, seconds = rng.choice(
         (
@@ -329,31 +333,31 @@ def _limited(rng: random.Random, asked: Asked) -> Said:
         )
     )
     headers = () if spelled is None else (f"Retry-After: {spelled}",)
-    return Said("429", 429, body, (RateLimited,), False, headers, retry_after=seconds)
+    return ServerAnswer("429", 429, body, (RateLimited,), False, headers, retry_after=seconds)
 
 
-def _failed(rng: random.Random, asked: Asked) -> Said:
+def _failed(rng: random.Random, asked: Asked) -> ServerAnswer:
     status = rng.choice((500, 502, 503, 504, 520, 599))
     body = rng.choice((_dumps(rng, _error_document(rng)), *_PAGES, b'{"status": "OK"}'))
-    return Said("5xx", status, body, (ServerFailed,), rng.random() < 0.5)
+    return ServerAnswer("5xx", status, body, (ServerFailed,), rng.random() < 0.5)
 
 
-def _undocumented(rng: random.Random, asked: Asked) -> Said:
+def _undocumented(rng: random.Random, asked: Asked) -> ServerAnswer:
     status = rng.choice((300, 301, 302, 303, 304, 307, 308, 402, 405, 406, 407, 408, 410, 413, 418, 425, 451, 600, 999))
     headers: tuple[str, ...] = ("Location: /elsewhere",) if 300 <= status < 400 else ()
     if status == 407:
         headers = ('Proxy-Authenticate: Basic realm="x"',)
     body = rng.choice((b'{"status": "OK"}', b'{"status": "ERROR", "error": {}}', *_PAGES))
-    name = "a redirect" if 300 <= status < 400 else "a status that is not documented"
-    return Said(name, status, body, (OutcomeUnknown,), rng.random() < 0.5, headers)
+    name = "a redirect" if 300 <= status < 400 else "an undocumented status"
+    return ServerAnswer(name, status, body, (OutcomeUnknown,), rng.random() < 0.5, headers)
 
 
-def _switching(rng: random.Random, asked: Asked) -> Said:
+def _switching(rng: random.Random, asked: Asked) -> ServerAnswer:
     headers = ("Upgrade: h2c", "Connection: Upgrade")
-    return Said("101", 101, b"", (OutcomeUnknown,), rng.random() < 0.5, headers)
+    return ServerAnswer("101", 101, b"", (OutcomeUnknown,), rng.random() < 0.5, headers)
 
 
-def _status(rng: random.Random, asked: Asked) -> Said:
+def _status(rng: random.Random, asked: Asked) -> ServerAnswer:
     word = rng.choice(("PAID", "PAID", "INITIATED", "EXPIRED", "REJECTED", "CANCELLED", "Some other"))
     amount = Decimal(rng.randint(1, 10**7)) + rng.choice((Decimal(0), Decimal("0.25")))
     may: dict[str, Any] = {
@@ -369,7 +373,7 @@ def _status(rng: random.Random, asked: Asked) -> Said:
     if rng.random() < 0.9:
         document["merchantOrderId"] = asked.order
     document |= {name: value for name, value in may.items() if rng.random() < 0.7}
-    return Said(
+    return ServerAnswer(
         "a transaction's status",
         200,
         _dumps(rng, document),
@@ -380,7 +384,7 @@ def _status(rng: random.Random, asked: Asked) -> Said:
     )
 
 
-def _odd_status(rng: random.Random, asked: Asked) -> Said:
+def _odd_status(rng: random.Random, asked: Asked) -> ServerAnswer:
     assert asked.other is not None
     document: dict[str, Any] = {
         "status": "OK",
@@ -398,7 +402,7 @@ def _odd_status(rng: random.Random, asked: Asked) -> Said:
             {"amount": -1},
         )
     )
-    return Said("a status that is none", 200, _dumps(rng, document), (OutcomeUnknown,), headers=_JSON)
+    return ServerAnswer("an invalid status", 200, _dumps(rng, document), (OutcomeUnknown,), headers=_JSON)
 
 
 _TO_CANCEL: list[tuple[int, Maker]] = [

@@ -1,4 +1,4 @@
-"""How late threads of this process run, so that a busy machine is not taken for a slow client."""
+"""Measures how late threads of this process run, to tell a busy machine from a slow client."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from types import TracebackType
 
 TICK_SECONDS = 0.005
-# Less is usual.
+# Smaller delays are normal.
 COUNTED_SECONDS = 0.005
 
 
@@ -36,5 +36,5 @@ class Lag:
                 self._late.append((before, late))
 
     def seconds(self, since: float, until: float) -> float:
-        """By how much all that was done meanwhile may be late."""
+        """By how much calls in this time may be late because of the machine."""
         return sum(late for at, late in self._late if at + late + TICK_SECONDS >= since and at <= until)

@@ -1,4 +1,4 @@
-"""Many seeds, in some processes."""
+"""Runs many seeds, in several processes."""
 
 from __future__ import annotations
 
@@ -6,46 +6,48 @@ from collections import Counter
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 
-from tests.wire.checks import Fault, faults, tallied
-from tests.wire.scene import tell
+from tests.wire.checks import Violation, tallied, violations
+from tests.wire.scene import run_seed
 
-# They wait more than they work.
+# Seeds wait most of the time.
 AT_A_TIME = 4
-PIECE = 20
+CHUNK = 20
 
 
-def many(first: int, seeds: int) -> tuple[list[Fault], Counter[str]]:
+def run_seeds(first: int, seeds: int) -> tuple[list[Violation], Counter[str]]:
     """In this process."""
-    found: list[Fault] = []
+    found: list[Violation] = []
     counts: Counter[str] = Counter()
     with ThreadPoolExecutor(AT_A_TIME) as pool:
-        for told in pool.map(tell, range(first, first + seeds)):
-            found += faults(told)
-            counts += tallied(told)
+        for run in pool.map(run_seed, range(first, first + seeds)):
+            found += violations(run)
+            counts += tallied(run)
             counts["seeds"] += 1
     return found, counts
 
 
-def everywhere(first: int, seeds: int) -> tuple[list[Fault], Counter[str]]:
-    found: list[Fault] = []
+def run_in_processes(first: int, seeds: int) -> tuple[list[Violation], Counter[str]]:
+    found: list[Violation] = []
     counts: Counter[str] = Counter()
-    starts = range(first, first + seeds, PIECE)
-    sizes = [min(PIECE, first + seeds - start) for start in starts]
+    starts = range(first, first + seeds, CHUNK)
+    sizes = [min(CHUNK, first + seeds - start) for start in starts]
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
-        for some, counted in pool.map(many, starts, sizes):
+        for some, counted in pool.map(run_seeds, starts, sizes):
             found += some
             counts += counted
     return found, counts
 
 
-def once_more(found: list[Fault]) -> list[Fault]:
-    """Of faults those whose seed shows one when it is told alone, too: a machine that stands still for a moment makes
-    others. A mistake in the client shows each time, for what the server does hangs on the seed."""
-    return [fault for seed in sorted({fault.seed for fault in found}) for _ in range(3) for fault in many(seed, 1)[0]]
+def replayed(found: list[Violation]) -> list[Violation]:
+    """Runs the seeds of violations again, each alone. Violations that a stalled machine caused disappear; a mistake in
+    the client shows each time, because the server's behaviour depends only on the seed."""
+    return [
+        fault for seed in sorted({fault.seed for fault in found}) for _ in range(3) for fault in run_seeds(seed, 1)[0]
+    ]
 
 
 def summary(counts: Counter[str]) -> str:
-    kinds: dict[str, list[str]] = {"": [], "verdict": [], "wire": []}
+    kinds: dict[str, list[str]] = {"": [], "outcome": [], "wire": []}
     for name in sorted(counts):
         kind, separator, rest = name.partition(": ")
         kinds[kind if separator else ""].append(f"{counts[name]:,} {rest or name}")

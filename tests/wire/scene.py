@@ -1,4 +1,4 @@
-"""One seed: some threads with their refunds and status checks, one client, one server, and what came of each call."""
+"""One seed: several threads make refunds and status checks with one client, against one server."""
 
 from __future__ import annotations
 
@@ -23,30 +23,30 @@ from typing import Any
 from indodana import Cancellation, CredentialStore, IndodanaClient, Timeouts
 from testkit.certificates import self_signed
 from tests.wire.answers import Asked
-from tests.wire.carriage import CANCEL_READ_SECONDS, CONNECT_SECONDS, STATUS_READ_SECONDS
+from tests.wire.deliveries import CANCEL_READ_SECONDS, CONNECT_SECONDS, STATUS_READ_SECONDS
 from tests.wire.lag import Lag
 from tests.wire.server import Arrival, Server
 
-# What the client logs of an answer is for a person, and no part of its verdict.
+# The client's log lines are not tested here.
 logging.getLogger("indodana").addHandler(logging.NullHandler())
 
 MERCHANTS = ("m1", "m2")
 TIMEOUTS = Timeouts(connect=CONNECT_SECONDS, status_read=STATUS_READ_SECONDS, cancel_read=CANCEL_READ_SECONDS)
 DATE = datetime(2019, 9, 12, 11, 18, 18, tzinfo=UTC)
-# While a function is frozen: not at all, less than a connection is kept, more, and a clock that is set back.
+# How long a function is frozen: not at all, less than a connection is kept, more; and a clock that is set back.
 FREEZES_SECONDS = (0.0, 5.0, 30.0, 3000.0, -3.0)
 
 
 @dataclass
 class Call:
-    """One call of the client's, and what it said."""
+    """One call of the client, and its outcome."""
 
     number: int
     merchant: str
     order: str
     refund_id: str | None = None
     amount: Decimal | None = None
-    # To may_send(): "holds" | "is over" | "ends after one request"
+    # For may_send(): "holds" | "is over" | "ends after one request"
     lease: str = "holds"
     # "server" | "closed port" | "black hole"
     to: str = "server"
@@ -65,7 +65,7 @@ class Call:
         return CANCEL_READ_SECONDS if self.cancels else STATUS_READ_SECONDS
 
     @property
-    def verdict(self) -> type:
+    def outcome(self) -> type:
         return type(self.answer)
 
     def may_send(self) -> bool:
@@ -80,8 +80,8 @@ class Call:
 
 
 @dataclass
-class Told:
-    """All that is known of a seed when it has come to rest."""
+class Run:
+    """A seed that was run to its end, with all its calls and requests."""
 
     seed: int
     calls: list[Call]
@@ -96,7 +96,7 @@ class Told:
 
 
 class _Wall:
-    """The wall clock, which goes on while a function is frozen, and may be set back."""
+    """The wall clock: continues while a function is frozen, and may be set back."""
 
     def __init__(self) -> None:
         self.ahead = 0.0
@@ -128,8 +128,8 @@ def _contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
 
 
 @cache
-def _nowhere() -> dict[str, tuple[int, list[socket.socket]]]:
-    """A port that nobody listens on, and one that answers no connection: its queue is full. Both stay so."""
+def _unreachable_ports() -> dict[str, tuple[int, list[socket.socket]]]:
+    """A closed port, and one that accepts no connection because its queue is full."""
     closed = socket.socket()
     closed.bind(("127.0.0.1", 0))
     full = socket.socket()
@@ -144,7 +144,7 @@ def _nowhere() -> dict[str, tuple[int, list[socket.socket]]]:
     return {"closed port": (closed.getsockname()[1], [closed]), "black hole": (full.getsockname()[1], queue)}
 
 
-def tell(seed: int) -> Told:
+def run_seed(seed: int) -> Run:
     rng = random.Random(f"{seed}/scene")
     tls = rng.random() < 0.4
     threads, rounds = rng.randint(3, 8), rng.randint(2, 3)
@@ -165,7 +165,10 @@ def tell(seed: int) -> Told:
             return made
 
         one = client(server.url)
-        nowhere = {name: client(f"http://127.0.0.1:{port}/chermes/merchant") for name, (port, _) in _nowhere().items()}
+        unreachable = {
+            name: client(f"http://127.0.0.1:{port}/chermes/merchant")
+            for name, (port, _) in _unreachable_ports().items()
+        }
         server.valid_keys = {secrets.key(merchant) for merchant in MERCHANTS}
         calls: list[Call] = []
         for number in range(rounds):
@@ -173,19 +176,19 @@ def tell(seed: int) -> Told:
                 _freeze(rng, server, one, wall, secrets)
             plans = [_planned(rng, seed, len(calls) + 1000 * thread) for thread in range(threads)]
             calls += [call for plan in plans for call in plan]
-            _know_each_other(server, [call for plan in plans for call in plan])
-            _at_once([lambda plan=plan: _make(one, plan, wall) for plan in plans])
-        for name, other in nowhere.items():
+            _assign_others(server, [call for plan in plans for call in plan])
+            _in_threads([lambda plan=plan: _make(one, plan, wall) for plan in plans])
+        for name, other in unreachable.items():
             if rng.random() < (0.5 if name == "closed port" else 0.15):
                 call = _planned(rng, seed, 20_000 + len(calls))[-1]
                 call.to = name
                 calls.append(call)
                 _make(other, [call], wall)
-    return Told(seed, calls, server, lag, tls)
+    return Run(seed, calls, server, lag, tls)
 
 
 def _planned(rng: random.Random, seed: int, first: int) -> list[Call]:
-    """What one thread does in a round. As in the gateway, an order's status is often asked right before its refund."""
+    """The calls of one thread in a round. As in the gateway, a status check often comes right before the refund."""
     plan: list[Call] = []
     for index in range(rng.randint(2, 5)):
         merchant, number = rng.choice(MERCHANTS), first * 10 + 2 * index
@@ -200,7 +203,7 @@ def _planned(rng: random.Random, seed: int, first: int) -> list[Call]:
     return plan
 
 
-def _know_each_other(server: Server, calls: list[Call]) -> None:
+def _assign_others(server: Server, calls: list[Call]) -> None:
     refunds = [call for call in calls if call.cancels] or [Call(0, "m1", "ORDER-0", "refund-0", Decimal(1))]
     for call in calls:
         others = [other for other in refunds if other.order != call.order]
@@ -209,10 +212,10 @@ def _know_each_other(server: Server, calls: list[Call]) -> None:
 
 
 def _freeze(rng: random.Random, server: Server, client: IndodanaClient, wall: _Wall, secrets: _Secrets) -> None:
-    """Between two rounds nothing runs: time passes, connections end, keys are replaced."""
+    """Between two rounds no call runs: time passes, connections end, keys are rotated."""
     wall.ahead += rng.choice(FREEZES_SECONDS)
     if rng.random() < 0.4:
-        server.forgets(rng)
+        server.close_idle_connections(rng)
     if rng.random() < 0.1:
         client.close()
     if rng.random() < 0.4:
@@ -222,7 +225,7 @@ def _freeze(rng: random.Random, server: Server, client: IndodanaClient, wall: _W
         server.valid_keys.add(secrets.key(merchant))
 
 
-def _at_once(works: list[Callable[[], None]]) -> None:
+def _in_threads(works: list[Callable[[], None]]) -> None:
     threads = [threading.Thread(target=work) for work in works]
     for thread in threads:
         thread.start()
@@ -239,12 +242,12 @@ def _make(client: IndodanaClient, plan: list[Call], wall: _Wall) -> None:
             else:
                 wanted = Cancellation(call.refund_id, call.order, call.amount, "Others", "rina", DATE)
                 call.answer = client.cancel(call.merchant, wanted, may_send=call.may_send)
-        except Exception as error:  # whatever it is, the checks look at it
+        except Exception as error:  # the checks look at it
             call.answer = _without_frames(error)
         call.ended = time.monotonic()
 
 
 def _without_frames(error: Exception) -> Exception:
-    """Kept for the checks; what it holds on to would keep connections open."""
+    """For the checks. Its frames would keep connections open."""
     error.__traceback__ = error.__cause__ = error.__context__ = None
     return error

@@ -1,4 +1,4 @@
-"""Indodana and all that stands before it, on a loopback port: acts and answers as the seed says, and keeps books."""
+"""Indodana and the proxies before it, on a loopback port: acts and answers as the seed decides, and keeps books."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from urllib.parse import parse_qs, urlsplit
 import simplejson
 
 from indodana import ContradictingAnswer
-from tests.wire import answers, carriage
-from tests.wire.answers import Asked, Said
-from tests.wire.carriage import Carried, Clarity, End, Next, Opening
+from tests.wire import answers, deliveries
+from tests.wire.answers import Asked, ServerAnswer
+from tests.wire.deliveries import Clarity, Delivery, End, Next, Opening
 
-# Nothing on this machine takes so long; a thread that waits longer is given up.
+# No step on this machine takes so long; a thread that waits longer gives up.
 PATIENCE_SECONDS = 5.0
 STATUS_PATH = "/chermes/merchant/v1/transactions/qris/check_status"
 CANCELLATION_PATH = "/chermes/merchant/v3/order_cancellation"
-# What a refund's request carries, and nothing that an earlier answer asked for.
+# All headers of a request; an earlier answer must not add one.
 HEADERS = {"host", "accept", "accept-encoding", "authorization", "user-agent", "connection"}
 OF_A_BODY = {"content-type", "content-length"}
 
 
 @dataclass
 class Arrival:
-    """A request that was read whole, and what was done and said about it."""
+    """A request that was read completely, what the server did, and its answer."""
 
     method: str
     order: str
@@ -47,35 +47,35 @@ class Arrival:
     connection: int
     # How many were read on the same connection before it, and when the last answer ended, by the wall clock.
     before: int
-    # Before this nobody could know that there would be a connection.
+    # Before this moment the client could not have a connection.
     opened_at: float
     idle_since: float | None = None
-    # Sent before the answer to the one before it had ended.
+    # Sent before the previous answer had ended.
     early: bool = False
-    # Bytes that are no answer to it went before its answer, or may have.
+    # Other bytes came before its answer, or may have.
     stray: bool = False
-    # Since when the client could see that the connection was closed, or had bytes on it that nobody had asked for.
+    # Since when the client could see that the connection was closed or had unexpected bytes.
     unfit_since: float | None = None
-    said: Said | None = None
-    carried: Carried | None = None
-    # Its answer was sent as planned. Otherwise the connection had been made mute or half-closed by the request before.
+    answer_sent: ServerAnswer | None = None
+    delivery: Delivery | None = None
+    # False if no answer was sent, because the previous answer left the connection mute or half-closed.
     answered: bool = True
     exchanged: bool = False
 
     @property
     def moved(self) -> bool:
-        return self.refund_id is not None and self.said is not None and self.said.moved
+        return self.refund_id is not None and self.answer_sent is not None and self.answer_sent.moved
 
 
 @dataclass(frozen=True)
-class Accident:
-    """A connection ended before a request on it was read whole."""
+class ConnectionFault:
+    """A connection that ended before a request on it was read completely."""
 
     name: str
     since: float
     until: float
     fresh: bool
-    # For the client it may have been no connection at all, or one on which it sent something.
+    # For the client: perhaps no connection at all (refused), or one on which it sent something (lost).
     refused: bool
     lost: bool
 
@@ -85,7 +85,7 @@ class _Gone(Exception):
 
 
 class _Wire:
-    """One connection's bytes, through TLS or not; TLS in memory, so that it can be cut at any byte."""
+    """One connection, with or without TLS. TLS runs in memory, so that it can be cut at any byte."""
 
     def __init__(self, sock: socket.socket, context: ssl.SSLContext | None) -> None:
         self.sock = sock
@@ -96,7 +96,7 @@ class _Wire:
         self.unfit_since: float | None = None
 
     def handshake(self, at_most: int | None = None) -> None:
-        """Sends so many bytes of its part of the handshake, or all."""
+        """Sends its part of the handshake, or the first `at_most` bytes of it."""
         assert self._tls is not None
         sent = 0
         if at_most is not None:
@@ -130,16 +130,16 @@ class _Wire:
         return True
 
     def receive(self, seconds: float) -> bool:
-        # What came in one piece with the end of the handshake is here already.
-        if self._opens_sealed():
+        # Bytes that came together with the end of the handshake are here already.
+        if self._decrypt():
             return True
         if not self._receive(seconds):
             return False
-        self._opens_sealed()
+        self._decrypt()
         return True
 
-    def _opens_sealed(self) -> bool:
-        """Whether TLS had bytes for the buffer."""
+    def _decrypt(self) -> bool:
+        """Decrypts into the buffer; False if there was nothing."""
         before = len(self.buffer)
         if self._tls is not None:
             with suppress(ssl.SSLWantReadError):
@@ -150,28 +150,28 @@ class _Wire:
                     self.buffer += data
         return len(self.buffer) > before
 
-    def peeks(self) -> bool:
-        """Waits until something comes, and leaves it there."""
+    def peek(self) -> bool:
+        """Waits for bytes, and does not read them."""
         ready = select.select([self.sock], [], [], PATIENCE_SECONDS)[0]
         return bool(ready) and bool(self.sock.recv(1, socket.MSG_PEEK))
 
-    def waits(self, seconds: float) -> None:
-        """Lets time pass, and sees at once when the client goes."""
+    def wait(self, seconds: float) -> None:
+        """Waits, and notices at once if the client closes the connection."""
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
             self.receive(left)
 
-    def sends(self, data: bytes) -> None:
-        self.sock.sendall(self._sealed(data))
+    def send(self, data: bytes) -> None:
+        self.sock.sendall(self._encrypted(data))
 
-    def _sealed(self, data: bytes) -> bytes:
+    def _encrypted(self, data: bytes) -> bytes:
         if self._tls is None:
             return data
         if data:
             self._tls.write(data)
         return self._out.read()
 
-    def closes(self, end: End) -> None:
+    def close_as(self, end: End) -> None:
         with suppress(OSError):
             if end is End.RST:
                 self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -186,21 +186,21 @@ class _Wire:
 
 
 class Server:
-    """`wall` is the clock that the client goes by; `read_seconds` its deadlines by method."""
+    """`wall`: the client's clock."""
 
     def __init__(self, seed: int, context: ssl.SSLContext | None, wall: Callable[[], float]) -> None:
         self.seed = seed
         self.context = context
         self.wall = wall
-        # What each refund's and each order's request may be answered with, by mistake.
+        # The other request whose answer each one may get by mistake.
         self.others: dict[str, Asked] = {}
         self.valid_keys: set[str] = set()
         self.arrivals: list[Arrival] = []
-        self.accidents: list[Accident] = []
+        self.connection_faults: list[ConnectionFault] = []
         self.unexpected: list[str] = []
         self.events: Counter[str] = Counter()
         self.lock = threading.Lock()
-        self.booth = _Booth()
+        self.swap = _Swap()
         self._idle: dict[int, _Wire] = {}
         self._sockets: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
@@ -214,7 +214,7 @@ class Server:
         return f"{'https' if self.context else 'http'}://127.0.0.1:{self.port}/chermes/merchant"
 
     def stop(self) -> None:
-        """Reads what has been sent, and nothing after that. Returns when every answer has been given, or given up."""
+        """Reads only what was sent before. Returns when every answer was sent, or given up."""
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -229,8 +229,8 @@ class Server:
             if thread.is_alive():
                 raise RuntimeError(f"seed {self.seed}: a connection of the server does not end")
 
-    def forgets(self, rng: random.Random) -> None:
-        """As while a function is frozen: kept connections end, with a word or without."""
+    def close_idle_connections(self, rng: random.Random) -> None:
+        """As while a function is frozen: some kept connections end."""
         with self.lock:
             for _, wire in sorted(self._idle.items()):
                 if rng.random() < 0.5:
@@ -259,7 +259,7 @@ class Server:
                 self._sockets.append(sock)
             self._start(_Connection(self, sock, number).serve)
 
-    def idles(self, number: int, wire: _Wire | None) -> None:
+    def set_idle(self, number: int, wire: _Wire | None) -> None:
         with self.lock:
             if wire is None:
                 self._idle.pop(number, None)
@@ -267,21 +267,24 @@ class Server:
                 self._idle[number] = wire
 
 
-class _Booth:
-    """Where two answers are exchanged, if two come within a moment."""
+class _Swap:
+    """Exchanges two answers, if two come at nearly the same time."""
 
     def __init__(self) -> None:
         self._condition = threading.Condition()
         self._left: list[Arrival] = []
 
     def exchange(self, arrival: Arrival, seconds: float) -> None:
-        """What it said may be another's afterwards, and that one's said what this one did."""
+        """Gives it the answer of another request, and that one its own, if there is another one in time."""
         with self._condition:
             if self._left:
                 other = self._left.pop()
-                assert arrival.said is not None
-                assert other.said is not None
-                arrival.said, other.said = _given(arrival.said, other.said), _given(other.said, arrival.said)
+                assert arrival.answer_sent is not None
+                assert other.answer_sent is not None
+                arrival.answer_sent, other.answer_sent = (
+                    _swapped(arrival.answer_sent, other.answer_sent),
+                    _swapped(other.answer_sent, arrival.answer_sent),
+                )
                 arrival.exchanged = other.exchanged = True
                 self._condition.notify_all()
                 return
@@ -293,10 +296,10 @@ class _Booth:
                 self._left.remove(arrival)
 
 
-def _given(own: Said, other: Said) -> Said:
-    """The other's answer, to a request that was done."""
-    name, verdicts = "OK, exchanged with another's", (ContradictingAnswer,)
-    return Said(name, 200, other.body, verdicts, own.moved, other.headers)
+def _swapped(own: ServerAnswer, other: ServerAnswer) -> ServerAnswer:
+    """The other request's answer, sent to this one."""
+    name, outcomes = "OK exchanged with another's", (ContradictingAnswer,)
+    return ServerAnswer(name, 200, other.body, outcomes, own.moved, other.headers)
 
 
 class _Connection:
@@ -310,42 +313,42 @@ class _Connection:
         self._idle_since: float | None = None
         self._early = False
         self._strayed = False
-        self._last: Carried | None = None
+        self._last: Delivery | None = None
         self._stray = b""
 
     def serve(self) -> None:
         try:
             rng = random.Random(f"{self._server.seed}/connection/{self._number}")
-            opening = carriage.opening(rng, tls=self._server.context is not None)
-            if self._opens(opening):
+            opening = deliveries.opening(rng, tls=self._server.context is not None)
+            if self._open(opening):
                 while self._next():
                     pass
         except (_Gone, OSError, ssl.SSLError):
             if self._wire.buffer:
                 with self._server.lock:
-                    self._server.unexpected.append(
-                        f"a request that came at the wrong time, or not whole: {self._wire.buffer!r}"
-                    )
+                    self._server.unexpected.append(f"a request at the wrong time, or incomplete: {self._wire.buffer!r}")
         finally:
-            self._server.idles(self._number, None)
+            self._server.set_idle(self._number, None)
             self._wire.sock.close()
 
     def _event(self, name: str) -> None:
         with self._server.lock:
             self._server.events[name] += 1
 
-    def _accident(self, name: str, *, refused: bool = False, lost: bool = True, since: float | None = None) -> None:
+    def _connection_failed(
+        self, name: str, *, refused: bool = False, lost: bool = True, since: float | None = None
+    ) -> None:
         now = time.monotonic()
         with self._server.lock:
             since = self._accepted_at if since is None else since
-            self._server.accidents.append(Accident(name, since, now, self._served == 0, refused, lost))
+            self._server.connection_faults.append(ConnectionFault(name, since, now, self._served == 0, refused, lost))
         self._wire.buffer = b""
 
-    def _opens(self, opening: Opening) -> bool:
-        """Whether it comes as far as a request that is read whole."""
+    def _open(self, opening: Opening) -> bool:
+        """Whether a request can be read on it."""
         wire = self._wire
         if not opening.opens:
-            self._refuses(opening)
+            self._refuse(opening)
             return False
         if self._server.context is not None:
             if opening.delay:
@@ -358,68 +361,68 @@ class _Connection:
         while len(wire.buffer) < opening.reads and wire.receive(PATIENCE_SECONDS):
             pass
         if opening.answers is not None:
-            wire.sends(opening.answers)
-        self._accident(opening.name, refused=opening.reads == 0)
-        wire.closes(End.RST if opening.rst else End.FIN)
+            wire.send(opening.answers)
+        self._connection_failed(opening.name, refused=opening.reads == 0)
+        wire.close_as(End.RST if opening.rst else End.FIN)
         return False
 
-    def _refuses(self, opening: Opening) -> None:
-        """Breaks the TLS handshake off."""
+    def _refuse(self, opening: Opening) -> None:
+        """Aborts the TLS handshake."""
         wire = self._wire
         with suppress(OSError):
             if opening.handshake_bytes is not None:
                 wire.handshake(opening.handshake_bytes)
             if opening.handshake_says is not None:
-                wire.peeks()
+                wire.peek()
                 wire.sock.sendall(opening.handshake_says)
             if opening.hangs:
                 wire.sock.settimeout(PATIENCE_SECONDS)
                 while wire.sock.recv(65_536):
                     pass
-        # The connection ends, and TLS says nothing about it.
-        wire.closes(End.RST if opening.rst else End.RAGGED)
-        self._accident(opening.name, refused=True, lost=False)
+        # The connection ends without close_notify.
+        wire.close_as(End.RST if opening.rst else End.RAGGED)
+        self._connection_failed(opening.name, refused=True, lost=False)
 
     # The requests of one connection
 
     def _next(self) -> bool:
-        """Reads a request and answers it; False when the connection has come to its end."""
+        """Reads a request and answers it; False when the connection has ended."""
         then = self._last.next if self._last else Next.ANSWER
         wire = self._wire
         if self._last is not None:
-            self._server.idles(self._number, wire)
+            self._server.set_idle(self._number, wire)
             if then in (Next.FIN_SOON, Next.RST_SOON, Next.STRAY_SOON) and not wire.buffer:
                 since = time.monotonic()
                 wire.receive(self._last.idle)
                 if then is Next.STRAY_SOON:
-                    self._strays(then)
+                    self._send_stray(then)
                     wire.unfit_since = time.monotonic()
                 else:
-                    # A request that came at this very moment is not read.
-                    self._accident(f"kept: {then.value}", since=since)
-                    wire.closes(End.FIN if then is Next.FIN_SOON else End.RST)
+                    # A request that comes right now is not read.
+                    self._connection_failed(f"kept: {then.value}", since=since)
+                    wire.close_as(End.FIN if then is Next.FIN_SOON else End.RST)
                     return False
             if then in (Next.RST_UNREAD, Next.FIN_UNREAD):
-                if not wire.buffer and not wire.peeks():
+                if not wire.buffer and not wire.peek():
                     return False
                 if then is Next.FIN_UNREAD:
                     wire.receive(PATIENCE_SECONDS)
-                self._accident(f"kept: {then.value}", since=time.monotonic())
-                wire.closes(End.RST if then is Next.RST_UNREAD else End.FIN)
+                self._connection_failed(f"kept: {then.value}", since=time.monotonic())
+                wire.close_as(End.RST if then is Next.RST_UNREAD else End.FIN)
                 return False
         arrival = self._read()
         if arrival is None:
             return False
-        self._server.idles(self._number, None)
+        self._server.set_idle(self._number, None)
         if then is Next.STRAY_AT_REQUEST:
-            self._strays(then)
+            self._send_stray(then)
         arrival.stray = self._strayed
         return self._answer(arrival, then)
 
-    def _strays(self, when: Next) -> None:
+    def _send_stray(self, when: Next) -> None:
         self._event(f"kept: {when.value}")
         self._strayed = True
-        self._wire.sends(self._stray)
+        self._wire.send(self._stray)
 
     def _read(self) -> Arrival | None:
         wire = self._wire
@@ -478,64 +481,64 @@ class _Connection:
             arrival.order, arrival.refund_id, arrival.amount, server.others.get(arrival.refund_id or arrival.order)
         )
         cancels = arrival.method == "POST"
-        said = answers.to_cancel(rng, asked) if cancels else answers.to_status(rng, asked)
+        answer = answers.to_cancel(rng, asked) if cancels else answers.to_status(rng, asked)
         if arrival.api_key not in server.valid_keys:
-            said = answers.unauthorized(rng)
-        arrival.said = said
+            answer = answers.unauthorized(rng)
+        arrival.answer_sent = answer
         if then in (Next.CLOSE_UNANSWERED, Next.MUTE) or (self._last is not None and self._last.end is End.HALF):
             arrival.answered = False
-            arrival.carried = Carried(Clarity.HIDDEN, [], End.FIN, nothing_came=then is not Next.MUTE)
+            arrival.delivery = Delivery(Clarity.HIDDEN, [], End.FIN, nothing_came=then is not Next.MUTE)
             if then in (Next.CLOSE_UNANSWERED, Next.MUTE):
                 self._event(f"kept: {then.value}")
             if then is Next.MUTE:
-                wire.waits(PATIENCE_SECONDS)
+                wire.wait(PATIENCE_SECONDS)
             return False
-        seconds = carriage.CANCEL_READ_SECONDS if cancels else carriage.STATUS_READ_SECONDS
-        if said.name == "OK that names its request" and rng.random() < 0.5:
-            server.booth.exchange(arrival, seconds * 0.3)
-            said = arrival.said
-        carried = carriage.carry(rng, said, seconds, tls=server.context is not None)
-        arrival.carried = carried
-        self._event(said.name)
-        for event in carried.events:
+        seconds = deliveries.CANCEL_READ_SECONDS if cancels else deliveries.STATUS_READ_SECONDS
+        if answer.name == "OK that names its request" and rng.random() < 0.5:
+            server.swap.exchange(arrival, seconds * 0.3)
+            answer = arrival.answer_sent
+        delivery = deliveries.delivery_of(rng, answer, seconds, tls=server.context is not None)
+        arrival.delivery = delivery
+        self._event(answer.name)
+        for event in delivery.events:
             self._event(event)
-        return self._carry(arrival, said, carried, rng)
+        return self._carry(arrival, answer, delivery, rng)
 
-    def _carry(self, arrival: Arrival, said: Said, carried: Carried, rng: random.Random) -> bool:
+    def _carry(self, arrival: Arrival, answer: ServerAnswer, delivery: Delivery, rng: random.Random) -> bool:
         wire = self._wire
         self._early = bool(wire.buffer)
-        for step in carried.steps:
+        for step in delivery.steps:
             if isinstance(step, bytes):
-                wire.sends(step)
+                wire.send(step)
             else:
-                wire.waits(step)
-            # Before the last byte has gone out, nothing else can be asked on this connection.
+                wire.wait(step)
+            # Before the last byte was sent, no other request may come on this connection.
             self._early = self._early or bool(wire.buffer)
         self._idle_since = self._server.wall()
-        if "answered twice at once" in carried.events:
+        if "answered twice at once" in delivery.events:
             self._strayed = True
-        own = b"".join(step for step in carried.steps if isinstance(step, bytes))
-        self._stray = own if said.names(arrival.order) and carried.clarity is Clarity.CLEAR else rng.choice(_STRAYS)
-        self._last = carried
-        if carried.unfinished and carried.end in (End.KEEP, End.HALF, End.HANG):
-            if carried.end is End.HALF:
-                wire.closes(End.HALF)
-            # Whatever comes now is sent on a connection whose last answer has not ended.
+        own = b"".join(step for step in delivery.steps if isinstance(step, bytes))
+        self._stray = own if answer.names(arrival.order) and delivery.clarity is Clarity.CLEAR else rng.choice(_STRAYS)
+        self._last = delivery
+        if delivery.unfinished and delivery.end in (End.KEEP, End.HALF, End.HANG):
+            if delivery.end is End.HALF:
+                wire.close_as(End.HALF)
+            # Any request that comes now is too early: the last answer has not ended.
             while not wire.buffer:
                 if not wire.receive(PATIENCE_SECONDS):
                     return False
             self._early = True
             return True
-        if carried.end in (End.FIN, End.RST, End.RAGGED):
-            wire.closes(carried.end)
+        if delivery.end in (End.FIN, End.RST, End.RAGGED):
+            wire.close_as(delivery.end)
             return False
-        if carried.end is End.HALF:
-            wire.closes(End.HALF)
+        if delivery.end is End.HALF:
+            wire.close_as(End.HALF)
             wire.unfit_since = time.monotonic()
         return True
 
 
-# None of them says to whom.
+# None of them names a request.
 _STRAYS = (
     b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
     b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",

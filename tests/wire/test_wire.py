@@ -1,4 +1,4 @@
-"""Whatever the wire does, each verdict is of what the very request did; see scene.py. SEEDS=5000 tells more of them."""
+"""Whatever the wire does, each call's outcome matches what its own request did; see scene.py. SEEDS=5000 runs more."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from collections import Counter
 
 import pytest
 
-from tests.wire.checks import Fault
-from tests.wire.run import everywhere, once_more, summary
+from tests.wire.checks import Violation
+from tests.wire.run import replayed, run_in_processes, summary
 
 SEEDS = int(os.environ.get("SEEDS", "300"))
 
-# What has to have happened for the seeds to say anything, and the least often: what is rare in 300 of them.
-VERDICTS = (
+# What must have happened in the seeds, so that they prove something; all of it is frequent enough in 300 seeds.
+OUTCOMES = (
     "AnswerTimedOut", "AnswerUnreadable", "CancellationAccepted", "ConnectTimedOut", "ConnectionFailed",
     "ConnectionLost", "ContradictingAnswer", "CredentialsRejected", "ForeignAnswer", "RateLimited", "Refused",
     "SendingTooLate", "ServerFailed", "TransactionStatus",
 )  # fmt: skip
-SAID = (
-    "OK", "201 OK", "OK that names its request", "OK, exchanged with another's", "OK of another refund", "large OK",
-    "OK of another cancellationAmount", "OK of another refundAmount", "OK of another refundId", "OK of another error",
-    "OK of another merchantOrderId", "OK of another refundStatus", "OK of another cancellationStatus",
-    "OK of another transactionStatus", "OK with a key twice", "OK after a byte order mark", "OK compressed, unasked",
-    "200 that is no answer", "202", "203", "204", "206", "Indodana's own refusal", "somebody else's 400",
-    "somebody else's 403", "somebody else's 404", "somebody else's 409", "somebody else's 422", "401", "429", "5xx",
-    "a redirect", "a status that is not documented", "101", "a transaction's status", "a status that is none",
+ANSWERS = (
+    "OK", "201 OK", "OK that names its request", "OK exchanged with another's", "OK of another refund", "large OK",
+    "OK contradicting in cancellationAmount", "OK contradicting in refundAmount", "OK contradicting in refundId",
+    "OK contradicting in error", "OK contradicting in merchantOrderId", "OK contradicting in refundStatus",
+    "OK contradicting in cancellationStatus", "OK contradicting in transactionStatus", "OK with a duplicate key",
+    "OK after a byte order mark", "OK compressed, unasked", "200 with an invalid body", "202", "203", "204", "206",
+    "Indodana's own refusal", "a proxy's 400", "a proxy's 403", "a proxy's 404", "a proxy's 409", "a proxy's 422",
+    "401", "429", "5xx", "a redirect", "an undocumented status", "101", "a transaction's status", "an invalid status",
 )  # fmt: skip
-CARRIED = (
+DELIVERIES = (
     "content-length", "chunked", "close-delimited", "HTTP/1.0", "1xx before it", "1xx without end",
     "1xx, then nothing in time", "split", "byte by byte", "delayed", "too late", "dripping past the deadline",
     "no answer at all", "a large header block", "answered twice at once", "Content-Length too long",
-    "Content-Length too short", "two Content-Lengths", "Content-Length that is none", "Content-Length and chunks",
+    "Content-Length too short", "two Content-Lengths", "invalid Content-Length", "Content-Length and chunks",
     "chunks announced, none sent", "a header without a colon", "a folded header", "bare line feeds",
     "an empty line first", "another protocol", "no HTTP",
 )  # fmt: skip
@@ -55,37 +55,37 @@ CUTS = (
 CUT_BY = ("FIN", "RST", "FIN without close_notify", "half-closed", "left open without a word")
 LEAST = 5
 
-type Told = tuple[list[Fault], Counter[str]]
+type Results = tuple[list[Violation], Counter[str]]
 
 
 @pytest.fixture(scope="module")
-def told() -> Told:
-    return everywhere(0, SEEDS)
+def results() -> Results:
+    return run_in_processes(0, SEEDS)
 
 
-def test_every_verdict_is_of_what_the_very_request_did(told: Told) -> None:
-    found, counts = told
+def test_every_outcome_matches_what_its_request_did(results: Results) -> None:
+    found, counts = results
     print(summary(counts))
     print("\n".join(map(str, found[:20])))
 
-    again = once_more(found)
+    again = replayed(found)
 
     assert not again, "\n".join(map(str, again[:20]))
 
 
-def test_all_that_a_wire_can_do_was_done(told: Told) -> None:
-    _, counts = told
+def test_every_kind_of_answer_and_fault_occurred(results: Results) -> None:
+    _, counts = results
     happened: Counter[str] = Counter()
     for name, count in counts.items():
-        happened[name.removeprefix("wire: ").removeprefix("verdict: ")] += count
+        happened[name.removeprefix("wire: ").removeprefix("outcome: ")] += count
         if cut := re.fullmatch(r"wire: cut ([^,]*), (.*)", name):
             happened[f"cut {cut[1]}"] += count
             happened[f"cut by {cut[2]}"] += count
 
     wanted = (
-        *VERDICTS,
-        *SAID,
-        *CARRIED,
+        *OUTCOMES,
+        *ANSWERS,
+        *DELIVERIES,
         *CONNECTIONS,
         *(f"cut {where}" for where in CUTS),
         *(f"cut by {how}" for how in CUT_BY),
@@ -95,11 +95,11 @@ def test_all_that_a_wire_can_do_was_done(told: Told) -> None:
     assert not seldom
 
 
-def test_most_answers_are_held_to_one_verdict(told: Told) -> None:
-    """A client that always says "nobody knows" would pass where every answer is in doubt or late."""
-    _, counts = told
+def test_most_answers_allow_only_one_outcome(results: Results) -> None:
+    """A client that always raises OutcomeUnknown would pass if every answer were doubtful or late."""
+    _, counts = results
 
-    assert counts["clear answers"] - counts["excused for slowness"] > counts["calls"] / 3
-    assert counts["asked once more"] > SEEDS / 2
-    assert counts["sent again with another key"] > SEEDS / 10
+    assert counts["clear answers"] - counts["excused because the machine was slow"] > counts["calls"] / 3
+    assert counts["status check retried"] > SEEDS / 2
+    assert counts["sent again with new credentials"] > SEEDS / 10
     assert counts["answered on a kept connection"] > SEEDS

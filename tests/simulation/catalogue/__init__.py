@@ -1,4 +1,4 @@
-"""Small mistakes in the protocol, each of which must break an invariant: where, in which world, and which."""
+"""Small mistakes in the protocol, each with the invariant that it must break, and the world."""
 
 from __future__ import annotations
 

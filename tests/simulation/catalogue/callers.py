@@ -1,4 +1,4 @@
-"""Mutants of what callers are told, of the queue and of the schedule."""
+"""Mutants of answers, of the queue and of recovery."""
 
 from __future__ import annotations
 
@@ -15,46 +15,46 @@ from tests.simulation.catalogue.mutant import (
 from tests.simulation.mutating import Edit
 
 MUTANTS = (
-    # ---- what is said
+    # ---- answers
     mutant(
         "read-without-asking-for-consistency",
-        "A refund is read as it was a moment ago, and its caller told what is on record no more.",
+        "Reads are not consistent, so a caller may get an older state of a refund.",
         TOLD_OF_RECORD,
         "who_reads_while_a_refund_is_made",
         Edit("Ledger._get", '{"Keys": keys, "ConsistentRead": True}', '{"Keys": keys}'),
     ),
     mutant(
-        "own-twin-not-read",
-        "A refund is refused for want of the money that the same request, sent twice at once, has taken.",
+        "own-duplicate-not-read",
+        "A request is refused for lack of money that its own duplicate has reserved.",
         HOLDS_IT,
         "one_key_twice_and_reads_in_two_parts",
         Edit("RefundService._refuse", "_, twin = ...", "twin = None"),
     ),
     mutant(
         "unknown-shown-as-done",
-        "The caller of an UNKNOWN refund is told 201.",
+        "An UNKNOWN refund is answered with 201.",
         TOLD_TRUTH,
         "one_refund_by_api",
         Edit("_created", "202", "201 if refund.status is RefundStatus.UNKNOWN else 202"),
     ),
     mutant(
         "answer-not-redacted",
-        "What Indodana said of a success is kept as it came.",
+        "Indodana's answer to an accepted refund is stored unredacted.",
         NOT_KEPT,
         "one_refund_by_api",
         Edit("Reading._evidence", "evidence.of(...)", 'AnswerEvidence(self._answer.body.decode(), "0")'),
     ),
     mutant(
         "refusal-not-redacted",
-        "What Indodana said of a refusal is kept with the refund as it came.",
+        "Indodana's message of a refusal is stored unredacted with the refund.",
         NOT_KEPT,
         "one_refund_by_api",
         Edit("Reading._message", "evidence.words(...)", "str(message)"),
     ),
-    # ---- the queue and the schedule
+    # ---- the queue and recovery
     mutant(
         "message-deleted-on-error",
-        "A message is deleted although working it raised, before anything was on record.",
+        "A message is deleted although processing it raised an exception before anything was recorded.",
         NOT_LOST,
         "one_message",
         Edit(
@@ -70,8 +70,8 @@ MUTANTS = (
         ),
     ),
     mutant(
-        "nobody-comes-back",
-        "The message of a refund that waits is deleted, and the schedule enqueues nothing.",
+        "waiting-refund-abandoned",
+        "The message of a waiting refund is deleted, and recovery enqueues nothing.",
         COMES_TO_AN_END,
         "one_refund_by_api",
         Edit("Worker._process", "self._defer_message(message, refund)", "True"),
@@ -83,7 +83,7 @@ MUTANTS = (
     ),
     mutant(
         "stale-refund-not-enqueued",
-        "The schedule passes over what is QUEUED and has lost its message.",
+        "Recovery ignores a QUEUED refund whose message was lost.",
         COMES_TO_AN_END,
         "one_refund_later",
         Edit(
@@ -93,15 +93,15 @@ MUTANTS = (
         ),
     ),
     mutant(
-        "schedule-leaves-leases",
-        "The schedule leaves expired leases to the callers, who may never come back.",
+        "recovery-ignores-leases",
+        "Recovery ignores expired leases; only a repeated request finds them.",
         COMES_TO_AN_END,
         "a_caller_who_never_comes_back",
         Edit("Recovery._recover", "self._protocol.has_expired_lease(refund)", "False"),
     ),
     mutant(
         "dead-letter-without-record",
-        "A message that can never work is dead-lettered with nothing on record.",
+        "An invalid message becomes a dead letter without an audit record.",
         EXPLAINED,
         "one_key_for_two_messages",
         Edit("Worker._dead_letter", "self._audit_log.add(record)", "pass"),

@@ -1,4 +1,4 @@
-"""Mutants of leases, of operators' decisions and of what is due."""
+"""Mutants of leases, of operators' decisions and of due times."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MUTANTS = (
     # ---- leases
     mutant(
         "lease-ignored",
-        "A refund that somebody is submitting is submitted by another.",
+        "A refund that one process is submitting is submitted by another.",
         LEGAL,
         "one_message_delivered_twice",
         Edit(
@@ -35,7 +35,7 @@ MUTANTS = (
     ),
     mutant(
         "expired-lease-is-requeued",
-        "Whoever held the lease is gone, so the refund is tried again.",
+        "A refund with an expired lease becomes QUEUED and is sent again.",
         AT_MOST_ONCE,
         "one_refund_by_api",
         Edit(
@@ -46,7 +46,7 @@ MUTANTS = (
     ),
     mutant(
         "expired-lease-is-a-failure",
-        "Whoever held the lease is gone, so the refund has failed.",
+        "A refund with an expired lease becomes FAILED.",
         FAILED_HAS_NOT,
         "one_refund_by_api",
         Edit(
@@ -64,14 +64,14 @@ MUTANTS = (
     ),
     mutant(
         "expired-lease-is-not-ambiguous",
-        "An expired lease is not noted as a submission that may have been done; under `resubmit` a 422 then fails it.",
+        "An expired lease does not mark the refund as ambiguous, so with `resubmit` a 422 makes it FAILED.",
         FAILED_HAS_NOT,
         "a_lost_process_whose_repetition_may_be_refused",
         Edit("RefundProtocol.expire_lease", "ambiguous=True", "ambiguous=refund.ambiguous"),
     ),
     mutant(
-        "running-lease-is-over",
-        "A submission under way is taken for lost by whoever comes by.",
+        "running-lease-expired",
+        "Any other request treats a submission in progress as lost.",
         UNKNOWN_IS_HONEST,
         "two_refunds_by_api_with_one_key",
         Edit("RefundProtocol.has_expired_lease", "refund.lease_until is not None", "True"),
@@ -79,7 +79,7 @@ MUTANTS = (
     ),
     mutant(
         "unknown-submitted-again",
-        "Under `review`, an UNKNOWN refund whose message comes again is submitted again.",
+        "With `review`, an UNKNOWN refund is submitted again when its message is redelivered.",
         NEVER_AGAIN,
         "one_message",
         Edit(
@@ -90,8 +90,8 @@ MUTANTS = (
     ),
     # ---- operators
     mutant(
-        "evidence-from-before-the-lease-ran-out",
-        "An operator who looked while the refund was under way settles it as soon as its lease is over.",
+        "evidence-from-before-the-lease-expired",
+        "An operator who looked during the submission can settle the refund as soon as its lease has expired.",
         FAILED_HAS_NOT,
         "an_operator_who_looked_too_early",
         Edit(
@@ -105,8 +105,8 @@ MUTANTS = (
         Edit("Decisions.resolve", "self._check_hold(refund, evidence.checked_at)", "pass"),
     ),
     mutant(
-        "submission-withdrawn",
-        "An operator withdraws a refund that is being sent.",
+        "submitting-refund-withdrawn",
+        "An operator can withdraw a SUBMITTING refund.",
         FAILED_HAS_NOT,
         "a_refund_under_way_and_an_operator",
         Edit(
@@ -116,46 +116,46 @@ MUTANTS = (
         ),
     ),
     mutant(
-        "decision-holds-for-any-version",
-        "An operator's FAILED is taken for a refund that was sent again since they looked.",
+        "decision-for-any-version",
+        "An operator's FAILED is accepted although the refund was sent again since they looked.",
         OF_ITS_VERSION,
         "a_decision_on_a_refund_that_is_sent_again",
         Edit("Decisions._decide", "before.version != version", "False"),
         Edit("Decisions.resolve", "self._check_hold(refund, evidence.checked_at)", "pass"),
     ),
     mutant(
-        "withdrawn-whatever-it-is",
-        "A withdrawal settles whatever the refund has become since the operator saw it QUEUED.",
+        "withdrawal-for-any-version",
+        "A withdrawal is accepted although the refund is no longer QUEUED, as the operator saw it.",
         OF_ITS_VERSION,
         "a_withdrawal_and_the_worker",
         Edit("Decisions._decide", "before.version != version", "False"),
         Edit("Decisions.withdraw", "refund.status is not RefundStatus.QUEUED", "False"),
     ),
     mutant(
-        "hold-forgotten",
-        "An operator's FAILED counts at once, while the request is still on its way to Indodana.",
+        "hold-not-checked",
+        "An operator's FAILED is accepted while the request may still arrive at Indodana.",
         FAILED_HAS_NOT,
         "a_refund_done_late",
         Edit("Decisions.resolve", "self._check_hold(refund, evidence.checked_at)", "pass"),
     ),
     # ---- time
     mutant(
-        "due-time-not-asked",
-        "A refund that waits is attempted whenever a message of it comes.",
+        "due-time-not-checked",
+        "A waiting refund is attempted whenever one of its messages comes.",
         NOT_BEFORE_DUE,
         "two_messages_of_a_refund_that_waits",
         Edit("RefundProtocol.is_due", "due <= self._clock()", "True"),
     ),
     mutant(
-        "put-off-since-it-was-read",
-        "A worker sends a refund that another one has put off since it was read.",
+        "postponed-since-it-was-read",
+        "A worker sends a refund that another worker has postponed since it was read.",
         NOT_BEFORE_DUE,
         "two_workers_and_a_refund_that_waits",
         Edit("Ledger._refund_write", "after.status is RefundStatus.SUBMITTING", "False"),
     ),
     mutant(
-        "last-look-forgotten",
-        "A process that froze after its checks writes its request as if no time had passed.",
+        "last-check-left-out",
+        "A process that froze after its checks sends its request without checking the time again.",
         INTENT_FIRST,
         "a_process_that_freezes_as_it_sends",
         Edit("RefundProtocol._submit", "is_time_for(WRITE_SECONDS) and ...", "True"),

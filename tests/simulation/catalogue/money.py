@@ -1,4 +1,4 @@
-"""Mutants of reserving, submitting and reading what a call did."""
+"""Mutants of reserving, submitting and interpreting the outcome."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MUTANTS = (
     # ---- reserve
     mutant(
         "no-condition-on-refundable",
-        "A reservation is held to what was paid, and not to what is left of it.",
+        "A reservation is compared with the amount paid, not with the refundable rest.",
         NOT_NEGATIVE,
         "all_that_remains_twice",
         Edit(
@@ -30,14 +30,14 @@ MUTANTS = (
     ),
     mutant(
         "reservation-not-subtracted",
-        "What is reserved stays refundable until it is refunded.",
+        "Reserved money stays refundable.",
         SUMS_ADD_UP,
         "one_refund_by_api",
         Edit("SumsChange.refundable", "-(self.reserved + self.refunded)", "-self.refunded"),
     ),
     mutant(
         "order-opened-twice",
-        "Two first refunds of an order each open its sums, and the second forgets what the first reserved.",
+        "Two first refunds of an order both create its sums; the second overwrites the first one's reservation.",
         SUMS_AGREE,
         "two_refunds_by_api_with_two_keys",
         # A condition that always holds.
@@ -45,7 +45,7 @@ MUTANTS = (
     ),
     mutant(
         "first-refund-not-compared",
-        "Where the order has no sums yet, the amount is compared with nothing.",
+        "The first refund of an order is not compared with the amount paid.",
         NOT_NEGATIVE,
         "more_than_was_paid",
         Edit("Order.shortfall", "amount <= self.refundable", "not self.stored or amount <= self.refundable"),
@@ -53,7 +53,7 @@ MUTANTS = (
     ),
     mutant(
         "amount-paid-misread",
-        "What Indodana says was paid is read in another unit, a hundred times as much.",
+        "The amount paid is read in another unit, a hundred times too much.",
         NOT_MORE_THAN_PAID,
         "more_than_was_paid",
         Edit(
@@ -62,21 +62,21 @@ MUTANTS = (
     ),
     mutant(
         "any-status-is-paid",
-        "Only what is known to be fraud is not refunded, instead of only what is PAID being refunded.",
+        "Any order that is not REJECTED can be refunded, instead of PAID orders only.",
         NOT_MORE_THAN_PAID,
         "an_order_that_is_not_paid",
         Edit("Order.opened_by", 'transaction_status != "PAID"', 'transaction_status == "REJECTED"'),
     ),
     mutant(
         "all-that-remains-not-exact",
-        "“All that remains” is what it was when it was read, though more is there when it is reserved.",
+        "“All that remains” reserves the amount that was read, although more is refundable by then.",
         TOOK_ALL,
         "a_refund_and_all_that_remains",
         Edit("RefundProtocol._reserve", "exact=request.amount is None", "exact=False"),
     ),
     mutant(
         "reservation-given-back-on-unknown",
-        "An UNKNOWN refund, whose money may have moved, gives its reservation back.",
+        "An UNKNOWN refund gives its reservation back, although its money may have moved.",
         SUMS_AGREE,
         "one_refund_by_api",
         Edit(
@@ -87,7 +87,7 @@ MUTANTS = (
     ),
     mutant(
         "reservation-given-back-on-queued",
-        "A refund that goes back to QUEUED gives its reservation back, and does not take it again.",
+        "A refund that becomes QUEUED again gives its reservation back, and does not reserve again.",
         SUMS_AGREE,
         "one_refund_by_api",
         Edit(
@@ -107,7 +107,7 @@ MUTANTS = (
     ),
     mutant(
         "failed-keeps-its-reservation",
-        "A FAILED refund holds its money for good, and the customer can never be refunded.",
+        "A FAILED refund keeps its reservation, so the customer can never be refunded.",
         SUMS_AGREE,
         "one_refund_by_api",
         Edit("Refund.held_reserved", "self.status in OPEN_STATUSES", "ORIGINAL or self.status is RefundStatus.FAILED"),
@@ -115,7 +115,7 @@ MUTANTS = (
     # ---- submit
     mutant(
         "settle-before-submit",
-        "The refund is on record as SUCCEEDED before it is sent.",
+        "The refund is recorded as SUCCEEDED before it is sent.",
         SUCCEEDED_HAS_MOVED,
         "one_refund_by_api",
         Edit(
@@ -130,7 +130,7 @@ MUTANTS = (
     ),
     mutant(
         "written-after-the-call",
-        "The refund is sent first and written down afterwards.",
+        "The refund is sent first and recorded afterwards.",
         INTENT_FIRST,
         "one_refund_by_api",
         Edit("RefundProtocol._reserve", "self._write(...)", "self._reserved = lambda: ORIGINAL"),
@@ -156,7 +156,7 @@ MUTANTS = (
     ),
     mutant(
         "submission-retried",
-        "A submission that fails is tried once more, as HTTP libraries like to do.",
+        "A failed submission is retried once, as HTTP libraries do.",
         AT_MOST_ONCE,
         "one_refund_by_api",
         Edit(
@@ -172,7 +172,7 @@ MUTANTS = (
     ),
     mutant(
         "sent-after-the-lease",
-        "A process that was frozen sends its refund although its lease has run out.",
+        "A frozen process sends its refund although its lease has expired.",
         INTENT_FIRST,
         "a_process_that_froze_before_it_sent",
         Edit(
@@ -181,10 +181,10 @@ MUTANTS = (
             "context.seconds_left() + SUBMIT_SECONDS",
         ),
     ),
-    # ---- what the call did
+    # ---- outcome
     mutant(
         "lost-answer-is-a-failure",
-        "A timeout or a lost answer is taken for a failure.",
+        "A timeout or a lost answer makes the refund FAILED.",
         FAILED_HAS_NOT,
         "one_refund_by_api",
         Edit(
@@ -198,7 +198,7 @@ MUTANTS = (
     ),
     mutant(
         "lost-answer-is-not-sent",
-        "A lost answer is taken for a request that was never sent, and the refund is tried again.",
+        "A lost answer is treated as “not sent”, and the refund is sent again.",
         AT_MOST_ONCE,
         "one_refund_by_api",
         Edit(
@@ -209,7 +209,7 @@ MUTANTS = (
     ),
     mutant(
         "server-error-is-success",
-        "A 5xx is taken for “it will have done it”.",
+        "A 5xx makes the refund SUCCEEDED.",
         SUCCEEDED_HAS_MOVED,
         "one_refund_by_api",
         Edit(
@@ -226,7 +226,7 @@ MUTANTS = (
     ),
     mutant(
         "any-200-is-success",
-        "A 200 is success, whatever its body says.",
+        "A 200 with any body makes the refund SUCCEEDED.",
         SUCCEEDED_HAS_MOVED,
         "one_refund_by_api",
         Edit("Reading._ok", 'not self._is_own_document("OK")', "False"),
@@ -234,14 +234,14 @@ MUTANTS = (
     ),
     mutant(
         "first-conflict-is-success",
-        "A 409 is taken for “done before” although nothing was sent before.",
+        "A 409 to the first submission is treated as “already done”.",
         SUCCEEDED_HAS_MOVED,
         "one_refund_by_api",
         Edit("_refused", "refund.ambiguous and conflict and ...", "conflict"),
     ),
     mutant(
         "later-conflict-is-a-failure",
-        "A 409 to a refund that was sent before (`resubmit`) is a failure, though it says that the first was done.",
+        "A 409 to a refund that was sent before (`resubmit`) makes it FAILED, although it means “already done”.",
         FAILED_HAS_NOT,
         "an_unknown_refund_submitted_again",
         Edit("_refused", "not refund.ambiguous", "True"),

@@ -1,4 +1,4 @@
-"""What a mutant is, and the invariants that mutants break."""
+"""A mutant, and the texts of the invariants that mutants break."""
 
 from __future__ import annotations
 
@@ -6,43 +6,43 @@ from dataclasses import dataclass
 
 from tests.simulation.mutating import Edit
 
-# The invariants by the words with which they break.
+# The same texts as in the simulation's hold("…").
 AT_MOST_ONCE = "money moves at most once per refund"
-NOT_MORE_THAN_PAID = "no more moves than was paid"
-INTENT_FIRST = "intent is on record before money moves"
-SUCCEEDED_HAS_MOVED = "what succeeded has moved"
-FAILED_HAS_NOT = "what failed has not moved"
-UNKNOWN_IS_HONEST = "unknown only where nobody could know"
-NEVER_AGAIN = "an unknown refund is not submitted again under review"
+NOT_MORE_THAN_PAID = "no more money moves than was paid"
+INTENT_FIRST = "the intent is recorded before money moves"
+SUCCEEDED_HAS_MOVED = "the money of a SUCCEEDED refund has moved"
+FAILED_HAS_NOT = "the money of a FAILED refund has not moved"
+UNKNOWN_IS_HONEST = "UNKNOWN only if nobody could know the outcome"
+NEVER_AGAIN = "an UNKNOWN refund is not submitted again (review)"
 SUMS_ADD_UP = "refunded + reserved + refundable = amount"
 NOT_NEGATIVE = "no sum is negative"
-SUMS_AGREE = "the order's sums are those of its refunds"
+SUMS_AGREE = "the order's sums match its refunds"
 LEGAL = "every transition is legal"
 NOT_OVERWRITTEN = "no transition is lost"
 ONE_RECORD = "every transition has exactly one audit record"
-COMES_TO_AN_END = "nothing stays queued or submitting"
+COMES_TO_AN_END = "no refund stays QUEUED or SUBMITTING"
 NOT_LOST = "no refund is lost"
 ONE_KEY = "one key makes one refund"
-TOLD_TRUTH = "a caller is told the truth"
-TOLD_OF_ITS_OWN = "a caller is told of what it asked for"
-AS_ASKED = "what moves is what was asked for"
-TOOK_ALL = "all that remains leaves nothing"
-EXPLAINED = "every dead letter is explained by a record"
-NOT_KEPT = "no secret and no name is kept"
-NOT_BEFORE_DUE = "nothing is attempted before it is due"
-TOLD_OF_RECORD = "a caller is told what is on record"
-HOLDS_IT = "no refund lacks the money that it holds"
-OF_ITS_VERSION = "a decision holds for the version that it was made on"
+TOLD_TRUTH = "an answer agrees with what happened"
+TOLD_OF_ITS_OWN = "an answer is about the refund that was requested"
+AS_ASKED = "the amount that moves is the amount requested"
+TOOK_ALL = "refunding all that remains leaves nothing refundable"
+EXPLAINED = "every dead letter has an audit record"
+NOT_KEPT = "no secret and no customer name is stored"
+NOT_BEFORE_DUE = "no attempt is made before it is due"
+TOLD_OF_RECORD = "an answer agrees with the ledger"
+HOLDS_IT = "no refund is refused for money that it holds itself"
+OF_ITS_VERSION = "a decision applies only to the version that it names"
 
 
 @dataclass(frozen=True)
 class Mutant:
     name: str
-    story: str  # what goes wrong
+    mistake: str  # what goes wrong
     invariant: str  # the one that breaks first
-    world: str  # in which it does
+    world: str  # in which it breaks
     edits: tuple[Edit, ...]
 
 
-def mutant(name: str, story: str, invariant: str, world: str, *edits: Edit) -> Mutant:
-    return Mutant(name, story, invariant, world, edits)
+def mutant(name: str, mistake: str, invariant: str, world: str, *edits: Edit) -> Mutant:
+    return Mutant(name, mistake, invariant, world, edits)

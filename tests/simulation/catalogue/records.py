@@ -1,4 +1,4 @@
-"""Mutants of what is written, and under which identity."""
+"""Mutants of writes, and of refund ids."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tests.simulation.catalogue.mutant import (
 )
 from tests.simulation.mutating import Edit
 
-# No code of the gateway deletes from the ledger, and the emulator would not. An item of nothing but its key is as good
-# as none where reading and creating take it for none.
+# The gateway never deletes from the ledger, and the emulator cannot. Instead, an item with only its key counts as
+# deleted, for reads and for creation.
 _AS_IF_DELETABLE = (
     Edit(
         "_snapshot",
@@ -36,10 +36,10 @@ _AS_IF_DELETABLE = (
 )
 
 MUTANTS = (
-    # ---- writing
+    # ---- writes
     mutant(
         "version-not-checked",
-        "A refund that was worked on and is QUEUED again is taken for the one that was read.",
+        "A refund that changed and is QUEUED again is treated as the version that was read.",
         NOT_OVERWRITTEN,
         "a_refund_worked_since_it_was_read",
         Edit("Ledger._refund_write", "after.status is RefundStatus.SUBMITTING", "False"),
@@ -52,7 +52,7 @@ MUTANTS = (
     ),
     mutant(
         "settle-not-conditional",
-        "An outcome is written over whatever stands there, be it an operator's word.",
+        "An outcome overwrites the current state, even an operator's decision.",
         NOT_OVERWRITTEN,
         "a_lease_that_ran_out_under_its_process",
         Edit(
@@ -71,14 +71,14 @@ MUTANTS = (
     ),
     mutant(
         "own-write-not-recognised",
-        "A write that landed, and whose answer was lost, is taken for somebody else's.",
+        "A write whose response was lost is not recognised as the process's own.",
         UNKNOWN_IS_HONEST,
         "one_refund_by_api",
         Edit("_already_written", "current.transition_id == after.transition_id", "False"),
     ),
     mutant(
         "audit-written-after",
-        "The audit record is written after the step, in a call of its own.",
+        "The audit record is written after the transition, in a separate call.",
         ONE_RECORD,
         "one_refund_by_api",
         Edit("Ledger.transition", "[self._refund_write(before, after), ...]", "[self._refund_write(before, after)]"),
@@ -95,7 +95,7 @@ MUTANTS = (
     ),
     mutant(
         "audit-record-left-out",
-        "One step, to UNKNOWN, has no audit record.",
+        "The transition to UNKNOWN has no audit record.",
         ONE_RECORD,
         "one_refund_by_api",
         Edit(
@@ -111,10 +111,10 @@ MUTANTS = (
             """,
         ),
     ),
-    # ---- identity
+    # ---- refund ids
     mutant(
         "record-deleted-on-error",
-        "The idempotency record is deleted when its request ends in an error, as idempotency decorators do.",
+        "The refund is deleted when its request ends in an error, as idempotency decorators do.",
         NOT_OVERWRITTEN,
         "an_answer_that_comes_late",
         *_AS_IF_DELETABLE,
@@ -139,7 +139,7 @@ MUTANTS = (
     ),
     mutant(
         "refund-deleted-when-not-sent",
-        "A refund that could not be sent is deleted, as if it had never been asked for.",
+        "A refund that could not be sent is deleted.",
         NOT_OVERWRITTEN,
         "a_small_refund_repeated",
         *_AS_IF_DELETABLE,
@@ -169,21 +169,21 @@ MUTANTS = (
     ),
     mutant(
         "id-of-the-request",
-        "The key is the request's own id, so that each retry is another refund.",
+        "The request id is used as the key, so each retry is another refund.",
         ONE_KEY,
         "a_small_refund_repeated",
         Edit("create_refund", 'request.header("idempotency-key")', "request.context.request_id"),
     ),
     mutant(
         "payload-not-compared",
-        "A key that is used again with another payload answers with the first one's refund.",
+        "A reused key with another payload is answered with the first payload's refund.",
         TOLD_OF_ITS_OWN,
         "one_key_for_two_payloads",
         Edit("RefundService._matching", "existing.request.asks_the_same_as(request)", "True"),
     ),
     mutant(
         "payload-not-compared-after-a-race",
-        "A message that meets another request with its key is deleted as done, whatever it asks for.",
+        "A message that races with a request with the same key is deleted as done, also if its payload differs.",
         NOT_LOST,
         "one_key_for_a_request_and_a_message",
         Edit("RefundService.work", "self._matching(changed.current, request, context)", "changed.current"),

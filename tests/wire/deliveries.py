@@ -1,4 +1,4 @@
-"""How the wire carries an answer: what is before it, how it is framed, cut and paced, and what comes after it."""
+"""How an answer is delivered: what comes before it, how it is framed, cut and delayed, and what comes after it."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from itertools import pairwise
 
-from tests.wire.answers import Said
+from tests.wire.answers import ServerAnswer
 
-# The client's; long enough that a busy machine answers in time, short enough that thousands of late answers fit.
+# The client's timeouts: long enough for a busy machine, short enough for thousands of late answers.
 CONNECT_SECONDS = 0.25
 STATUS_READ_SECONDS = 0.3
 CANCEL_READ_SECONDS = 0.35
-# A client that ignores its deadline shows it: the server goes on for so long.
+# The server continues for so long, to expose a client that ignores its deadline.
 DRIP_SECONDS = 2.0
 
 
 class Clarity(Enum):
-    """What the client can know of an answer."""
+    """How much the client can know from a delivery."""
 
-    CLEAR = auto()  # whole, in time, plain
-    DOUBTFUL = auto()  # whole, but in a form or at a time of which one may think either way
-    HIDDEN = auto()  # not whole, or too late
+    CLEAR = auto()  # complete, in time, well-formed
+    DOUBTFUL = auto()  # complete, but a client may accept it or not
+    HIDDEN = auto()  # incomplete, or too late
 
 
 class End(Enum):
-    """What becomes of the connection after the answer."""
+    """What happens to the connection after the answer."""
 
     KEEP = "kept"
     FIN = "FIN"
@@ -38,7 +38,7 @@ class End(Enum):
 
 
 class Next(Enum):
-    """What a kept connection does until or at the next request on it."""
+    """What happens on a kept connection until the next request, or at it."""
 
     ANSWER = "answers the next request"
     FIN_SOON = "FIN while idle"
@@ -52,8 +52,8 @@ class Next(Enum):
 
 
 @dataclass
-class Carried:
-    """Bytes and pauses, in order, and how it ends."""
+class Delivery:
+    """Bytes and pauses, in order, and the end."""
 
     clarity: Clarity
     steps: list[bytes | float]
@@ -63,27 +63,27 @@ class Carried:
     events: list[str] = field(default_factory=list)
     # The connection was closed before the client saw a byte of the answer.
     nothing_came: bool = False
-    # By its own framing the answer has not ended: no other request may be sent on this connection.
+    # By its framing the answer has not ended: no other request may be sent on this connection.
     unfinished: bool = False
 
 
-def carry(rng: random.Random, said: Said, read_seconds: float, *, tls: bool) -> Carried:
+def delivery_of(rng: random.Random, answer: ServerAnswer, read_seconds: float, *, tls: bool) -> Delivery:
     kind = rng.choices(
         ("whole", "before", "slow", "odd", "cut", "late", "never", "drip", "long headers"),
         (38, 12, 13, 9, 17, 3, 2, 2, 3),
     )[0]
-    if said.whole_only and kind in ("cut", "odd"):
+    if answer.whole_only and kind in ("cut", "odd"):
         kind = "whole"
-    if said.status == 101:
-        steps = [_head(said, []), *_after_switching(rng)]
-        return Carried(Clarity.CLEAR, steps, End.HANG, events=["101"], unfinished=True)
-    carried = _KINDS[kind](rng, said, read_seconds, tls)
-    carried.steps = _tidied(carried.steps)
-    return carried
+    if answer.status == 101:
+        steps = [_head(answer, []), *_after_switching(rng)]
+        return Delivery(Clarity.CLEAR, steps, End.HANG, events=["101"], unfinished=True)
+    delivery = _KINDS[kind](rng, answer, read_seconds, tls)
+    delivery.steps = _tidied(delivery.steps)
+    return delivery
 
 
 def _tidied(steps: list[bytes | float]) -> list[bytes | float]:
-    """Without what sends nothing, and without pauses after the last byte: there the next request may come."""
+    """Without empty steps, and without pauses after the last byte, when the next request may come."""
     steps = [step for step in steps if step]
     sends = [index for index, step in enumerate(steps) if isinstance(step, bytes)]
     return steps[: sends[-1] + 1] if sends else []
@@ -97,14 +97,14 @@ def _reason(rng: random.Random) -> str:
     return rng.choice((" OK", " Whatever", " ", "", " Not \xe9"))
 
 
-def _head(said: Said, headers: list[str], version: str = "HTTP/1.1", reason: str = " OK") -> bytes:
-    lines = [f"{version} {said.status}{reason}", *said.headers, *headers]
+def _head(answer: ServerAnswer, headers: list[str], version: str = "HTTP/1.1", reason: str = " OK") -> bytes:
+    lines = [f"{version} {answer.status}{reason}", *answer.headers, *headers]
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
 @dataclass
 class _Framed:
-    """The answer as it would go out, in named parts."""
+    """The answer in named parts."""
 
     parts: list[tuple[str, bytes]]
     closes: bool = False
@@ -115,29 +115,31 @@ class _Framed:
         return b"".join(part for _, part in self.parts)
 
 
-def _framed(rng: random.Random, said: Said, extra: list[str]) -> _Framed:
+def _framed(rng: random.Random, answer: ServerAnswer, extra: list[str]) -> _Framed:
     headers = [*extra, "Date: Thu, 26 Sep 2019 06:24:26 GMT"]
     if rng.random() < 0.2:
         headers.append("Set-Cookie: session=other; Path=/")
-    if not said.carries_body:
-        return _Framed(_headed(rng, said, headers))
+    if not answer.carries_body:
+        return _Framed(_headed(rng, answer, headers))
     framing = rng.choices(("content-length", "chunked", "close-delimited", "HTTP/1.0"), (60, 22, 12, 6))[0]
     if framing == "chunked":
         headers.append("Transfer-Encoding: chunked")
-        return _Framed([*_headed(rng, said, headers), *_chunks(rng, said.body)], events=[framing])
+        return _Framed([*_headed(rng, answer, headers), *_chunks(rng, answer.body)], events=[framing])
     if framing == "content-length":
-        headers.append(f"Content-Length: {len(said.body)}")
-        return _Framed([*_headed(rng, said, headers), ("body", said.body)], events=[framing])
+        headers.append(f"Content-Length: {len(answer.body)}")
+        return _Framed([*_headed(rng, answer, headers), ("body", answer.body)], events=[framing])
     version = "HTTP/1.0" if framing == "HTTP/1.0" else "HTTP/1.1"
     if version == "HTTP/1.1" or rng.random() < 0.5:
         headers.append("Connection: close")
-    return _Framed([*_headed(rng, said, headers, version), ("body to the end", said.body)], True, [framing])
+    return _Framed([*_headed(rng, answer, headers, version), ("body to the end", answer.body)], True, [framing])
 
 
-def _headed(rng: random.Random, said: Said, headers: list[str], version: str = "HTTP/1.1") -> list[tuple[str, bytes]]:
-    headers = [*said.headers, *headers]
+def _headed(
+    rng: random.Random, answer: ServerAnswer, headers: list[str], version: str = "HTTP/1.1"
+) -> list[tuple[str, bytes]]:
+    headers = [*answer.headers, *headers]
     rng.shuffle(headers)
-    first = f"{version} {said.status}{_reason(rng)}\r\n".encode("latin-1")
+    first = f"{version} {answer.status}{_reason(rng)}\r\n".encode("latin-1")
     lines = ("\r\n".join(headers) + "\r\n").encode("latin-1") if headers else b""
     return [("status line", first), ("headers", lines), ("blank line", b"\r\n")]
 
@@ -157,35 +159,35 @@ def _chunks(rng: random.Random, body: bytes) -> Iterator[tuple[str, bytes]]:
     yield "end of chunks", b"\r\n"
 
 
-def _ended(rng: random.Random, said: Said, framed: _Framed, *, tls: bool) -> Carried:
-    """The whole answer, and what may come after it."""
+def _ended(rng: random.Random, answer: ServerAnswer, framed: _Framed, *, tls: bool) -> Delivery:
+    """The complete answer, and what may come after it."""
     clarity = Clarity.CLEAR
     if framed.closes:
         end = rng.choices((End.FIN, End.RST, End.RAGGED), (8, 1, 1 if tls else 0))[0]
         if end is not End.FIN:
             clarity = Clarity.DOUBTFUL
-        return Carried(clarity, [framed.whole], end, events=[*framed.events, f"whole, {end.value}"])
+        return Delivery(clarity, [framed.whole], end, events=[*framed.events, f"whole, {end.value}"])
     end = rng.choices((End.KEEP, End.FIN, End.RST, End.RAGGED, End.HALF), (80, 8, 4, 2 if tls else 0, 3))[0]
-    carried = Carried(clarity, [framed.whole], end, events=list(framed.events))
+    delivery = Delivery(clarity, [framed.whole], end, events=list(framed.events))
     if end is End.RST:
-        carried.clarity = Clarity.DOUBTFUL  # the reset may reach the client before it has read all
+        delivery.clarity = Clarity.DOUBTFUL  # the reset may reach the client before it has read everything
     if end is not End.KEEP:
-        carried.events.append(f"whole, {end.value}")
-        return carried
-    carried.next = rng.choices(list(Next), (100, 5, 4, 8, 5, 5, 3, 5, 8))[0]
-    carried.idle = rng.choice((0.0, 0.001, 0.005, 0.02))
-    if carried.next is Next.RST_SOON:
-        carried.clarity = Clarity.DOUBTFUL
+        delivery.events.append(f"whole, {end.value}")
+        return delivery
+    delivery.next = rng.choices(list(Next), (100, 5, 4, 8, 5, 5, 3, 5, 8))[0]
+    delivery.idle = rng.choice((0.0, 0.001, 0.005, 0.02))
+    if delivery.next is Next.RST_SOON:
+        delivery.clarity = Clarity.DOUBTFUL
     repeated = framed.whole if rng.random() < 0.7 else b"\r\nmore\r\n"
     if rng.random() < 0.06 and len(framed.whole + repeated) < 4096:
-        # In one piece with the answer, so that it is there before another request can use the connection.
-        carried.steps = [framed.whole + repeated]
-        carried.events.append("answered twice at once")
-    return carried
+        # Together with the answer, so that it is there before another request can use the connection.
+        delivery.steps = [framed.whole + repeated]
+        delivery.events.append("answered twice at once")
+    return delivery
 
 
-def _whole(rng: random.Random, said: Said, read_seconds: float, tls: bool) -> Carried:
-    return _ended(rng, said, _framed(rng, said, []), tls=tls)
+def _whole(rng: random.Random, answer: ServerAnswer, read_seconds: float, tls: bool) -> Delivery:
+    return _ended(rng, answer, _framed(rng, answer, []), tls=tls)
 
 
 _INFORMATIONAL = (
@@ -197,8 +199,8 @@ _INFORMATIONAL = (
 )
 
 
-def _before(rng: random.Random, said: Said, read_seconds: float, tls: bool) -> Carried:
-    """Informational answers first, and then anything."""
+def _before(rng: random.Random, answer: ServerAnswer, read_seconds: float, tls: bool) -> Delivery:
+    """Informational answers (1xx), and then any answer."""
     before: list[bytes | float] = []
     for _ in range(rng.choice((1, 1, 1, 2, 3, 5))):
         one = rng.choice(_INFORMATIONAL)
@@ -206,70 +208,70 @@ def _before(rng: random.Random, said: Said, read_seconds: float, tls: bool) -> C
         before += [one[:at], rng.choice((0.0, 0.005)), one[at:], rng.choice((0.0, 0.0, 0.01, 0.05))]
     if rng.random() < 0.15:
         before.append(read_seconds * 1.4)
-        late = _whole(rng, said, read_seconds, tls)
+        late = _whole(rng, answer, read_seconds, tls)
         steps, events = [*before, *late.steps], ["1xx, then nothing in time"]
-        return Carried(Clarity.DOUBTFUL, steps, late.end, late.next, late.idle, events)
+        return Delivery(Clarity.DOUBTFUL, steps, late.end, late.next, late.idle, events)
     if rng.random() < 0.1:
         flood: list[bytes | float] = []
         pauses = int(DRIP_SECONDS / 0.05)
         for _ in range(pauses):
             flood += [rng.choice(_INFORMATIONAL), 0.05]
-        return Carried(Clarity.HIDDEN, flood, End.FIN, events=["1xx without end"])
-    kind = rng.choices((_whole, _slow, _whole if said.whole_only else _cut), (7, 1, 2))[0]
-    carried = kind(rng, said, read_seconds, tls)
-    carried.nothing_came = False
-    carried.steps = [*before, *carried.steps]
-    carried.events.append("1xx before it")
-    return carried
+        return Delivery(Clarity.HIDDEN, flood, End.FIN, events=["1xx without end"])
+    kind = rng.choices((_whole, _slow, _whole if answer.whole_only else _cut), (7, 1, 2))[0]
+    delivery = kind(rng, answer, read_seconds, tls)
+    delivery.nothing_came = False
+    delivery.steps = [*before, *delivery.steps]
+    delivery.events.append("1xx before it")
+    return delivery
 
 
-def _slow(rng: random.Random, said: Said, read_seconds: float, tls: bool) -> Carried:
-    """In pieces, with pauses that stay well within the deadline."""
-    carried = _whole(rng, said, read_seconds, tls)
-    whole = b"".join(step for step in carried.steps if isinstance(step, bytes))
+def _slow(rng: random.Random, answer: ServerAnswer, read_seconds: float, tls: bool) -> Delivery:
+    """In pieces, with pauses well within the deadline."""
+    delivery = _whole(rng, answer, read_seconds, tls)
+    whole = b"".join(step for step in delivery.steps if isinstance(step, bytes))
     seconds = read_seconds * rng.choice((0.0, 0.1, 0.4))
     if rng.random() < 0.3:
-        carried.steps = [seconds, whole]
-        carried.events.append("delayed")
+        delivery.steps = [seconds, whole]
+        delivery.events.append("delayed")
     elif len(whole) < 400 and rng.random() < 0.3:
-        carried.steps = [step for byte in whole for step in (bytes([byte]), seconds / len(whole))]
-        carried.events.append("byte by byte")
+        delivery.steps = [step for byte in whole for step in (bytes([byte]), seconds / len(whole))]
+        delivery.events.append("byte by byte")
     else:
         cuts = sorted(rng.randrange(len(whole) + 1) for _ in range(rng.choice((1, 1, 2, 5))))
         pieces = [whole[a:b] for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
-        carried.steps = [step for piece in pieces for step in (piece, seconds / len(pieces))]
-        carried.events.append("split")
-    return carried
+        delivery.steps = [step for piece in pieces for step in (piece, seconds / len(pieces))]
+        delivery.events.append("split")
+    return delivery
 
 
-def _drip(rng: random.Random, said: Said, read_seconds: float, tls: bool) -> Carried:
-    """Each pause is within the deadline, and all of them are not."""
-    framed = _framed(rng, said, [])
+def _drip(rng: random.Random, answer: ServerAnswer, read_seconds: float, tls: bool) -> Delivery:
+    """Each pause is within the deadline, but their sum is not."""
+    framed = _framed(rng, answer, [])
     whole = framed.whole
     pieces = 12
     at = [len(whole) * index // pieces for index in range(pieces + 1)]
     steps: list[bytes | float] = []
     for a, b in pairwise(at):
         steps += [DRIP_SECONDS / pieces, whole[a:b]]
-    return Carried(Clarity.DOUBTFUL, steps, End.FIN, events=["dripping past the deadline"])
+    return Delivery(Clarity.DOUBTFUL, steps, End.FIN, events=["dripping past the deadline"])
 
 
-def _late(rng: random.Random, said: Said, read_seconds: float, tls: bool) -> Carried:
-    carried = _whole(rng, said, read_seconds, tls)
-    whole = carried.steps[0]
+def _late(rng: random.Random, answer: ServerAnswer, read_seconds: float, tls: bool) -> Delivery:
+    delivery = _whole(rng, answer, read_seconds, tls)
+    whole = delivery.steps[0]
     assert isinstance(whole, bytes)
     at = rng.choice((0, 0, rng.randrange(len(whole)), len(whole) - 1))
     late = read_seconds * rng.choice((1.2, 1.5))
     steps: list[bytes | float] = [whole[:at], late, whole[at:]]
-    # Where the machine is busy, a client may see it come and not know that it was late.
-    return Carried(Clarity.DOUBTFUL, steps, carried.end, carried.next, carried.idle, ["too late"])
+    # On a busy machine a client may receive it in time.
+    return Delivery(Clarity.DOUBTFUL, steps, delivery.end, delivery.next, delivery.idle, ["too late"])
 
 
-def _never(rng: random.Random, said: Said, read_seconds: float, tls: bool) -> Carried:
-    return Carried(Clarity.HIDDEN, [], End.HANG, events=["no answer at all"], unfinished=True)
+def _never(rng: random.Random, answer: ServerAnswer, read_seconds: float, tls: bool) -> Delivery:
+    return Delivery(Clarity.HIDDEN, [], End.HANG, events=["no answer at all"], unfinished=True)
 
 
-def _long_headers(rng: random.Random, said: Said, read_seconds: float, tls: bool) -> Carried:
+def _long_headers(rng: random.Random, answer: ServerAnswer, read_seconds: float, tls: bool) -> Delivery:
     count, size, clarity = rng.choice(
         (
             (60, 400, Clarity.CLEAR),
@@ -279,80 +281,90 @@ def _long_headers(rng: random.Random, said: Said, read_seconds: float, tls: bool
             (95, 7000, Clarity.DOUBTFUL),
         )
     )
-    framed = _framed(rng, said, [f"X-Long-{index}: {'x' * size}" for index in range(count)])
-    carried = _ended(rng, said, framed, tls=tls)
-    carried.clarity = max(carried.clarity, clarity, key=lambda c: c.value)
-    carried.events.append("a large header block")
-    return carried
+    framed = _framed(rng, answer, [f"X-Long-{index}: {'x' * size}" for index in range(count)])
+    delivery = _ended(rng, answer, framed, tls=tls)
+    delivery.clarity = max(delivery.clarity, clarity, key=lambda c: c.value)
+    delivery.events.append("a large header block")
+    return delivery
 
 
-def _odd(rng: random.Random, said: Said, read_seconds: float, tls: bool) -> Carried:
-    """Framing that says two things, or none."""
-    body, length = said.body, len(said.body)
+def _odd(rng: random.Random, answer: ServerAnswer, read_seconds: float, tls: bool) -> Delivery:
+    """Contradicting or missing framing."""
+    body, length = answer.body, len(answer.body)
     clarity = Clarity.DOUBTFUL
     end = rng.choice((End.FIN, End.FIN, End.KEEP))
-    if not said.carries_body or length == 0:
-        return _whole(rng, said, read_seconds, tls)
+    if not answer.carries_body or length == 0:
+        return _whole(rng, answer, read_seconds, tls)
     at = rng.randrange(length)
-    # What is read under a length that is too short is a beginning of the body; whether it is a whole document, too.
+    # With a length that is too short, the beginning of the body is read; it may be a complete document.
     begun = Clarity.DOUBTFUL if body[:at].strip() == body.strip() else Clarity.HIDDEN
     name, head, content, clarity = rng.choice(
         (
-            ("Content-Length too long", _head(said, [f"Content-Length: {length + 7}"]), body, Clarity.HIDDEN),
-            ("Content-Length too long", _head(said, [f"Content-Length: {length + 1}"]), body, Clarity.HIDDEN),
-            ("Content-Length too long", _head(said, [f"Content-Length: {2 * length}"]), body, Clarity.HIDDEN),
-            ("Content-Length too short", _head(said, [f"Content-Length: {at}"]), body, begun),
-            ("two Content-Lengths", _head(said, [f"Content-Length: {length}", f"Content-Length: {at}"]), body, clarity),
-            ("two Content-Lengths", _head(said, [f"Content-Length: {at}", f"Content-Length: {length}"]), body, clarity),
-            ("two Content-Lengths", _head(said, [f"Content-Length: {length}, {at}"]), body, clarity),
-            ("Content-Length that is none", _head(said, ["Content-Length: many"]), body, clarity),
-            ("Content-Length that is none", _head(said, ["Content-Length: -1"]), body, clarity),
+            ("Content-Length too long", _head(answer, [f"Content-Length: {length + 7}"]), body, Clarity.HIDDEN),
+            ("Content-Length too long", _head(answer, [f"Content-Length: {length + 1}"]), body, Clarity.HIDDEN),
+            ("Content-Length too long", _head(answer, [f"Content-Length: {2 * length}"]), body, Clarity.HIDDEN),
+            ("Content-Length too short", _head(answer, [f"Content-Length: {at}"]), body, begun),
             (
-                "Content-Length and chunks",
-                _head(said, [f"Content-Length: {at}", "Transfer-Encoding: chunked"]),
-                b"".join(part for _, part in _chunks(rng, body)),
-                clarity,
-            ),
-            ("chunks announced, none sent", _head(said, ["Transfer-Encoding: chunked"]), body, Clarity.HIDDEN),
-            ("a header without a colon", _head(said, ["nothing", f"Content-Length: {length}"]), body, clarity),
-            ("a folded header", _head(said, ["X-Folded: a\r\n b", f"Content-Length: {length}"]), body, clarity),
-            (
-                "bare line feeds",
-                _head(said, [f"Content-Length: {length}"]).replace(b"\r\n", b"\n"),
+                "two Content-Lengths",
+                _head(answer, [f"Content-Length: {length}", f"Content-Length: {at}"]),
                 body,
                 clarity,
             ),
-            ("an empty line first", b"\r\n" + _head(said, [f"Content-Length: {length}"]), body, clarity),
-            ("another protocol", _head(said, [f"Content-Length: {length}"], "HTTP/2"), body, clarity),
-            ("another protocol", _head(said, [f"Content-Length: {length}"], "ICY"), body, clarity),
+            (
+                "two Content-Lengths",
+                _head(answer, [f"Content-Length: {at}", f"Content-Length: {length}"]),
+                body,
+                clarity,
+            ),
+            ("two Content-Lengths", _head(answer, [f"Content-Length: {length}, {at}"]), body, clarity),
+            ("invalid Content-Length", _head(answer, ["Content-Length: many"]), body, clarity),
+            ("invalid Content-Length", _head(answer, ["Content-Length: -1"]), body, clarity),
+            (
+                "Content-Length and chunks",
+                _head(answer, [f"Content-Length: {at}", "Transfer-Encoding: chunked"]),
+                b"".join(part for _, part in _chunks(rng, body)),
+                clarity,
+            ),
+            ("chunks announced, none sent", _head(answer, ["Transfer-Encoding: chunked"]), body, Clarity.HIDDEN),
+            ("a header without a colon", _head(answer, ["nothing", f"Content-Length: {length}"]), body, clarity),
+            ("a folded header", _head(answer, ["X-Folded: a\r\n b", f"Content-Length: {length}"]), body, clarity),
+            (
+                "bare line feeds",
+                _head(answer, [f"Content-Length: {length}"]).replace(b"\r\n", b"\n"),
+                body,
+                clarity,
+            ),
+            ("an empty line first", b"\r\n" + _head(answer, [f"Content-Length: {length}"]), body, clarity),
+            ("another protocol", _head(answer, [f"Content-Length: {length}"], "HTTP/2"), body, clarity),
+            ("another protocol", _head(answer, [f"Content-Length: {length}"], "ICY"), body, clarity),
             ("no HTTP", b"", body, Clarity.HIDDEN),
             ("no HTTP", b"SSH-2.0-OpenSSH_9.6\r\n", b"", Clarity.HIDDEN),
         )
     )
     unfinished = clarity is Clarity.HIDDEN and name != "Content-Length too short"
-    return Carried(clarity, [head + content], end, events=[name], unfinished=unfinished)
+    return Delivery(clarity, [head + content], end, events=[name], unfinished=unfinished)
 
 
-def _cut(rng: random.Random, said: Said, read_seconds: float, tls: bool) -> Carried:
-    """Broken off within a part of it that is drawn first, so that each is as likely as the body's many bytes."""
-    framed = _framed(rng, said, [])
+def _cut(rng: random.Random, answer: ServerAnswer, read_seconds: float, tls: bool) -> Delivery:
+    """Cut within a part. The part is drawn first, so that short parts are as likely as the body."""
+    framed = _framed(rng, answer, [])
     parts = [(name, part) for name, part in framed.parts if part]
     name = rng.choice(sorted({name for name, _ in parts}))
     index = rng.choice([index for index, (other, _) in enumerate(parts) if other == name])
     at = rng.choice((0, rng.randrange(len(parts[index][1])), len(parts[index][1]) - 1))
     sent = b"".join(part for _, part in parts[:index]) + parts[index][1][:at]
-    # The terminating chunk's first byte has come: all of the body has.
+    # With the terminating chunk's first byte, the body is complete.
     clarity = Clarity.HIDDEN
     if name in ("trailers", "end of chunks") or (name == "last chunk" and at > 0):
         clarity = Clarity.DOUBTFUL
-    if name == "body to the end" and parts[index][1][:at].strip() == said.body.strip():
+    if name == "body to the end" and parts[index][1][:at].strip() == answer.body.strip():
         clarity = Clarity.DOUBTFUL
     end = rng.choices((End.FIN, End.RST, End.RAGGED, End.HALF, End.HANG), (7, 7, 3 if tls else 0, 1, 1))[0]
     cut = f"cut in the {name}" if sent else "cut before any byte"
     steps: list[bytes | float] = (
         [sent] if rng.random() < 0.7 else [sent[: len(sent) // 2], 0.01, sent[len(sent) // 2 :]]
     )
-    return Carried(
+    return Delivery(
         clarity,
         steps,
         end,
@@ -383,7 +395,7 @@ _TOO_EARLY = (
 
 
 def opening(rng: random.Random, *, tls: bool) -> Opening:
-    """What happens on a new connection before a request is read on it."""
+    """What happens on a new connection before a request is read."""
     if tls and rng.random() < 0.12:
         return rng.choice(
             (
@@ -415,11 +427,11 @@ def opening(rng: random.Random, *, tls: bool) -> Opening:
 @dataclass(frozen=True)
 class Opening:
     name: str
-    opens: bool = False  # comes as far as a request that may be sent
+    opens: bool = False  # a request can be sent on it
     rst: bool = False
     reads: int | None = None  # bytes of the request, before it closes
-    answers: bytes | None = None  # to what it has not read
-    handshake_bytes: int | None = None  # of its own, before it closes
+    answers: bytes | None = None  # sent before the request was read
+    handshake_bytes: int | None = None  # that it sends before it closes
     handshake_says: bytes | None = None
     hangs: bool = False
     delay: float = 0.0

@@ -1,4 +1,4 @@
-"""What the explorer knows of a choice without telling it is what comes of it."""
+"""The explorer predicts the same states that executing the choices leads to."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 import pytest
 
 from tests.simulation.engine import Choice
-from tests.simulation.explore import Foresight, Small, explore
+from tests.simulation.explore import Lookahead, SmallWorld, explore
 from tests.simulation.mutant_worlds import widened
 from tests.simulation.simulated import AUDIT, DEAD_LETTERS, LEDGER, QUEUE, SimulatedWorld, installed
 from tests.simulation.worlds import WORLDS
@@ -22,42 +22,42 @@ def _installed() -> Iterator[None]:
         yield
 
 
-class Blind(Foresight):
-    def states_after(self, small: Small, choices: Sequence[Choice]) -> list[int | None]:
+class NoLookahead(Lookahead):
+    def states_after(self, small: SmallWorld, choices: Sequence[Choice]) -> list[int | None]:
         return [None] * len(choices)
 
 
 def everything(world: SimulatedWorld) -> str:
-    """As it is, and not by the digests that looking ahead takes back too."""
+    """The real content, not the digests, which the lookahead rolls back, too."""
     watch = {name: value for name, value in vars(world.watch).items() if name != "held_by"}
     ledger, audit = ([*world.dynamo.items(table)] for table in (LEDGER, AUDIT))
     queues = [world.sqs.messages(url) for url in (QUEUE, DEAD_LETTERS)]
     return repr((watch, ledger, audit, queues, world.indodana.movements))
 
 
-def walk(build: Callable[[], Small], foresight: Foresight, chance: random.Random) -> int:
-    """One schedule, as chance has it; returns how many of its steps were foreseen."""
-    small, foreseen = build(), 0
+def walk(build: Callable[[], SmallWorld], lookahead: Lookahead, chance: random.Random) -> int:
+    """Executes one random schedule; returns how many of its steps were predicted."""
+    small, predicted = build(), 0
     while choices := small.choices():
         before = small.state(), everything(small.world)
-        ahead = foresight.states_after(small, choices)
+        ahead = lookahead.states_after(small, choices)
         assert (small.state(), everything(small.world)) == before
         number = chance.randrange(len(choices))
         choices[number].take()
-        foresight.learn(choices[number])
+        lookahead.learn(choices[number])
         if ahead[number] is not None:
             assert small.state() == ahead[number], choices[number].text
-            foreseen += 1
-    return foreseen
+            predicted += 1
+    return predicted
 
 
 @pytest.mark.parametrize("name", WORLDS)
-def test_what_is_foreseen_is_what_comes_and_looking_changes_nothing(name: str) -> None:
-    foresight, chance = Foresight(), random.Random(name)
+def test_a_prediction_is_right_and_changes_nothing(name: str) -> None:
+    lookahead, chance = Lookahead(), random.Random(name)
 
-    foreseen = sum(walk(widened(WORLDS[name], 2, 2), foresight, chance) for _ in range(WALKS))
+    predicted = sum(walk(widened(WORLDS[name], 2, 2), lookahead, chance) for _ in range(WALKS))
 
-    assert foreseen > WALKS / 2
+    assert predicted > WALKS / 2
 
 
 @pytest.mark.parametrize(
@@ -71,8 +71,12 @@ def test_what_is_foreseen_is_what_comes_and_looking_changes_nothing(name: str) -
         "a_decision_on_a_refund_that_is_sent_again",
     ],
 )
-def test_foresight_leaves_out_and_makes_up_no_schedule(name: str) -> None:
-    foreseen, told = explore(WORLDS[name]), explore(WORLDS[name], Blind())
+def test_the_lookahead_adds_and_removes_no_schedule(name: str) -> None:
+    predicted, executed = explore(WORLDS[name]), explore(WORLDS[name], NoLookahead())
 
-    assert foreseen.steps < told.steps
-    assert (foreseen.schedules, foreseen.states, foreseen.endings) == (told.schedules, told.states, told.endings)
+    assert predicted.steps < executed.steps
+    assert (predicted.schedules, predicted.states, predicted.endings) == (
+        executed.schedules,
+        executed.states,
+        executed.endings,
+    )

@@ -1,7 +1,7 @@
-"""A larger world from a seed: twenty orders, a hundred refunds, eight functions at work at a time, and accidents.
+"""Random fault simulation: twenty orders, a hundred refunds, eight functions at a time, with kills and faults.
 
-Everything is drawn from the seed, so a seed tells the same story each time. A story that breaks an invariant is made
-shorter by leaving accidents and refunds out as long as it still breaks the same one.
+Everything is drawn from the seed, so a seed always gives the same run. A run that breaks an invariant is shortened: it
+leaves out refunds and events as long as it still breaks the same invariant.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ ORDERS = 20
 REFUNDS = 100
 AT_A_TIME = 8
 AMOUNT = 100_000
-MAX_STEPS = 50_000  # a world takes some 2,000; more would be one that does not come to rest
-TRIES = 4  # of a caller who gets no answer, or none that says what became of its refund
+MAX_STEPS = 50_000  # a run takes some 2,000; one that takes so many does not end
+TRIES = 4  # of a caller who gets no answer, or one without an outcome
 
-# How often each thing is chosen, in parts of a thousand; the rest of the time a pending call takes effect.
+# How often each event is chosen, per thousand steps; otherwise a pending call takes effect.
 FAULT, KILL, FREEZE, PASS, LONG_PASS, DELIVER, RECOVER, REPEAT_DELIVERY = 35, 8, 2, 15, 3, 40, 6, 6
 REDRIVE, LOOK, DECIDE, ROTATE, READ, START = 2, 8, 8, 1, 8, 90
-# Of a sandbox's clock, to either side, and of its start.
+# The largest error of a sandbox's clock, and the longest cold start.
 SKEW_SECONDS = 2.0
 START_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """A refund that somebody wants."""
+class PlannedRefund:
+    """A refund that a caller will ask for."""
 
     number: int
     merchant: str
@@ -50,42 +50,42 @@ class Wanted:
 
 @dataclass
 class Cut:
-    """What a shortened story leaves out: refunds by number, accidents by the step at which they came."""
+    """What a shortened run leaves out: refunds by number, events by the step at which they happened."""
 
     refunds: frozenset[int] = frozenset()
-    accidents: frozenset[int] = frozenset()
+    events: frozenset[int] = frozenset()
 
 
 @dataclass
 class Tally:
     counts: Counter[str] = field(default_factory=Counter)
-    accidents: list[int] = field(default_factory=list)
+    events: list[int] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
 
 
-def weather(seed: int, cut: Cut | None = None, *, story: bool = False) -> Tally:
-    """Tells the seed's story. Raises Violation, with the tally so far in `tally`."""
-    storm = _Storm(seed, cut or Cut(), story=story)
+def run_seed(seed: int, cut: Cut | None = None, *, trace: bool = False) -> Tally:
+    """Raises Violation, with the tally so far in `tally`."""
+    run = _RandomRun(seed, cut or Cut(), trace=trace)
     try:
-        storm.blow()
+        run.execute()
     except Violation as violation:
-        violation.tally = storm.tally
+        violation.tally = run.tally
         raise
-    return storm.tally
+    return run.tally
 
 
 def shortened(seed: int, violation: Violation) -> tuple[Cut, Violation]:
-    """Leaves out as much as may be left out while the same invariant still breaks."""
+    """Leaves out as much as possible while the same invariant still breaks."""
     cut, best = Cut(), violation
 
     def still_breaks(tried: Cut) -> Violation | None:
         try:
-            weather(seed, tried)
+            run_seed(seed, tried)
         except Violation as found:
             return found if found.invariant == violation.invariant else None
         return None
 
-    for name, every in (("refunds", list(range(REFUNDS))), ("accidents", list(violation.tally.accidents))):
+    for name, every in (("refunds", list(range(REFUNDS))), ("events", list(violation.tally.events))):
         left = every
         size = max(1, len(left) // 2)
         while left:
@@ -103,14 +103,14 @@ def shortened(seed: int, violation: Violation) -> tuple[Cut, Violation]:
     return cut, best
 
 
-class _Storm:
-    def __init__(self, seed: int, cut: Cut, *, story: bool) -> None:
+class _RandomRun:
+    def __init__(self, seed: int, cut: Cut, *, trace: bool) -> None:
         self.random = random.Random(seed)
         self.cut = cut
-        self.story = story
+        self.trace = trace
         self.tally = Tally()
         resubmits = self.random.random() < 0.1
-        sandboxes = random.Random(f"the sandboxes of {seed}")  # made at other moments in a shortened story
+        sandboxes = random.Random(f"the sandboxes of {seed}")  # created at other moments in a shortened run
         self.world = SimulatedWorld(
             ambiguous_refunds=AmbiguousRefunds.RESUBMIT if resubmits else AmbiguousRefunds.REVIEW,
             warm=self.random.random() < 0.5,
@@ -122,13 +122,13 @@ class _Storm:
             start_seconds=lambda: sandboxes.uniform(0, START_SECONDS),
         )
         self.world.dynamo.page_size = self.random.choice([None, None, 1, 7])
-        self.wanted = self._wishes()
-        self.open = list(self.wanted)
-        self.again: list[tuple[Wanted, int]] = []  # whose caller will repeat it, and how often it has been tried
-        self.looks: list[Look] = []  # of operators who have not decided yet, or will say it again
+        self.planned = self._planned_refunds()
+        self.not_sent = list(self.planned)
+        self.to_repeat: list[tuple[PlannedRefund, int]] = []  # its caller will repeat it; how often it was tried
+        self.looks: list[Look] = []  # of operators who have not decided yet, or will repeat a decision
         self.keys = 0
 
-    def _wishes(self) -> list[Wanted]:
+    def _planned_refunds(self) -> list[PlannedRefund]:
         orders = []
         for number in range(ORDERS):
             merchant = "m1" if number % 4 else "m2"
@@ -136,43 +136,45 @@ class _Storm:
             status = "PAID" if number % 10 else "INITIATED"
             self.world.indodana.add_order(merchant, order, Decimal(AMOUNT), status)
             orders.append((merchant, order))
-        wishes: list[Wanted] = []
+        planned: list[PlannedRefund] = []
         for number in range(REFUNDS):
-            twin = self.random.choice(wishes) if wishes and self.random.random() < 0.15 else None
-            merchant, order = (twin.merchant, twin.order) if twin else self.random.choice(orders)
-            amount = twin.amount if twin else self.random.choice([None, 10_000, 30_000, 60_000, 100_000, 123_456])
-            if twin and self.random.random() < 0.1:
-                amount = 777  # the key of another payload
-            key = twin.key if twin else f"key-{number}"
-            wishes.append(Wanted(number, merchant, order, amount, key, self.random.choice(["api", "later", "queue"])))
-        return [wish for wish in wishes if wish.number not in self.cut.refunds]
+            earlier = self.random.choice(planned) if planned and self.random.random() < 0.15 else None
+            merchant, order = (earlier.merchant, earlier.order) if earlier else self.random.choice(orders)
+            amount = earlier.amount if earlier else self.random.choice([None, 10_000, 30_000, 60_000, 100_000, 123_456])
+            if earlier and self.random.random() < 0.1:
+                amount = 777  # the same key with another payload
+            key = earlier.key if earlier else f"key-{number}"
+            planned.append(
+                PlannedRefund(number, merchant, order, amount, key, self.random.choice(["api", "later", "queue"]))
+            )
+        return [one for one in planned if one.number not in self.cut.refunds]
 
-    # ---- the storm
+    # ---- random steps
 
-    def blow(self) -> None:
+    def execute(self) -> None:
         with installed(logs=self.random.random() < 0.1):
             for step in range(MAX_STEPS):
-                if not self.open and not self.again and not self.world.live:
+                if not self.not_sent and not self.to_repeat and not self.world.live:
                     break
                 self._step(step)
             else:
-                raise Violation("the world comes to rest", f"not after {MAX_STEPS} steps")
-            self._calm()
+                raise Violation("the run ends", f"not after {MAX_STEPS} steps")
+            self._settle_down()
 
     def _step(self, number: int) -> None:
         fibers = [fiber for invocation in self.world.live for fiber in invocation.pending()]
-        # The draws are the same whatever is left out, so that a shortened story stays close to the whole one.
+        # The draws are the same whatever is left out, so that a shortened run stays close to the whole one.
         what, which, how = self.random.randrange(1000), self.random.random(), self.random.random()
         fiber = fibers[int(which * len(fibers))] if fibers else None
         edge = 0
-        for weight, happen, accident in self._kinds:
+        for weight, happen, optional in self._kinds:
             edge += weight
             if what < edge:
-                if accident and number in self.cut.accidents:
+                if optional and number in self.cut.events:
                     break
                 if happen(self, fiber, how):
-                    if accident:
-                        self.tally.accidents.append(number)
+                    if optional:
+                        self.tally.events.append(number)
                     return
                 break
         if fiber:
@@ -195,14 +197,14 @@ class _Storm:
     def _kill(self, fiber: Fiber | None, _: float) -> bool:
         if fiber is None or fiber.call is None:
             return False
-        self._say(f"{fiber.invocation.name}: {fiber.call.name} {fiber.call.detail}, and then it dies")
+        self._say(f"{fiber.invocation.name}: {fiber.call.name} {fiber.call.detail}, then its process is killed")
         self.tally.counts["steps"] += 1
         self.tally.counts["kills"] += 1
         self.world.kill_after_effect(fiber)
         return True
 
     def _freeze(self, fiber: Fiber | None, _: float) -> bool:
-        if fiber is None or fiber.invocation.outlives_its_time:
+        if fiber is None or fiber.invocation.outlives_timeout:
             return False
         self._say(f"{fiber.invocation.name} freezes")
         self.tally.counts["freezes"] += 1
@@ -224,29 +226,29 @@ class _Storm:
         return True
 
     def _start(self, _: Fiber | None, how: float) -> bool:
-        if len(self.world.live) >= AT_A_TIME or not (self.open or self.again):
+        if len(self.world.live) >= AT_A_TIME or not (self.not_sent or self.to_repeat):
             return False
         tries = 1
-        if self.again and (how < 0.3 or not self.open):
-            wanted, tries = self.again.pop(int(how * 977) % len(self.again))
+        if self.to_repeat and (how < 0.3 or not self.not_sent):
+            planned, tries = self.to_repeat.pop(int(how * 977) % len(self.to_repeat))
         else:
-            wanted = self.open.pop(0)
-        self._say(f"somebody wants {wanted}")
+            planned = self.not_sent.pop(0)
+        self._say(f"a caller asks for {planned}")
         self.tally.counts["requests"] += 1
-        if wanted.channel == "queue":
-            self.world.send(wanted.order, wanted.amount, wanted.key, wanted.merchant)
+        if planned.channel == "queue":
+            self.world.send(planned.order, planned.amount, planned.key, planned.merchant)
             return True
-        self._call(wanted, tries)
+        self._call(planned, tries)
         return True
 
-    def _call(self, wanted: Wanted, tries: int) -> None:
+    def _call(self, planned: PlannedRefund, tries: int) -> None:
         answered: list[int] = []
         invocation = self.world.refund(
-            wanted.order,
-            wanted.amount,
-            wanted.key,
-            later=wanted.channel == "later",
-            merchant=wanted.merchant,
+            planned.order,
+            planned.amount,
+            planned.key,
+            later=planned.channel == "later",
+            merchant=planned.merchant,
             on_answer=lambda status, _: answered.append(status),
         )
         ended = invocation.on_end
@@ -254,7 +256,7 @@ class _Storm:
         def caller_decides(invocation: Invocation) -> None:
             ended(invocation)
             if tries < TRIES and (not answered or answered[0] in (409, 503)):
-                self.again.append((wanted, tries + 1))
+                self.to_repeat.append((planned, tries + 1))
 
         if invocation.ended:
             return
@@ -268,12 +270,12 @@ class _Storm:
     def _recover(self, _: Fiber | None, __: float) -> bool:
         if len(self.world.live) >= AT_A_TIME:
             return False
-        self._say("the schedule runs")
+        self._say("recovery starts")
         self.world.recover()
         return True
 
     def _repeat_delivery(self, _: Fiber | None, how: float) -> bool:
-        """SQS delivers at least once: a message that somebody has in hand is delivered to another, too."""
+        """SQS delivers at least once: a message that is being processed is delivered again."""
         messages = self.world.sqs.messages(QUEUE)
         if not messages or len(self.world.live) >= AT_A_TIME:
             return False
@@ -285,12 +287,12 @@ class _Storm:
     def _redrive(self, _: Fiber | None, __: float) -> bool:
         if not self.world.dead_letters():
             return False
-        self._say("the dead letters go back to the queue")
+        self._say("the dead letters are sent back to the queue")
         self.world.sqs.redrive()
         return True
 
     def _look(self, _: Fiber | None, how: float) -> bool:
-        """An operator reads a refund that is open, and looks it up at Indodana."""
+        """An operator reads an open refund, and looks it up at Indodana."""
         watched = self.world.watch.refunds.values()
         refunds = [refund for refund in watched if refund["status"] in (RefundStatus.UNKNOWN, RefundStatus.QUEUED)]
         if not refunds or len(self.world.live) >= AT_A_TIME:
@@ -298,25 +300,25 @@ class _Storm:
         refund = refunds[int(how * len(refunds))]
 
         def seen(look: Look) -> None:
-            self._say(f"an operator has seen {look}")
+            self._say(f"an operator sees {look}")
             self.looks.append(look)
 
         self.world.look(refund["merchantOrderId"], refund["idempotencyKey"], refund["merchantId"], seen)
         return True
 
     def _decide(self, _: Fiber | None, how: float) -> bool:
-        """By what was seen then. One decision in four is made again later, and one withdrawal in two at all."""
+        """By what the operator saw earlier. One decision in four is repeated; one withdrawal in two is left out."""
         if not self.looks or len(self.world.live) >= AT_A_TIME:
             return False
         number = int(how * len(self.looks))
         look = self.looks[number] if how * 4 % 1 < 0.25 else self.looks.pop(number)
         if look.status == RefundStatus.QUEUED and how * 8 % 1 < 0.5:
             return False
-        self._say(f"who saw {look} decides")
+        self._say(f"the operator who saw {look} decides")
         self.tally.counts["decisions"] += 1
 
         def answered(status: int, _: object) -> None:
-            self._say(f"… and is answered {status}")
+            self._say(f"the decision is answered with {status}")
             self.tally.counts["decided"] += status == 200
 
         return self.world.decide(look, on_answer=answered) is not None
@@ -324,7 +326,7 @@ class _Storm:
     def _rotate(self, _: Fiber | None, __: float) -> bool:
         self.keys += 1
         pair = (f"ApiKey-1-{self.keys}", f"TopSecret-1-{self.keys}")
-        self._say("m1's key is rotated")
+        self._say("the key of m1 is rotated")
         self.world.indodana.credentials["m1"] = pair
         self.world.secrets.rotate("qris-gateway/m1", json.dumps({"apiKey": pair[0], "secretKey": pair[1]}))
         return True
@@ -332,18 +334,18 @@ class _Storm:
     def _read(self, _: Fiber | None, how: float) -> bool:
         if len(self.world.live) >= AT_A_TIME:
             return False
-        wanted = self.wanted[int(how * len(self.wanted))] if self.wanted else None
-        if wanted is None:
+        planned = self.planned[int(how * len(self.planned))] if self.planned else None
+        if planned is None:
             return False
         order = "GET /v1/transactions/{merchantOrderId}"
         route = [order, LIST, READ_ONE, f"{order}/audit", "GET /v1/refunds"][int(how * 997) % 5]
-        refund_id = refund_id_of(wanted.order, wanted.key, wanted.merchant) if route == READ_ONE else None
+        refund_id = refund_id_of(planned.order, planned.key, planned.merchant) if route == READ_ONE else None
         status = OPEN[int(how * 9973) % len(OPEN)]
-        query, where = (None, wanted.order) if "{" in route else ({"status": status.value}, None)
-        self.world.api(route, where, refund_id=refund_id, query=query, merchant=wanted.merchant)
+        query, where = (None, planned.order) if "{" in route else ({"status": status.value}, None)
+        self.world.api(route, where, refund_id=refund_id, query=query, merchant=planned.merchant)
         return True
 
-    _kinds: tuple[tuple[int, Callable[[_Storm, Fiber | None, float], bool], bool], ...] = (
+    _kinds: tuple[tuple[int, Callable[[_RandomRun, Fiber | None, float], bool], bool], ...] = (
         (FAULT, _fault, True),
         (KILL, _kill, True),
         (FREEZE, _freeze, True),
@@ -360,18 +362,18 @@ class _Storm:
         (START, _start, False),
     )
 
-    # ---- the calm after it
+    # ---- after the random steps
 
-    def _calm(self) -> None:
+    def _settle_down(self) -> None:
         world = self.world
         world.aftermath()
         movements = dict(world.watch.times_moved)
-        for wanted in self.wanted:
-            if wanted.channel != "queue":
-                world.finish(world.refund(wanted.order, wanted.amount, wanted.key, merchant=wanted.merchant))
-        # What was refused for want of money may go through now that other refunds have failed; what moved is as it was.
+        for planned in self.planned:
+            if planned.channel != "queue":
+                world.finish(world.refund(planned.order, planned.amount, planned.key, merchant=planned.merchant))
+        # A refund refused for lack of money may succeed now, after others have failed; what moved must not move again.
         for refund_id, times in movements.items():
-            hold("a repeated request moves nothing again", world.watch.times_moved[refund_id] == times, refund_id[:6])
+            hold("a repeated request moves no money again", world.watch.times_moved[refund_id] == times, refund_id[:6])
         world.aftermath()
         world.watch.quiet(world)
         self.tally.counts["refunds"] += len(world.watch.refunds)
@@ -381,7 +383,7 @@ class _Storm:
         self.tally.counts["log lines read"] += len(world.log_lines)
 
     def _say(self, text: str) -> None:
-        if self.story:
+        if self.trace:
             self.tally.lines.append(f"{self.world.now:8.0f} s  {text}")
 
 
@@ -392,9 +394,9 @@ def merged(tallies: list[dict[str, int]]) -> Counter[str]:
     return total
 
 
-def tell(seed: int) -> dict[str, Any]:
-    """For a worker process: the seed's counts, or what broke."""
+def result_of(seed: int) -> dict[str, Any]:
+    """For a worker process: the seed's counts, or the invariant that broke."""
     try:
-        return {"seed": seed, "counts": dict(weather(seed).counts)}
+        return {"seed": seed, "counts": dict(run_seed(seed).counts)}
     except Violation as violation:
         return {"seed": seed, "violation": str(violation)}

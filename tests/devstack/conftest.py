@@ -1,4 +1,4 @@
-"""The emulator that the tests here share."""
+"""What the tests here share: an emulator, an issuer of tokens, a function that echoes."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from devstack.aws import AwsServer
+from devstack.tokens import Issuer
 from tests.devstack.account import Account
+from tests.devstack.api import ISSUER, Echo
 
 
 @pytest.fixture(scope="module")
@@ -22,3 +24,13 @@ def endpoint_url() -> Iterator[str]:
 @pytest.fixture
 def account(endpoint_url: str, tmp_path: Path) -> Account:
     return Account(endpoint_url, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def issuer(tmp_path_factory: pytest.TempPathFactory) -> Issuer:
+    return Issuer(ISSUER, tmp_path_factory.mktemp("keys"))
+
+
+@pytest.fixture
+def echo() -> Echo:
+    return Echo()

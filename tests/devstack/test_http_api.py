@@ -14,16 +14,6 @@ from devstack.tokens import Issuer
 from tests.devstack.api import ISSUER, NOW, ROUTES, Echo, token
 
 
-@pytest.fixture(scope="module")
-def issuer(tmp_path_factory: pytest.TempPathFactory) -> Issuer:
-    return Issuer(ISSUER, tmp_path_factory.mktemp("keys"))
-
-
-@pytest.fixture
-def echo() -> Echo:
-    return Echo()
-
-
 @pytest.fixture
 def api(issuer: Issuer, echo: Echo) -> HttpApi:
     return HttpApi(ROUTES, issuer, echo, clock=lambda: NOW)

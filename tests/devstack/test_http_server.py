@@ -13,17 +13,7 @@ from devstack.api_gateway.http_api import HttpApi
 from devstack.api_gateway.server import MAX_BODY_BYTES, HttpServer
 from devstack.errors import DevstackError
 from devstack.tokens import Issuer
-from tests.devstack.api import ISSUER, ROUTES, Echo, route
-
-
-@pytest.fixture(scope="module")
-def issuer(tmp_path_factory: pytest.TempPathFactory) -> Issuer:
-    return Issuer(ISSUER, tmp_path_factory.mktemp("keys"))
-
-
-@pytest.fixture
-def echo() -> Echo:
-    return Echo()
+from tests.devstack.api import ROUTES, Echo, route
 
 
 @pytest.fixture

@@ -598,7 +598,7 @@ def check(answer: Answer) -> Answer:
 
 GOOD_REFUND: dict[str, st.SearchStrategy[Any]] = {
     "amount": AMOUNT,
-    "reason": st.sampled_from(["OTHERS", "EXPIRED", "OUT_OF_STOCK", "ITEMS_RETURNED"]),
+    "reason": st.sampled_from(list(Reason)),
     "note": WORDS,
     "requestedBy": WORDS,
 }

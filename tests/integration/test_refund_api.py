@@ -84,10 +84,6 @@ def test_what_can_not_be_sent_is_not_put_on_record(world: World, monkeypatch: py
     assert world.refund(order, 1000, fields={"reason": "EXPIRED"}).status == 201
 
 
-def test_each_reason_has_a_word_of_indodanas() -> None:
-    assert set(upstream.INDODANA_REASONS) == set(Reason)
-
-
 @pytest.mark.parametrize(
     ("reason", "said"),
     [

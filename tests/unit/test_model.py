@@ -27,6 +27,7 @@ from gateway.core.model import (
     utc_now,
 )
 from gateway.core.transitions import LEGAL_TRANSITIONS, OPEN_STATUSES, RefundStatus
+from gateway.core.upstream import INDODANA_REASONS
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 JAKARTA = timezone(timedelta(hours=7))
@@ -162,6 +163,11 @@ class TestSums:
         assert Order.opened_by("PAID", Decimal(7)) == Order(
             Decimal(7), Decimal(7), Decimal(0), Decimal(0), stored=False
         )
+
+
+def test_each_reason_has_a_word_that_indodana_documents() -> None:
+    assert set(INDODANA_REASONS) == set(Reason)
+    assert set(INDODANA_REASONS.values()) <= {"Expired", "Out of Stock", "Items Returned", "Others"}
 
 
 class TestTimes:

@@ -300,7 +300,7 @@ class TestReason:
             validation.refund_request(ORDER, "key", parse(without(REFUND, "reason")))
 
     @pytest.mark.parametrize("reason", list(Reason))
-    def test_the_four_are_taken(self, reason: Reason) -> None:
+    def test_each_is_taken(self, reason: Reason) -> None:
         assert validation.refund_request(ORDER, "key", parse(REFUND | {"reason": reason})).reason is reason
 
 

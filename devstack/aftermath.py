@@ -48,7 +48,7 @@ class Check:
 
 @dataclass
 class Aftermath:
-    """All that is known after the storm: Indodana's books, the ledger, the audit log, and the callers' answers."""
+    """All that is known after the run: Indodana's books, the ledger, the audit log, and the callers' answers."""
 
     orders: Mapping[str, Decimal]
     movements: Sequence[Item]

@@ -204,14 +204,14 @@ class Demo:
         tell.ask(f"GET /v1/transactions/{order}   a status check cannot be queued")
         status = self.till.get(f"/v1/transactions/{order}")
         tell.check("502 UPSTREAM_UNREACHABLE", (status.status, status.body.get("code")), (502, "UPSTREAM_UNREACHABLE"))
-        tell.ask(f"POST …/{order}/refunds   60,000 rupiah, Idempotency-Key storm-1")
-        by_api = self.till.refund(order, "storm-1", 60_000, reason="OUT_OF_STOCK")
+        tell.ask(f"POST …/{order}/refunds   60,000 rupiah, Idempotency-Key outage-1")
+        by_api = self.till.refund(order, "outage-1", 60_000, reason="OUT_OF_STOCK")
         tell.check("202 QUEUED", (by_api.status, by_api.body.get("status")), (202, "QUEUED"))
-        tell.ask("a message in the refund queue   40,000 rupiah, idempotencyKey storm-2")
+        tell.ask("a message in the refund queue   40,000 rupiah, idempotencyKey outage-2")
         self.send(
             {
                 "merchantOrderId": order,
-                "idempotencyKey": "storm-2",
+                "idempotencyKey": "outage-2",
                 "amount": 40_000,
                 "reason": "OTHERS",
                 "requestedBy": "back office",
@@ -232,12 +232,12 @@ class Demo:
         tell = self.tell
         tell.step("Indodana moves the money and its answer is lost: the refund is UNKNOWN")
         self.simulator.fault("timeout_after", path="order_cancellation", merchant_order_id=order, times=1)
-        tell.ask(f"POST …/{order}/refunds   50,000 rupiah, Idempotency-Key storm-3   (10 s pass)")
-        unknown = self.till.refund(order, "storm-3", 50_000)
+        tell.ask(f"POST …/{order}/refunds   50,000 rupiah, Idempotency-Key outage-3   (10 s pass)")
+        unknown = self.till.refund(order, "outage-3", 50_000)
         refund_id = unknown.body.get("refundId")
         tell.check("202 UNKNOWN", (unknown.status, unknown.body.get("status")), (202, "UNKNOWN"))
         self.check_sums(order, refunded=100_000, reserved=50_000, refundable=50_000)
-        again = self.till.refund(order, "storm-3", 50_000)
+        again = self.till.refund(order, "outage-3", 50_000)
         tell.check("repeated, it is still UNKNOWN", (again.status, again.body.get("status")), (202, "UNKNOWN"))
         sent = [request for request in self.requests(order) if request["refundId"] == refund_id]
         tell.check("it was sent to Indodana once, never twice", len(sent), 1)
@@ -271,7 +271,7 @@ class Demo:
     def poison(self, order: str) -> None:
         tell = self.tell
         tell.step("An invalid message goes to the dead-letter queue; the others are not affected")
-        body = {"merchantOrderId": order, "amount": "fifty thousand", "reason": "OTHERS", "idempotencyKey": "storm-4"}
+        body = {"merchantOrderId": order, "amount": "fifty thousand", "reason": "OTHERS", "idempotencyKey": "outage-4"}
         tell.ask('a message in the refund queue   amount "fifty thousand", requestedBy missing')
         self.send(body)
         letters: list[Any] = []

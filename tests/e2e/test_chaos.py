@@ -24,7 +24,7 @@ HALF = Decimal(50_000)
 WANTED = Wanted("O", "k", HALF)
 
 
-def test_no_money_is_wrong_after_a_short_storm(tmp_path: Path) -> None:
+def test_no_money_is_wrong_after_a_short_chaos(tmp_path: Path) -> None:
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     short = ("devstack.chaos", "--seconds", "8", "--orders", "24")

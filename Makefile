@@ -7,6 +7,7 @@ PYTHON ?= $(shell for p in python3.13 python3 python; do \
 VENV := .venv
 VENV_SAM := .venv-sam
 VENV_CHECKOV := .venv-checkov
+VENV_MUTATE := .venv-mutate
 PY := $(VENV)/bin/python
 # `sam build` looks for python3.13 on the PATH: the venv has one.
 SAM := PATH="$(CURDIR)/$(VENV_SAM)/bin:$$PATH" SAM_CLI_TELEMETRY=0 sam
@@ -24,8 +25,12 @@ ENVIRONMENT ?= staging
 IMPURE := answers bench_stub build client credentials devstack_aws devstack_gateway devstack_run exchange patterns \
 	secret_scan signing simulator template_transformed tls vulnerabilities
 
+# What `make mutate` changes: the money path and the signing layer.
+MUTATED = $(filter-out %/__init__.py, $(wildcard functions/gateway/core/*.py functions/gateway/refunds/*.py \
+	layers/indodana/indodana/*.py))
+
 .DEFAULT_GOAL := help
-.PHONY: help run demo chaos token aws simulator check test simulate wire test-docker bench scale cost lint format validate \
+.PHONY: help run demo chaos token aws simulator check test simulate wire mutate test-docker bench scale cost lint format validate \
 	secrets audit licences build deploy invoke clean
 
 help: ## list the targets
@@ -64,6 +69,12 @@ simulate: $(VENV)/.installed ## tell random stories of crashes and faults: SEEDS
 
 wire: $(VENV)/.installed ## simulate the wire to Indodana: SEEDS=5000 of its accidents, or SEED=17 call by call
 	@PYTHONPATH=functions:layers/indodana:. $(PY) -m tests.wire $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),300))
+
+# Not in CI: it takes hours. Interrupted, it goes on where it was; .mutation/ holds what is known.
+mutate: $(VENV)/.installed $(VENV_MUTATE)/.installed ## make mutants of the money path and run the tests against each; MODULES="ledger masking", THOROUGH=1
+	@mkdir -p .mutation
+	@$(VENV_MUTATE)/bin/python -m tests.mutation.make $(MUTATED) > .mutation/mutants.jsonl
+	@nice $(PY) -m tests.mutation.run $(MODULES) $(if $(THOROUGH),--thorough)
 
 test-docker: $(VENV)/.installed $(VENV_SAM)/.installed ## run the built functions in the Lambda runtime; needs a Docker engine
 	$(PY) -m pytest -q -m docker
@@ -117,14 +128,15 @@ invoke: $(VENV)/.installed $(VENV_SAM)/.installed ## run FUNCTION with EVENT in 
 		$$(docker image inspect $(LAMBDA_IMAGE) >/dev/null 2>&1 && echo --skip-pull-image)
 
 clean: ## remove all that was installed, built or kept
-	rm -rf $(VENV) $(VENV_SAM) $(VENV_CHECKOV) .bench .aws-sam .local .hypothesis .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VENV_SAM) $(VENV_CHECKOV) $(VENV_MUTATE) .mutation .bench .aws-sam .local .hypothesis .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamps: a venv is brought up to date when a requirements file has changed since.
 $(VENV)/.installed: requirements-dev.txt layers/indodana/requirements.txt
 $(VENV_SAM)/.installed: requirements-sam.txt
 $(VENV_CHECKOV)/.installed: requirements-checkov.txt
-$(VENV)/.installed $(VENV_SAM)/.installed $(VENV_CHECKOV)/.installed:
+$(VENV_MUTATE)/.installed: requirements-mutate.txt
+$(VENV)/.installed $(VENV_SAM)/.installed $(VENV_CHECKOV)/.installed $(VENV_MUTATE)/.installed:
 	@test -n "$(PYTHON)" && "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 13))' 2>/dev/null \
 		|| { echo "Python 3.13 is needed and was not found$(if $(PYTHON), at '$(PYTHON)'): install it, or make PYTHON=/path/to/python3.13" >&2; exit 1; }
 	@echo "Installing $< into $(@D) (once) …" >&2

@@ -90,9 +90,7 @@ def is_telling(call: cst.Call, mutated: cst.Call, texts: tuple[type, ...]) -> bo
         )
         return left_out.keyword is not None
     replaced = [old for old, new in zip(call.args, mutated.args, strict=True) if old is not new]
-    return not replaced or (
-        replaced[0].keyword is None and not isinstance(replaced[0].value, (*texts, cst.BaseNumber))
-    )
+    return not replaced or (replaced[0].keyword is None and not isinstance(replaced[0].value, (*texts, cst.BaseNumber)))
 
 
 class Maker(cst.CSTVisitor):

@@ -7,7 +7,7 @@ import difflib
 import gc
 import hashlib
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -191,31 +191,34 @@ def _statement_lines(function: Function, line: int) -> range:
 # ---- into loaded code
 
 
-def functions_of(files: Iterable[str]) -> Iterator[FunctionType]:
-    """Every function of these files that is alive."""
+type Functions = Mapping[tuple[str, str, int], Sequence[FunctionType]]
+
+
+def functions_of(files: Iterable[str]) -> Functions:
+    """Every function of these files that is alive, by path, qualified name and first line."""
     names = {str(ROOT / file) for file in files}
-    for found in gc.get_objects():
-        if isinstance(found, FunctionType) and found.__code__.co_filename in names:
-            yield found
+    found: dict[tuple[str, str, int], list[FunctionType]] = defaultdict(list)
+    for function in gc.get_objects():
+        if isinstance(function, FunctionType) and function.__code__.co_filename in names:
+            code = function.__code__
+            found[code.co_filename, code.co_qualname, code.co_firstlineno].append(function)
+    return found
 
 
-def put_in_place(mutant: Mutant) -> None:
+def put_in_place(mutant: Mutant, functions: Functions) -> None:
     """Exchanges the code of the function around it. Raises NotInPlace."""
     if mutant.function is None:
         raise NotInPlace(mutant.label)
     path = str(ROOT / mutant.file)
-    key = (mutant.function, mutant.first_line)
+    key = (path, mutant.function, mutant.first_line)
     (code,) = (
-        code for code in codes(compile(mutant.text, path, "exec")) if (code.co_qualname, code.co_firstlineno) == key
+        code
+        for code in codes(compile(mutant.text, path, "exec"))
+        if (code.co_filename, code.co_qualname, code.co_firstlineno) == key
     )
-    found = [
-        function
-        for function in functions_of([mutant.file])
-        if (function.__code__.co_qualname, function.__code__.co_firstlineno) == key
-    ]
-    if not found:
+    if key not in functions:
         raise NotInPlace(mutant.label)
-    for function in found:
+    for function in functions[key]:
         try:
             function.__code__ = code
         except ValueError as error:  # other variables of an outer function

@@ -21,17 +21,16 @@ FUNCTION ?= StatusCheckFunction
 EVENT ?= events/status_check/paid.json
 ENVIRONMENT ?= staging
 
-# The files of tests/unit that start processes, open connections or measure time: `make check` leaves them to `make test`.
-IMPURE := answers bench_stub build client credentials devstack_aws devstack_gateway devstack_run exchange patterns \
-	secret_scan signing simulator template_transformed tls vulnerabilities
+# What `make test` leaves to `make verify`: minutes each, on all cores. tests/docker needs a Docker engine.
+SLOW_TESTS := tests/exhaustive tests/wire tests/build tests/e2e
 
 # What `make mutate` changes: the money path and the signing layer.
 MUTATED = $(filter-out %/__init__.py, $(wildcard functions/gateway/core/*.py functions/gateway/refunds/*.py \
 	layers/indodana/indodana/*.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo chaos token aws simulator check test simulate wire mutate test-docker bench scale cost lint format validate \
-	secrets audit licences build deploy invoke clean
+.PHONY: help run demo chaos token aws simulator check test verify soak simulate wire mutate test-docker bench scale lint \
+	format validate secrets audit licences build deploy invoke clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,16 +52,23 @@ aws: $(VENV)/.installed ## start the AWS emulator alone, to outlive the stack
 	@$(PY) -m devstack.aws
 
 simulator: $(VENV)/.installed ## start the Indodana simulator alone
-	@$(PY) -m devstack.simulator
+	@$(PY) -m testkit.indodana
 
-check: lint ## in seconds: style, types, and the tests that need no process, no connection and no emulated AWS
-	@$(PY) -m pytest -q -n auto -p tests.pure tests/unit $(IMPURE:%=--ignore tests/unit/test_%.py) \
-		tests/simulation/test_mutating.py -k "not layout_comments and not another_module and not takes_milliseconds"
+check: lint ## while working, in seconds: style, types and the unit tests
+	@$(PY) -m pytest -q -n auto tests/unit
 
-# The audit stands last, so that it is seen where it could not be made.
-test: lint validate secrets build ## everything that needs no Docker
-	$(PY) -m pytest -q -m "not docker"
+test: lint ## before a commit, in minutes: `make check` and all other tests but the slow ones
+	$(PY) -m pytest -q -n auto --dist worksteal $(SLOW_TESTS:%=--ignore %) --ignore tests/docker
+
+# The audit stands last: it fails where there is no network.
+verify: validate secrets build ## before a release, in half an hour: every schedule, seeds, mutants, chaos, the built artifact
+	$(PY) -m pytest -q $(SLOW_TESTS)
 	@$(MAKE) --no-print-directory audit
+
+soak: ## before a release, by hand, for hours: 10,000 seeds of the simulation, 5,000 of the wire, half an hour of chaos
+	@$(MAKE) --no-print-directory simulate SEEDS=10000
+	@$(MAKE) --no-print-directory wire SEEDS=5000
+	@$(MAKE) --no-print-directory chaos SECONDS=1800 ORDERS=2000
 
 simulate: $(VENV)/.installed ## tell random stories of crashes and faults: SEEDS=10000 of them, or SEED=17 step by step
 	@PYTHONPATH=functions:layers/indodana:. $(PY) -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),1000))
@@ -77,22 +83,18 @@ mutate: $(VENV)/.installed $(VENV_MUTATE)/.installed ## make mutants of the mone
 	@nice $(PY) -m tests.mutation.run $(MODULES) $(if $(THOROUGH),--thorough)
 
 test-docker: $(VENV)/.installed $(VENV_SAM)/.installed ## run the built functions in the Lambda runtime; needs a Docker engine
-	$(PY) -m pytest -q -m docker
+	$(PY) -m pytest -q tests/docker
 
-bench: $(VENV)/.installed .bench/.installed build ## measure the built functions beside floors and peers; RELEASE=1 keeps the figures
+bench: $(VENV)/.installed .bench/.installed build ## measure the built functions and compare them with floors and peers; RELEASE=1 keeps the figures
 	@$(PY) -m bench $(if $(RELEASE),--release)
 
-scale: $(VENV)/.installed ## see how calls, units and time grow with refunds and with batches at a time; takes some four minutes
+scale: $(VENV)/.installed ## measure how calls, units and time grow with refunds and concurrent batches; takes about four minutes
 	@$(PY) -m bench.scale
-
-cost: $(VENV)/.installed ## count anew what a request uses of AWS, and write the tables of docs/cost.md
-	@$(PY) -m bench.usage
-	@$(PY) -m bench.cost --write
 
 lint: $(VENV)/.installed ## style and types
 	$(VENV)/bin/ruff check --quiet
 	$(VENV)/bin/ruff format --check --quiet
-	$(VENV)/bin/mypy --strict --no-error-summary functions layers devstack checks bench
+	$(VENV)/bin/mypy --strict --no-error-summary functions layers devstack checks bench testkit tests
 
 format: $(VENV)/.installed ## format, and mend what ruff can
 	$(VENV)/bin/ruff check --quiet --fix
@@ -103,13 +105,13 @@ validate: $(VENV_SAM)/.installed $(VENV_CHECKOV)/.installed ## check template.ya
 	@found=$$($(VENV_CHECKOV)/bin/checkov --file template.yaml --framework cloudformation --skip-download --quiet --compact 2>&1) \
 		|| { echo "$$found"; exit 1; }
 
-secrets: $(VENV)/.installed $(VENV_CHECKOV)/.installed ## look for secrets in the files that git tracks
+secrets: $(VENV)/.installed $(VENV_CHECKOV)/.installed ## scan the files that git tracks for secrets
 	@$(PY) -m checks.secret_scan
 
-audit: $(VENV)/.installed $(VENV_CHECKOV)/.installed ## ask OSV for known vulnerabilities of what is pinned; needs a network
+audit: $(VENV)/.installed $(VENV_CHECKOV)/.installed ## audit the pinned packages for known vulnerabilities with pip-audit and OSV; needs a network
 	@$(PY) -m checks.vulnerabilities
 
-licences: $(VENV)/.installed $(VENV_SAM)/.installed $(VENV_CHECKOV)/.installed ## write docs/licences.md from what is pinned
+licences: $(VENV)/.installed $(VENV_SAM)/.installed $(VENV_CHECKOV)/.installed ## write docs/licences.md from the pins and the installed packages
 	@$(PY) -m checks.licences
 
 build: $(VENV_SAM)/.installed ## build what is deployed, into .aws-sam/build

@@ -1,9 +1,9 @@
-"""Measures the built gateway: its cold starts, its warm paths, its batches and its weight, beside floors and peers.
+"""Measures cold starts, warm calls, batches, memory and size of the built gateway beside floors and peers.
 
     python -m bench [--release]
 
-prints one table. It ends with 1 where a bound is missed, or a figure is worse than the last release's beyond noise.
-`--release` keeps the figures as the release's, in bench/release.json, and draws docs/bench.svg from them.
+prints one table. It exits with 1 if a bound is missed or a figure is worse than in the last release by more than noise.
+`--release` keeps the figures as the release's in bench/release.json and draws docs/bench.svg from them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from bench import layout, suite
 from bench.figures import Figure
-from bench.picture import drawn
+from bench.picture import draw
 from bench.stub import Stub
 from bench.table import regressions, table
 from devstack.cloudformation import ROOT
@@ -29,7 +29,7 @@ PICTURE = ROOT / "docs" / "bench.svg"
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.partition("\n")[0])
-    parser.add_argument("--release", action="store_true", help="keep the figures as the release's")
+    parser.add_argument("--release", action="store_true", help="keep the figures as those of the release")
     options = parser.parse_args(arguments)
     released = {} if options.release else load(RELEASE)
 
@@ -52,12 +52,12 @@ def measure() -> list[Figure]:
             figures = suite.measure(template, places, stub, _progress)
     finally:
         layout.remove(folder)
-    _progress(f"the stub's answers were {late.median:.0f} µs late (quartiles {late.low:.0f} and {late.high:.0f})")
+    _progress(f"the stub answered {late.median:.0f} µs late (quartiles {late.low:.0f} and {late.high:.0f})")
     return figures
 
 
 def load(path: Path) -> dict[str, Figure]:
-    """The last release's figures; none before the first release."""
+    """The figures of the last release; empty before the first."""
     if not path.exists():
         return {}
     figures = json.loads(path.read_text(encoding="utf-8"))["figures"]
@@ -68,7 +68,7 @@ def keep(figures: list[Figure]) -> None:
     machine = {"python": platform.python_version(), "machine": platform.machine()}
     content = {"on": machine, "figures": {figure.key: figure.to_json() for figure in figures}}
     RELEASE.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    PICTURE.write_text(drawn(list(load(RELEASE).values())), encoding="utf-8")
+    PICTURE.write_text(draw(list(load(RELEASE).values())), encoding="utf-8")
 
 
 def _progress(text: str) -> None:

@@ -1,15 +1,16 @@
-"""What DynamoDB charges for a call, told from the call and the items it meets, by the rules of its developer's guide.
+"""The request units that DynamoDB charges for a call, by the rules of its developer guide.
 
-    an item          the bytes of its names and its values; a number is about a byte for two digits, and one more
-    a write          1 unit for each KB of the item as it was or as it becomes, whichever is larger, rounded up
-    in a transaction twice as much: one write prepares it, one commits it
-    a sparse index   a write as an item enters it or leaves it, two where its key changes, none where it is not in it;
-                     it follows the table afterwards, so a transaction does not double it
-    a read           1 unit for each 4 KB, rounded up: of each item in a batch, of all items together in a query or a
-                     scan; half where it need not be consistent; the least where nothing is found
+    an item          the bytes of its names and its values; a number takes about a byte for two digits, and one more;
+                     a map takes three bytes, one for each entry, and its names and values
+    a write          1 unit for each KB of the item before or after, whichever is larger, rounded up
+    in a transaction twice as many: one to prepare the write, one to commit it
+    a sparse index   one write when an item enters or leaves it, two when its index key changes, none for an item
+                     that is not in it; not doubled by a transaction, because the index is updated later
+    a read           1 unit for each 4 KB, rounded up: by item in a batch, for all items together in a query or scan;
+                     half of that when eventually consistent; one unit, or half, when nothing is found
 
-A write that is refused is charged as the item that is there, or 1 unit. The guide does not say what a cancelled
-transaction costs; it is charged here as if it had been done, which is the most it can be.
+A write that fails its condition is charged for the existing item, or 1 unit. The guide does not say what a cancelled
+transaction costs; it is charged here like a successful one, an upper bound.
 """
 
 from __future__ import annotations
@@ -20,17 +21,17 @@ from math import ceil
 from typing import Any
 
 Item = Mapping[str, Mapping[str, Any]]  # in the low-level client's form: {"status": {"S": "QUEUED"}}
-Index = tuple[str, str]  # its hash and its range attribute; all others are projected, as in template.yaml
+Index = tuple[str, str]  # its hash and range attributes; all others are projected, as in template.yaml
 
 WRITE_UNIT_BYTES = 1024
 READ_UNIT_BYTES = 4096
-# Where a page of a query or a scan ends.
+# The page size limit of a query or scan.
 PAGE_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True)
 class Units:
-    """Request units (what an on-demand table is billed in); as many capacity units, where they fall in one second."""
+    """Request units, in which an on-demand table is billed."""
 
     write: float = 0
     index_write: float = 0
@@ -40,9 +41,12 @@ class Units:
         return Units(self.write + other.write, self.index_write + other.index_write, self.read + other.read)
 
 
+NO_UNITS = Units()
+
+
 @dataclass(frozen=True)
 class Write:
-    """One item of a write. `after`: what it becomes, or would have become."""
+    """One item of a write; `after` also if the write failed."""
 
     before: Item | None
     after: Item | None
@@ -53,25 +57,25 @@ def item_bytes(item: Item) -> int:
     return sum(len(name.encode()) + _value_bytes(value) for name, value in item.items())
 
 
-def written(writes: Iterable[Write], *, transaction: bool, done: bool) -> Units:
+def written_units(writes: Iterable[Write], *, transaction: bool, done: bool) -> Units:
     factor = 2 if transaction else 1
-    units = Units()
+    units = NO_UNITS
     for write in writes:
-        met = [item for item in (write.before, write.after if done or transaction else None) if item is not None]
-        units += Units(write=factor * max((_write_units(item) for item in met), default=1))
+        items = [item for item in (write.before, write.after if done or transaction else None) if item is not None]
+        units += Units(write=factor * max((_write_units(item) for item in items), default=1))
         if done:
             units += Units(index_write=sum(_index_writes(write, index) for index in write.indexes))
     return units
 
 
-def read_each(items: Iterable[Item], asked: int, *, consistent: bool) -> Units:
-    """Items got by their keys, `asked` keys in all."""
+def get_units(items: Iterable[Item], asked: int, *, consistent: bool) -> Units:
+    """Items read by key, of `asked` keys."""
     found = [_read_units(item_bytes(item)) for item in items]
     return _read(sum(found) + asked - len(found), consistent=consistent)
 
 
-def read_together(items: Iterable[Item], *, consistent: bool) -> Units:
-    """A page of a query or a scan."""
+def page_units(items: Iterable[Item], *, consistent: bool) -> Units:
+    """One page of a query or scan."""
     return _read(_read_units(sum(item_bytes(item) for item in items)), consistent=consistent)
 
 
@@ -85,7 +89,9 @@ def _value_bytes(value: Mapping[str, Any]) -> int:
             return ceil(len(digits) / 2) + 1
         case "BOOL":
             return 1
-    raise NotImplementedError(f"an attribute of the type {kind}")
+        case "M":
+            return 3 + len(content) + item_bytes(content)
+    raise NotImplementedError(f"attribute type {kind}")
 
 
 def _write_units(item: Item) -> int:

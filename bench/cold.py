@@ -1,4 +1,4 @@
-"""Cold starts: from the start of a fresh process until its handler is imported and its clients are ready."""
+"""Cold starts: from the start of a process until its handler is imported and its clients are ready."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping
 
+from bench.figures import rotated
 from bench.layout import Sandbox
 
-# The last line, for a module may print while it is imported. Ended at once: taking down an interpreter is no start.
+# The last line, because modules may print when imported. _exit: shutting down the interpreter is not part of a start.
 _READY = "import os, time; os.write(1, b'\\n%d' % time.monotonic_ns()); os._exit(0)"
 
 
@@ -17,15 +18,14 @@ class ColdStartFailed(Exception):
 
 
 def measure(sandboxes: Mapping[str, Sandbox], rounds: int, progress: Callable[[str], None]) -> dict[str, list[float]]:
-    """Milliseconds by name, one for each round. The rounds' order rotates, so that nobody always follows the same."""
+    """Milliseconds by name, one for each round. The order rotates, so that none always follows the same one."""
     names = list(sandboxes)
     taken: dict[str, list[float]] = {name: [] for name in names}
-    for name in names:  # from the disk's cache from here on, for everybody
+    for name in names:  # so that the files are in the disk cache for all
         start(sandboxes[name])
     for number in range(rounds):
         progress(f"cold starts, round {number + 1} of {rounds}")
-        first = number % len(names)
-        for name in names[first:] + names[:first]:
+        for name in rotated(names, number):
             taken[name].append(start(sandboxes[name]))
     return taken
 

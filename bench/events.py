@@ -1,4 +1,4 @@
-"""What callers ask for beside refunds and statuses (bench/warm.py): the sample events, with orders of their own."""
+"""Sample events for other orders, for what bench/warm.py does not have."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def timeline_event(order: str, token: str | None) -> Event:
     return event
 
 
-def reconcile_event() -> Event:
-    return sample("reconciler/schedule.json")
+def recovery_event() -> Event:
+    return sample("recovery/schedule.json")
 
 
 def message_body(order: str) -> str:
-    """Asks for another refund each time."""
+    """Of another refund each time."""
     body: str = batch_event([order])["Records"][0]["body"]
     return body

@@ -1,4 +1,4 @@
-"""What a figure is, when it is good enough, and when it has become worse."""
+"""A figure, its bound, and whether it is worse than in the last release."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
-# Worse than the last release by more than this, and by more than so many times what a run scatters by itself.
+# A figure is worse than in the last release if it differs by more than both: this share, and this many deviations.
 NOISE = 0.10
 NOISE_SPREADS = 3.0
 
 
 @dataclass(frozen=True)
 class Spread:
-    """A median and the quartiles around it."""
+    """A median and its quartiles."""
 
     median: float
     low: float
@@ -29,7 +29,7 @@ class Spread:
 
     @classmethod
     def worst(cls, counts: Sequence[float]) -> Self:
-        """For what must hold every time, and not for most times."""
+        """For what must hold every time, not only in the median."""
         return cls.of([max(counts)])
 
     def rounded(self) -> Self:
@@ -37,13 +37,13 @@ class Spread:
 
     @property
     def deviation(self) -> float:
-        """Half of the distance between the quartiles: half of all samples are as near to the median as that."""
+        """Half the interquartile range."""
         return (self.high - self.low) / 2
 
 
 @dataclass(frozen=True)
 class Figure:
-    """`value` is what is bounded; `measured`, where there is one, what it was made of."""
+    """`value` is compared with the bound; `measured` is what a ratio was calculated from."""
 
     key: str
     group: str
@@ -51,22 +51,22 @@ class Figure:
     unit: str
     value: Spread
     over: str = ""
-    """What a ratio is to."""
+    """The denominator of a ratio."""
     bound: float | None = None
     measured: Spread | None = None
     measured_unit: str = "ms"
     is_ours: bool = True
-    """Not a floor's, nor a peer's."""
-    is_the_machines: bool = False
-    """A time, not a ratio: another machine has another, so it is not compared with the release's."""
+    """The gateway's, not a floor's or a peer's."""
+    machine_dependent: bool = False
+    """A time instead of a ratio: not compared with the last release's."""
 
     @property
     def is_met(self) -> bool:
         return self.bound is None or self.value.median <= self.bound
 
     def is_worse_than(self, before: Figure) -> bool:
-        """Beyond noise."""
-        if self.is_the_machines or not self.is_ours:
+        """By more than noise."""
+        if self.machine_dependent or not self.is_ours:
             return False
         worse_by = self.value.median - before.value.median
         scatter = max(self.value.deviation, before.value.deviation)
@@ -82,6 +82,12 @@ class Figure:
         return cls(key=key, **{**fields, **spreads})
 
 
+def rotated[T](items: Sequence[T], by: int) -> list[T]:
+    """So that over many rounds none always follows the same one."""
+    first = by % len(items)
+    return [*items[first:], *items[:first]]
+
+
 def ratios(samples: Sequence[float], floors: Sequence[float]) -> list[float]:
-    """Of each round to the same round's floor: a machine that slows down for a while slows both."""
+    """Each round's sample over the same round's floor: when the machine slows down for a while, both slow down."""
     return [sample / floor for sample, floor in zip(samples, floors, strict=True)]

@@ -1,6 +1,6 @@
-"""The functions in processes of their own, as Lambda has them: with their own clients and memory, an event at a time.
+"""The functions, each in its own process as in Lambda, one event at a time.
 
-They are forked from a process that has imported everything (bench/preload.py), so that 64 are there in a moment.
+They are forked from a process that has imported everything (bench/preload.py), so that 64 start in a moment.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any, Self
 from devstack.runtime import FunctionError, load_runtime
 from devstack.template import Model, Template
 
-# Lambda gives each traced invocation one, and every log line has it.
+# Lambda sets one for each traced invocation, and every log line has it.
 TRACE_ID = "Root=1-6746d7a0-3f2a1c0b5d4e6f7081920a1b;Parent=53995c3f42cd8ad8;Sampled=1"
 
 _STOP = None
@@ -28,26 +28,23 @@ _STOP = None
 
 @dataclass(frozen=True)
 class Invocation:
-    """What came of one event."""
+    """The result of one event."""
 
     result: Any
     seconds: float
-    cpu_seconds: float
-    output: str
-    """What it logged: JSON lines and metrics."""
 
 
 class InvocationFailed(Exception):
-    """A function raised or ran out of time, so what was measured is not what was meant."""
+    """A function raised or timed out."""
 
 
 def model_against(url: str) -> Model:
-    """The template's model with AWS and Indodana both at the stub."""
+    """The template's model with AWS and Indodana replaced by the stub."""
     return Template.load_local(endpoint_url=url, upstream_url=url).model()
 
 
 class Function(AbstractContextManager["Function"]):
-    """One process. `clock_ahead`: its wall clock is that much ahead of the others'.
+    """One process. `clock_ahead`: how much its wall clock is ahead.
 
     devstack.aws.prepare_environment() must have been called before the first one.
     """
@@ -65,7 +62,7 @@ class Function(AbstractContextManager["Function"]):
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        with suppress(OSError):  # it has ended by itself, and whoever waited for it was told
+        with suppress(OSError):  # it has already ended, which end() reported
             self.pipe.send(_STOP)
         self._process.join(10)
         self.pipe.close()
@@ -79,7 +76,7 @@ class Function(AbstractContextManager["Function"]):
         self.pipe.send(event)
 
     def end(self) -> Invocation:
-        """Waits for what was begun; `pipe` can be read when it is there. Raises InvocationFailed."""
+        """Waits for the result; `pipe` is readable when it is there. Raises InvocationFailed."""
         try:
             answer = self.pipe.recv()
         except (EOFError, OSError) as error:
@@ -91,36 +88,30 @@ class Function(AbstractContextManager["Function"]):
 
 
 def _serve(pipe: Connection, model: Model, logical_id: str, clock_ahead: timedelta) -> None:
-    # What is printed goes to a file in memory, from which each invocation's part is read.
-    output = os.memfd_create("output")
-    os.dup2(output, sys.stdout.fileno())
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what the functions log
     os.environ["_X_AMZN_TRACE_ID"] = TRACE_ID
     runtime = load_runtime(model)
     if clock_ahead:
         _set_clock(clock_ahead)
     while (event := pipe.recv()) is not _STOP:
-        os.ftruncate(output, 0)
-        os.lseek(output, 0, os.SEEK_SET)
-        began, cpu_began = time.perf_counter(), time.process_time()
+        began = time.perf_counter()
         try:
             result = runtime.invoke(logical_id, event)
         except FunctionError as error:
             pipe.send(f"{logical_id}: {error.__cause__!r}")
             continue
-        seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - cpu_began
-        sys.stdout.flush()
-        pipe.send(Invocation(result, seconds, cpu_seconds, os.pread(output, 1 << 24, 0).decode()))
+        pipe.send(Invocation(result, time.perf_counter() - began))
 
 
 def _set_clock(ahead: timedelta) -> None:
-    import assembly
-    from aws import AwsClients
-    from refunds.model import utc_now
-    from settings import Settings
+    from gateway.core.model import utc_now
+    from gateway.runtime import bootstrap
+    from gateway.runtime.aws import AwsClients
+    from gateway.runtime.settings import Settings
 
     settings = Settings.from_environment(os.environ)
-    gateway = assembly.Gateway(settings, AwsClients(), clock=lambda: utc_now() + ahead)
-    assembly.gateway = lambda: gateway  # type: ignore[assignment]
+    gateway = bootstrap.Gateway(settings, AwsClients(), clock=lambda: utc_now() + ahead)
+    bootstrap.gateway = lambda: gateway  # type: ignore[assignment]
 
 
 def body_of(invocation: Invocation) -> Any:

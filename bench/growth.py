@@ -1,4 +1,4 @@
-"""Whether what is spent grows faster than what is done."""
+"""Checks that calls, request units and time grow no faster than the work."""
 
 from __future__ import annotations
 
@@ -7,57 +7,52 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from bench.capacity import NO_UNITS, Units
 from bench.metered import MeteredCall
 
-# What each piece of work takes may be so much more at the most work than at the settled one; the rest is noise.
-MOST_GROWTH = 1.1
-# The time of all work may grow as this power of it. Where each of 1,000 takes twice what each of 100 took, it is 1.09.
-MOST_EXPONENT = 1.1
-# What is spent once (the first read, connections) is spread over so much work, and no more to be seen.
+# Calls and units per piece of work at the largest size, over those at the settled size. Less than this is noise.
+MAX_GROWTH = 1.1
+# Total time grows as the work to this power at most. If each of 1,000 takes twice as long as each of 100, it is 1.09.
+MAX_EXPONENT = 1.1
+# From this size on, one-time costs (first read, connections) no longer show in the average.
 SETTLED_WORK = 10
 
 AWS_SERVICES = frozenset({"dynamodb", "sqs", "secretsmanager"})
-# Not made by a function, but by Lambda and by whoever sends.
-POLLING = frozenset({"ReceiveMessage", "DeleteMessageBatch"})
+# Made by Lambda's pollers, not by a function.
+POLLING = frozenset({"ReceiveMessage", "DeleteMessage", "DeleteMessageBatch"})
 
 
 @dataclass(frozen=True)
-class Spent:
-    """What some work took, counted from its calls."""
+class Usage:
+    """What some work used, counted from its calls."""
 
     operations: Counter[str] = field(default_factory=Counter)
-    write_units: float = 0
-    index_write_units: float = 0
-    read_units: float = 0
+    units: Units = NO_UNITS
     conflicts: int = 0
-    """Calls that met another write of an item; each was made again."""
+    """Calls that conflicted with another write of an item; each was repeated."""
     seconds: float = 0
 
     @classmethod
-    def of(cls, calls: Iterable[MeteredCall], seconds: float) -> Spent:
+    def of(cls, calls: Iterable[MeteredCall], seconds: float) -> Usage:
         calls = list(calls)
         return cls(
             Counter(f"{call.service}.{call.operation}" for call in calls),
-            sum(call.write_units for call in calls),
-            sum(call.index_write_units for call in calls),
-            sum(call.read_units for call in calls),
+            sum((call.units for call in calls), NO_UNITS),
             sum(bool(call.conflicts) for call in calls),
             seconds,
         )
 
-    def __add__(self, other: Spent) -> Spent:
-        return Spent(
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
             self.operations + other.operations,
-            self.write_units + other.write_units,
-            self.index_write_units + other.index_write_units,
-            self.read_units + other.read_units,
+            self.units + other.units,
             self.conflicts + other.conflicts,
             self.seconds + other.seconds,
         )
 
     @property
     def calls_to_aws(self) -> int:
-        """The functions' own."""
+        """Without those of the pollers."""
         return sum(
             count
             for name, count in self.operations.items()
@@ -69,52 +64,52 @@ class Spent:
         return sum(count for name, count in self.operations.items() if name.startswith("indodana."))
 
 
-FIGURES: Mapping[str, Callable[[Spent], float]] = {
-    "calls to AWS": lambda spent: spent.calls_to_aws,
-    "calls to Indodana": lambda spent: spent.calls_to_indodana,
-    "write units": lambda spent: spent.write_units,
-    "of the index": lambda spent: spent.index_write_units,
-    "read units": lambda spent: spent.read_units,
+FIGURES: Mapping[str, Callable[[Usage], float]] = {
+    "calls to AWS": lambda usage: usage.calls_to_aws,
+    "calls to Indodana": lambda usage: usage.calls_to_indodana,
+    "write units": lambda usage: usage.units.write,
+    "index write units": lambda usage: usage.units.index_write,
+    "read units": lambda usage: usage.units.read,
 }
 
 
 @dataclass(frozen=True)
 class Point:
     work: int
-    spent: Spent
+    usage: Usage
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Check:
     text: str
-    met: bool
+    passed: bool
 
 
 def exponent(totals: Sequence[tuple[float, float]]) -> float:
-    """The power of the work with which a total grows: the slope of the straight line through their logarithms."""
+    """The power of the work with which a total grows: the slope of a line fitted to their logarithms."""
     xs = [math.log(work) for work, _ in totals]
     ys = [math.log(total) for _, total in totals]
     x_mean, y_mean = sum(xs) / len(xs), sum(ys) / len(ys)
     return sum((x - x_mean) * (y - y_mean) for x, y in zip(xs, ys, strict=True)) / sum((x - x_mean) ** 2 for x in xs)
 
 
-def judged(title: str, points: Sequence[Point], settled_work: int = SETTLED_WORK) -> list[Judgement]:
-    """Whether calls, units and time grew no faster than the work, from the settled point to the last."""
+def check_growth(title: str, points: Sequence[Point], settled_work: int = SETTLED_WORK) -> list[Check]:
+    """Compares the last point with the settled one; time by all points."""
     settled = next(point for point in points if point.work >= settled_work)
     last = points[-1]
-    judgements = []
+    checks = []
     for name, figure in FIGURES.items():
-        before, after = figure(settled.spent) / settled.work, figure(last.spent) / last.work
+        before, after = figure(settled.usage) / settled.work, figure(last.usage) / last.work
         if before or after:
-            text = f"{title}: {name} for each at {last.work:,}, over those at {settled.work}"
-            judgements.append(_bounded(text, after / before if before else math.inf, MOST_GROWTH))
-    return [*judgements, time_judged(title, [(point.work, point.spent.seconds) for point in points])]
+            text = f"{title}: {name} for each at {last.work:,}, relative to {settled.work}"
+            checks.append(_bounded(text, after / before if before else math.inf, MAX_GROWTH))
+    return [*checks, check_time(title, [(point.work, point.usage.seconds) for point in points])]
 
 
-def time_judged(title: str, seconds: Sequence[tuple[float, float]]) -> Judgement:
-    """`seconds`: each work with what all of it took."""
-    return _bounded(f"{title}: time grows as the work to the power of", exponent(seconds), MOST_EXPONENT)
+def check_time(title: str, seconds: Sequence[tuple[float, float]]) -> Check:
+    """`seconds`: pairs of a size and the total time for it."""
+    return _bounded(f"{title}: time grows as the work to the power", exponent(seconds), MAX_EXPONENT)
 
 
-def _bounded(text: str, value: float, most: float) -> Judgement:
-    return Judgement(f"{text}: {value:.2f}, at most {most}", value <= most)
+def _bounded(text: str, value: float, maximum: float) -> Check:
+    return Check(f"{text}: {value:.2f}, at most {maximum}", value <= maximum)

@@ -1,9 +1,8 @@
-"""Lays out what is measured as Lambda does: the built function in task/, the layer in opt/, a bare interpreter.
+"""Lays out the measured code as Lambda does: the built function in task/, the layer in opt/, a bare interpreter.
 
-What Lambda is known for is kept: every file is dated 1980, as `sam build` packs it, so bytecode that goes by dates is
-thrown away; the disk is read-only, and no bytecode is written; the environment is Lambda's and the template's, and
-nothing of this machine's. The interpreter is an empty virtual environment's, for the machine's own may import packages
-by itself (a .pth in its site-packages does that).
+As in Lambda, every file is dated 1980, as `sam build` packs it, so timestamp-based bytecode is ignored; the disk is
+read-only and no bytecode is written; the environment is Lambda's and the template's, not the machine's. The interpreter
+is that of an empty virtual environment, because the machine's may import packages by .pth files.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ SAM_DATE = 315_532_800  # 1980-01-01, in seconds since 1970
 
 @dataclass(frozen=True)
 class Sandbox:
-    """How a process is started so that it measures what it should."""
+    """How a measured process is started."""
 
     handler: str
     """module:attribute"""
@@ -40,13 +39,13 @@ class Sandbox:
     python: Path
 
     def arguments(self, *arguments: str) -> dict[str, Any]:
-        """subprocess.Popen's."""
+        """For subprocess.Popen."""
         environment = {**self.environment, "PYTHONPATH": os.pathsep.join(map(str, self.path))}
         return {"args": [str(self.python), "-P", *arguments], "env": environment, "cwd": "/"}
 
 
 class Layout:
-    """Everything in its place under `folder`, which must be empty."""
+    """All measured code under `folder`, which must be empty."""
 
     def __init__(self, folder: Path, template: Template) -> None:
         self._folder = folder
@@ -73,7 +72,7 @@ class Layout:
         return Sandbox(f"{module}:{attribute}", path, {**environment, **function.environment}, self._python)
 
     def gateway(self, model: Model, module: str) -> Sandbox:
-        """A script of the bench's own beside the gateway's code."""
+        """A script of the bench with the gateway's code on its path."""
         first = next(iter(self._functions))
         sandbox = self.function(model, first)
         return Sandbox(module, (*sandbox.path, self._folder / "peers"), sandbox.environment, self._python)
@@ -82,11 +81,11 @@ class Layout:
         return self._peer(model, handler, self._folder / "peers", PACKAGES / "floor")
 
     def usual(self, model: Model, handler: str) -> Sandbox:
-        """With bytecode, as a project has it that thought of it."""
+        """With bytecode, for a project that compiles it."""
         return self._peer(model, handler, self._folder / "peers", PACKAGES / "usual")
 
     def usual_as_shipped(self, model: Model, handler: str) -> Sandbox:
-        """As `sam build` leaves it: without bytecode."""
+        """As `sam build` ships it: without bytecode."""
         return self._peer(model, handler, self._folder / "peers-source", self._folder / "usual-source")
 
     def _peer(self, model: Model, handler: str, task: Path, packages: Path) -> Sandbox:
@@ -95,7 +94,7 @@ class Layout:
         return Sandbox(handler, (task, packages), environment, self._python)
 
     def deployed_bytes(self) -> int:
-        """Of every function and the layer, unpacked, with the bytecode that they have or would make of their source."""
+        """Of all functions and the layer, unpacked, with the bytecode that they have or would compile."""
         folder = self._folder / "with-bytecode"
         for logical_id in self._functions:
             shutil.copytree(self._folder / logical_id, folder / logical_id)
@@ -109,12 +108,12 @@ class Layout:
 
 
 def usual_bytes() -> int:
-    """Of boto3, botocore, requests and Powertools, as the packages come: without bytecode."""
+    """Of boto3, botocore, requests and Powertools as installed, without bytecode."""
     return _bytes_in(PACKAGES / "floor", lambda path: path.suffix != ".pyc")
 
 
 def remove(folder: Path) -> None:
-    """A layout: its read-only folders too."""
+    """Removes a layout with its read-only folders."""
     for path in (folder, *folder.rglob("*")):
         if path.is_dir() and not path.is_symlink():
             path.chmod(0o755)
@@ -127,7 +126,7 @@ def _layers(template: Template) -> list[str]:
 
 
 def _lambda_environment(model: Model, function_name: str, memory_mb: int, task: Path) -> dict[str, str]:
-    """What Lambda sets (its developer guide: "Defined runtime environment variables"), as far as it is read."""
+    """Those of Lambda's "defined runtime environment variables" that are read."""
     return {
         "AWS_ACCESS_KEY_ID": "ASIAEXAMPLE",
         "AWS_DEFAULT_REGION": model.region,
@@ -143,7 +142,7 @@ def _lambda_environment(model: Model, function_name: str, memory_mb: int, task: 
         "LAMBDA_TASK_ROOT": str(task),
         "LANG": "C.UTF-8",
         "PATH": "/usr/bin:/bin",
-        "PYTHONDONTWRITEBYTECODE": "1",  # for root, to whom no disk is read-only
+        "PYTHONDONTWRITEBYTECODE": "1",  # for root, which may write to read-only folders
         "TZ": ":UTC",
     }
 

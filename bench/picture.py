@@ -1,4 +1,4 @@
-"""The release's figures as a picture for the README: bars, the line that they are measured by, and their bounds."""
+"""Draws the figures of the release as bars with their bounds, for the README."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ INK, FAINT = "#1f2933", "#616e7c"
 OURS, MISSED, PEER, LINE, BOUND = "#0f766e", "#c2410c", "#b8c1cc", "#1f2933", "#be123c"
 
 
-def drawn(figures: Sequence[Figure]) -> str:
-    """An SVG of every ratio, but for those that say the same of another figure."""
+def draw(figures: Sequence[Figure]) -> str:
+    """An SVG of all ratios, except those to the usual set, which repeat others."""
     shown = [figure for figure in figures if figure.unit == "×" and not figure.key.startswith("cold-usual/")]
     parts: list[str] = []
     y = MARGIN + 34
@@ -45,7 +45,7 @@ def drawn(figures: Sequence[Figure]) -> str:
 
 
 def _panel(group: str, figures: Sequence[Figure], y: int) -> tuple[list[str], int]:
-    """Its parts, and where the next one begins."""
+    """The SVG elements of a group, and the y of the next one."""
     longest = max(1.0, *(max(figure.value.high, figure.bound or 0) for figure in figures))
 
     def x(ratio: float) -> float:
@@ -79,8 +79,8 @@ def _row(figure: Figure, y: int, x: Callable[[float], float]) -> list[str]:
         ]
     if figure.bound is not None:
         parts += [_upright(x(figure.bound), middle - BAR / 2 - 3, middle + BAR / 2 + 3, BOUND)]
-    said = f"{value.median:.2f} × {figure.over}"
-    parts += [_text(WIDTH - VALUES + 12, middle + 4.5, said, colour=INK if figure.is_ours else FAINT)]
+    text = f"{value.median:.2f} × {figure.over}"
+    parts += [_text(WIDTH - VALUES + 12, middle + 4.5, text, colour=INK if figure.is_ours else FAINT)]
     if figure.bound is not None:
         parts += [_text(WIDTH - MARGIN, middle + 4.5, f"≤ {figure.bound:.2f}", anchor="end", colour=BOUND)]
     return parts
@@ -89,14 +89,14 @@ def _row(figure: Figure, y: int, x: Callable[[float], float]) -> list[str]:
 def _legend(y: int) -> list[str]:
     parts: list[str] = []
     left = MARGIN
-    for colour, said in ((OURS, "the gateway"), (MISSED, "misses its bound"), (PEER, "floors and peers")):
+    for colour, text in ((OURS, "the gateway"), (MISSED, "misses its bound"), (PEER, "floors and peers")):
         parts += [f'<rect x="{left}" y="{y}" width="12" height="12" rx="2" fill="{colour}"/>']
-        parts += [_text(left + 18, y + 10.5, said, colour=FAINT)]
-        left += 36 + 7 * len(said)
-    for colour, dashed, said in ((LINE, True, "what it is measured by"), (BOUND, False, "at most")):
+        parts += [_text(left + 18, y + 10.5, text, colour=FAINT)]
+        left += 36 + 7 * len(text)
+    for colour, dashed, text in ((LINE, True, "reference (1 ×)"), (BOUND, False, "at most")):
         parts += [_upright(left + 4, y - 1, y + 13, colour, dashed=dashed)]
-        parts += [_text(left + 12, y + 10.5, said, colour=FAINT)]
-        left += 32 + 7 * len(said)
+        parts += [_text(left + 12, y + 10.5, text, colour=FAINT)]
+        left += 32 + 7 * len(text)
     parts += [_text(left, y + 10.5, "thin lines: quartiles", colour=FAINT)]
     return parts
 

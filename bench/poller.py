@@ -1,4 +1,4 @@
-"""Lambda's side of the refund queue: hands batches to as many functions as there may be, deletes what is done."""
+"""Lambda's poller of the refund queue: passes batches to the functions and deletes the processed messages."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from bench.warm import BATCH
 from devstack.queues import failed_messages, sqs_event
 from devstack.template import Model
 
-# Between two looks at a queue in which nothing is due.
+# Between two receives from a queue without visible messages.
 POLL_SECONDS = 0.02
 
 
 @dataclass
-class Worked:
-    """How a queue was emptied."""
+class QueueRun:
+    """One run until the queue was empty."""
 
     seconds: float = 0
     invocations: list[Invocation] = field(default_factory=list)
     deliveries: int = 0
-    waited: set[str] = field(default_factory=set)
-    """Messages that were kept at least once, to be delivered again."""
+    redelivered: set[str] = field(default_factory=set)
+    """Ids of messages that were delivered again at least once."""
 
 
 class Poller:
@@ -40,9 +40,9 @@ class Poller:
         config = Config(read_timeout=30, retries={"total_max_attempts": 1})
         self._sqs: Any = boto3.client("sqs", endpoint_url=stub.url, region_name=model.region, config=config)
 
-    def work(self, functions: Sequence[Function]) -> Worked:
+    def work(self, functions: Sequence[Function]) -> QueueRun:
         """Until the queue is empty. Raises InvocationFailed."""
-        worked, began = Worked(), time.perf_counter()
+        run, began = QueueRun(), time.perf_counter()
         idle = list(functions)
         at_work: dict[Any, tuple[Function, list[Any]]] = {}
         while True:
@@ -50,15 +50,15 @@ class Poller:
                 function = idle.pop()
                 function.begin(sqs_event(messages, self._queue.arn, self._model.region))
                 at_work[function.pipe] = function, messages
-                worked.deliveries += len(messages)
+                run.deliveries += len(messages)
             if not at_work and self._stub.waiting() == 0:
-                worked.seconds = time.perf_counter() - began
-                return worked
+                run.seconds = time.perf_counter() - began
+                return run
             for pipe in wait(list(at_work), POLL_SECONDS):
                 function, messages = at_work.pop(pipe)
                 invocation = function.end()
-                worked.invocations.append(invocation)
-                worked.waited |= self._delete(messages, invocation.result)
+                run.invocations.append(invocation)
+                run.redelivered |= self._delete(messages, invocation.result)
                 idle.append(function)
 
     def _receive(self) -> list[Any]:
@@ -71,7 +71,7 @@ class Poller:
         return messages
 
     def _delete(self, messages: Sequence[Any], result: Any) -> set[str]:
-        """All but those that the function reported; returns these."""
+        """Deletes all but the messages that the function reported; returns their ids."""
         kept = failed_messages(result, messages)
         entries = [
             {"Id": str(number), "ReceiptHandle": message["ReceiptHandle"]}

@@ -1,4 +1,4 @@
-"""Imported once by the process that the functions' processes are forked from: what they would each do again."""
+"""Imported by the process from which the functions' processes are forked, to save each of them the imports."""
 
 import boto3
 
@@ -6,8 +6,8 @@ import bench.poller  # noqa: F401
 from devstack.runtime import load_runtime
 from devstack.template import Template
 
-# boto3's default session keeps the services' descriptions that it has read.
+# boto3's default session caches the service descriptions.
 for _service in ("dynamodb", "sqs", "secretsmanager"):
     boto3.client(_service)
-# The handlers, with an environment that differs from theirs in the addresses only, which no import reads.
+# The handlers' environment differs from this one only in addresses, which no import reads.
 load_runtime(Template.load_local().model())

@@ -1,10 +1,9 @@
-"""How the cost grows: refunds of one order and of many, by API and by queue, and batches against what upstream takes.
+"""How calls, request units and time grow with the number of refunds and of concurrent batches.
 
     python -m bench.scale
 
-runs the real handlers, each in a process of its own, against the metered stub, and prints what the work took: calls
-and request units, counted from the requests, and time. It ends with 1 where something grows faster than its work, or
-where a refund was lost or moved money other than once.
+runs the real handlers, each in its own process, against the metered stub, and prints what the work used. It exits with
+1 if something grows faster than the work, or if a refund was lost or did not move its money exactly once.
 """
 
 from __future__ import annotations
@@ -19,45 +18,45 @@ from datetime import timedelta
 from functools import partial
 from itertools import batched
 
-from bench.events import list_event, message_body, reconcile_event, refund_later_event, timeline_event
+from bench.events import list_event, message_body, recovery_event, refund_later_event, timeline_event
 from bench.functions import Function, Invocation, InvocationFailed, body_of, model_against
-from bench.growth import FIGURES, SETTLED_WORK, Judgement, Point, Spent, judged, time_judged
+from bench.growth import FIGURES, SETTLED_WORK, Check, Point, Usage, check_growth, check_time
 from bench.metered import MeteredStub
-from bench.poller import Poller, Worked
+from bench.poller import Poller, QueueRun
 from bench.warm import BATCH, Event, batch_event, refund_event
 from devstack.aws import prepare_environment
 from devstack.template import Model
 
-MARKS = (1, 10, 100, 1000)
-SIDE_BY_SIDE = 4  # functions, where what they do is not measured
-REPEATS = 3  # of what is only read: the least time of them counts
+SIZES = (1, 10, 100, 1000)
+PARALLEL_FUNCTIONS = 4  # where nothing is measured
+REPEATS = 3  # of reads: the shortest time counts
 
 CONCURRENCIES = (1, 2, 4, 8, 16, 32, 64)
-UPSTREAM_PLACES = 20  # requests that Indodana takes at a time; a further one gets 429
+UPSTREAM_LIMIT = 20  # requests that Indodana accepts at a time; others get 429
 UPSTREAM_SECONDS = 0.2
 LEVELS_TITLE = (
-    f"Batches of {BATCH} at a time, each refund its order's first; upstream takes {UPSTREAM_PLACES} requests at a "
-    f"time, {UPSTREAM_SECONDS * 1000:.0f} ms each"
+    f"Concurrent batches of {BATCH}, each refund the first of its order; upstream accepts {UPSTREAM_LIMIT} requests "
+    f"at a time, {UPSTREAM_SECONDS * 1000:.0f} ms each"
 )
-CALLS_UPSTREAM = 2  # of an order's first refund: its status, and the refund
-# Beyond its limit, upstream must be worked no slower the more batches press on it; a fifth is left to chance and noise.
-LEAST_KEPT = 0.8
+CALLS_UPSTREAM = 2  # for the first refund of an order: status check and refund
+# Throughput at the most batches, over the best throughput above upstream's limit; a fifth is allowed for noise.
+MIN_THROUGHPUT = 0.8
 
 
-class Wrong(Exception):
-    """What was measured is not what was meant."""
+class UnexpectedResult(Exception):
+    """A function did not do what it was asked to, so the measurement means nothing."""
 
 
 @dataclass(frozen=True)
 class Level:
-    """So many batches at a time, worked until nothing waits any more."""
+    """One number of concurrent batches, run until the queue was empty."""
 
     batches: int
     refunds: int
-    worked: Worked
-    spent: Spent
+    worked: QueueRun
+    usage: Usage
     rejected: int
-    """Requests that upstream had no place for."""
+    """Requests that upstream answered with 429."""
 
     @property
     def per_second(self) -> float:
@@ -65,9 +64,9 @@ class Level:
 
     @property
     def floor_seconds(self) -> float:
-        """What upstream alone needs for so many refunds."""
-        places = min(self.refunds, UPSTREAM_PLACES)
-        return self.refunds / places * CALLS_UPSTREAM * UPSTREAM_SECONDS
+        """The time that upstream alone needs for the refunds."""
+        concurrent = min(self.refunds, UPSTREAM_LIMIT)
+        return self.refunds / concurrent * CALLS_UPSTREAM * UPSTREAM_SECONDS
 
 
 class Scale:
@@ -75,51 +74,51 @@ class Scale:
         self._stub = stub
         self._model = model
         self._poller = Poller(stub, model)
-        self._asked_for = 0
+        self._requested = 0
 
     # ---- refunds
 
     def by_api(
-        self, order_of: Callable[[int], str], *, at_a_time: int = 1, at_mark: Callable[[int], None] = lambda _: None
+        self, order_of: Callable[[int], str], *, at_a_time: int = 1, at_size: Callable[[int], None] = lambda _: None
     ) -> list[Point]:
         with ExitStack() as stack:
             apis = [stack.enter_context(self._function("RefundApiFunction")) for _ in range(at_a_time)]
             for number, api in enumerate(apis):
                 _answered(api.invoke(refund_event(f"ORDER-WARM-UP-{number}")), 201)
-            self._asked_for += at_a_time + MARKS[-1]
+            self._requested += at_a_time + SIZES[-1]
             self._stub.take_metered()
-            points, spent, done = [], Spent(), 0
-            for mark in MARKS:
-                asked = [refund_event(order_of(number)) for number in range(done, mark)]
-                done = mark
-                seconds = sum(invocation.seconds for invocation in _invoked(apis, asked, 201))
-                spent += Spent.of(self._stub.take_metered(), seconds)
-                points.append(Point(mark, spent))
-                at_mark(mark)
+            points, usage, done = [], Usage(), 0
+            for size in SIZES:
+                requested = [refund_event(order_of(number)) for number in range(done, size)]
+                done = size
+                seconds = sum(invocation.seconds for invocation in _invoked(apis, requested, 201))
+                usage += Usage.of(self._stub.take_metered(), seconds)
+                points.append(Point(size, usage))
+                at_size(size)
                 self._stub.take_metered()
             return points
 
     def by_queue(self, order_of: Callable[[int], str]) -> list[Point]:
         with self._function("RefundWorkerFunction") as worker:
             self._warm_up([worker])
-            points, spent, sent = [], Spent(), 0
-            for mark in MARKS:
-                self._send(order_of(number) for number in range(sent, mark))
+            points, usage, sent = [], Usage(), 0
+            for size in SIZES:
+                self._send(order_of(number) for number in range(sent, size))
                 worked = self._poller.work([worker])
-                sent = mark
-                spent += Spent.of(self._stub.take_metered(), sum(done.seconds for done in worked.invocations))
-                points.append(Point(mark, spent))
+                sent = size
+                usage += Usage.of(self._stub.take_metered(), sum(done.seconds for done in worked.invocations))
+                points.append(Point(size, usage))
             return points
 
-    # ---- what is read of them
+    # ---- reads
 
-    def listing(self, order: str) -> Spent:
+    def listing(self, order: str) -> Usage:
         """All refunds of one order."""
         with self._function("RefundApiFunction") as api:
             return self._read(lambda: [_answered(api.invoke(list_event(order)), 200)])
 
-    def timeline(self, order: str) -> tuple[int, Spent]:
-        """All pages of one order's audit records, and how many records those are."""
+    def timeline(self, order: str) -> tuple[int, Usage]:
+        """All pages of one order's audit records: the number of records, and the usage."""
         records = 0
 
         def pages() -> list[Invocation]:
@@ -134,51 +133,51 @@ class Scale:
             return invocations
 
         with self._function("AuditQueryFunction") as query:
-            spent = self._read(pages)
-        return records, spent
+            usage = self._read(pages)
+        return records, usage
 
-    def _read(self, read: Callable[[], Sequence[Invocation]]) -> Spent:
-        read()  # a new process makes its clients first
+    def _read(self, read: Callable[[], Sequence[Invocation]]) -> Usage:
+        read()  # creates the clients
         best = float("inf")
         for _ in range(REPEATS):
             self._stub.take_metered()
             best = min(best, sum(invocation.seconds for invocation in read()))
-        return Spent.of(self._stub.take_metered(), best)
+        return Usage.of(self._stub.take_metered(), best)
 
-    # ---- the reconciler
+    # ---- recovery
 
-    def reconciler(self) -> tuple[list[Point], list[Point]]:
-        """With n refunds that wait and are not due yet, and with n that are overdue and each enqueued again."""
-        looked: list[Point] = []
-        enqueued: list[Point] = []
+    def recovery(self) -> tuple[list[Point], list[Point]]:
+        """With n refunds that are queued and not yet due, and with n that are overdue and enqueued again."""
+        idle: list[Point] = []
+        due: list[Point] = []
         waiting = 0
         with ExitStack() as stack:
-            apis = [stack.enter_context(self._function("RefundApiFunction")) for _ in range(SIDE_BY_SIDE)]
-            workers = [stack.enter_context(self._function("RefundWorkerFunction")) for _ in range(SIDE_BY_SIDE)]
+            apis = [stack.enter_context(self._function("RefundApiFunction")) for _ in range(PARALLEL_FUNCTIONS)]
+            workers = [stack.enter_context(self._function("RefundWorkerFunction")) for _ in range(PARALLEL_FUNCTIONS)]
 
-            def reconciler(hours: int) -> Function:
+            def recovery_at(hours: int) -> Function:
                 ahead = timedelta(hours=hours)
-                function = stack.enter_context(self._function("ReconcilerFunction", clock_ahead=ahead))
-                _reconciled(function, 0)
+                function = stack.enter_context(self._function("RecoveryFunction", clock_ahead=ahead))
+                _recovered(function, 0)
                 return function
 
-            early = reconciler(-1)
-            # Each an hour later than the one before: what that one enqueued is due again.
-            late = [reconciler(hours) for hours in range(1, len(MARKS) + 1)]
-            for mark, function in zip(MARKS, late, strict=True):
-                _invoked(apis, [refund_later_event(f"ORDER-LATER-{order:06}") for order in range(waiting, mark)], 202)
-                waiting = mark
-                looked.append(Point(mark, self._read(partial(_reconciled, early, 0))))
+            early = recovery_at(-1)
+            # A refund is enqueued again only when it is overdue for twice as long as the last time.
+            late = [recovery_at(3**number) for number in range(len(SIZES))]
+            for size, function in zip(SIZES, late, strict=True):
+                _invoked(apis, [refund_later_event(f"ORDER-LATER-{order:06}") for order in range(waiting, size)], 202)
+                waiting = size
+                idle.append(Point(size, self._read(partial(_recovered, early, 0))))
                 self._stub.take_metered()
-                (invocation,) = _reconciled(function, mark)
-                enqueued.append(Point(mark, Spent.of(self._stub.take_metered(), invocation.seconds)))
-            self._asked_for += waiting
-            # Each refund stands in the queue several times now.
+                (invocation,) = _recovered(function, size)
+                due.append(Point(size, Usage.of(self._stub.take_metered(), invocation.seconds)))
+            self._requested += waiting
+            # The queue now holds several messages of each refund.
             self._poller.work(workers)
             self._stub.take_metered()
-        return looked, enqueued
+        return idle, due
 
-    # ---- batches at a time
+    # ---- concurrent batches
 
     def concurrency(self) -> Iterator[Level]:
         with ExitStack() as stack:
@@ -188,60 +187,59 @@ class Scale:
                 refunds = batches * BATCH
                 self._send(f"ORDER-C{batches:02}-{number:06}" for number in range(refunds))
                 self._stub.set_latencies(upstream=UPSTREAM_SECONDS)
-                self._stub.limit_upstream(UPSTREAM_PLACES)
+                self._stub.limit_upstream(UPSTREAM_LIMIT)
                 worked = self._poller.work(functions[:batches])
                 self._stub.limit_upstream(None)
                 calls = self._stub.take_metered()
                 self._stub.set_latencies(upstream=0.0)
                 rejected = sum(call.error == "429" for call in calls)
-                yield Level(batches, refunds, worked, Spent.of(calls, worked.seconds), rejected)
+                yield Level(batches, refunds, worked, Usage.of(calls, worked.seconds), rejected)
 
-    # ---- in the end
+    # ---- at the end
 
-    def books(self) -> list[Judgement]:
-        """Whether every refund that was asked for moved money once, and the ledger says so."""
+    def books(self) -> list[Check]:
+        """That every refund moved its money once, and that the ledger agrees."""
         books = self._stub.books()
         succeeded = [refund for refund, status in books.refunds.items() if status == "SUCCEEDED"]
         checks = {
-            f"of {self._asked_for:,} refunds asked for, {len(succeeded):,} have succeeded": len(succeeded)
-            == self._asked_for,
-            "money moved once for each of them, and for nothing else": books.moved == dict.fromkeys(succeeded, 1),
-            "Indodana's sums are the ledger's, order by order": books.moved_amounts == books.refunded,
+            f"{len(succeeded):,} of {self._requested:,} requested refunds succeeded": len(succeeded) == self._requested,
+            "money moved once for each of them and for no other": books.moved == dict.fromkeys(succeeded, 1),
+            "Indodana and the ledger have the same sum for each order": books.moved_amounts == books.refunded,
             f"{books.dead_letters} dead letters": books.dead_letters == 0,
         }
-        return [Judgement(text, met) for text, met in checks.items()]
+        return [Check(text, passed) for text, passed in checks.items()]
 
-    # ---- how
+    # ---- helpers
 
     def _function(self, logical_id: str, *, clock_ahead: timedelta = timedelta(0)) -> Function:
         return Function(self._model, logical_id, clock_ahead=clock_ahead)
 
     def _warm_up(self, functions: Sequence[Function]) -> None:
-        """A batch of one message for each, so that none makes its clients in measured time."""
+        """A batch of one message for each, so that the clients are created before measuring."""
         for number, function in enumerate(functions):
             function.begin(batch_event([f"ORDER-WARM-UP-{number:06}"]))
         for function in functions:
             if function.end().result["batchItemFailures"]:
-                raise Wrong("a first batch failed")
-        self._asked_for += len(functions)
+                raise UnexpectedResult("the warm-up batch failed")
+        self._requested += len(functions)
         self._stub.take_metered()
 
     def _send(self, orders: Iterator[str]) -> None:
         bodies = [message_body(order) for order in orders]
         self._stub.send(bodies)
-        self._asked_for += len(bodies)
+        self._requested += len(bodies)
 
 
 def _answered(invocation: Invocation, status: int) -> Invocation:
     if invocation.result["statusCode"] != status:
-        raise Wrong(f"answered {invocation.result}")
+        raise UnexpectedResult(f"unexpected answer: {invocation.result}")
     return invocation
 
 
-def _invoked(functions: Sequence[Function], asked: Iterable[Event], status: int) -> list[Invocation]:
-    """Each event, as many at a time as there are functions."""
+def _invoked(functions: Sequence[Function], requested: Iterable[Event], status: int) -> list[Invocation]:
+    """The results of all events, one event at a time for each function."""
     invocations = []
-    for some in batched(asked, len(functions), strict=False):
+    for some in batched(requested, len(functions), strict=False):
         at_work = list(zip(functions, some, strict=False))
         for function, event in at_work:
             function.begin(event)
@@ -249,30 +247,41 @@ def _invoked(functions: Sequence[Function], asked: Iterable[Event], status: int)
     return invocations
 
 
-def _reconciled(function: Function, enqueued: int) -> list[Invocation]:
-    invocation = function.invoke(reconcile_event())
+def _recovered(function: Function, enqueued: int) -> list[Invocation]:
+    invocation = function.invoke(recovery_event())
     if invocation.result["enqueued"] != enqueued or invocation.result["errors"]:
-        raise Wrong(f"reconciled {invocation.result}")
+        raise UnexpectedResult(f"unexpected recovery run: {invocation.result}")
     return [invocation]
 
 
-# ---- what is said of it
+# ---- output and checks
 
 
 def growth_table(title: str, each: str, points: Sequence[Point]) -> str:
     rows = [(each, *FIGURES, "conflicts", "ms")]
     for point in points:
-        spent, work = point.spent, point.work
-        figures = [figure(spent) / work for figure in FIGURES.values()]
-        rows.append((f"{work:,}", *map(_few_digits, [*figures, spent.conflicts / work, spent.seconds * 1000 / work])))
-    return f"{title}: for each of n\n{_table(rows)}"
+        usage, work = point.usage, point.work
+        figures = [figure(usage) / work for figure in FIGURES.values()]
+        rows.append((f"{work:,}", *map(_few_digits, [*figures, usage.conflicts / work, usage.seconds * 1000 / work])))
+    return f"{title}, for each of n\n{_table(rows)}"
 
 
 def level_table(levels: Sequence[Level]) -> str:
-    head = ("batches", "refunds", "s", "a second", "upstream's", "429", "waited", "deliveries", *FIGURES, "conflicts")
+    head = (
+        "batches",
+        "refunds",
+        "s",
+        "a second",
+        "upstream limit",
+        "429",
+        "redelivered",
+        "deliveries",
+        *FIGURES,
+        "conflicts",
+    )
     rows = [head]
     for level in levels:
-        figures = [figure(level.spent) / level.refunds for figure in FIGURES.values()]
+        figures = [figure(level.usage) / level.refunds for figure in FIGURES.values()]
         row = (
             f"{level.batches}",
             f"{level.refunds}",
@@ -280,10 +289,10 @@ def level_table(levels: Sequence[Level]) -> str:
             f"{level.per_second:.0f}",
             f"{level.refunds / level.floor_seconds:.0f}",
             f"{level.rejected}",
-            f"{len(level.worked.waited)}",
+            f"{len(level.worked.redelivered)}",
             f"{level.worked.deliveries / level.refunds:.2f}",
         )
-        rows.append((*row, *map(_few_digits, figures), f"{level.spent.conflicts}"))
+        rows.append((*row, *map(_few_digits, figures), f"{level.usage.conflicts}"))
     return _table(rows)
 
 
@@ -296,24 +305,24 @@ def _table(rows: Sequence[tuple[str, ...]]) -> str:
     return "\n".join("  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)) for row in rows)
 
 
-def judged_levels(levels: Sequence[Level]) -> list[Judgement]:
-    """Whether more batches than upstream takes make nothing worse: not the time for each, and not what they achieve."""
+def check_concurrency(levels: Sequence[Level]) -> list[Check]:
+    """That more batches than upstream accepts do not reduce throughput or multiply deliveries."""
     last = levels[-1]
-    at_most = f"with {last.batches} batches at a time"
+    at_most = f"with {last.batches} concurrent batches"
     deliveries = last.worked.deliveries / last.refunds
-    # One, and one for each time that upstream's places are asked for twice over: waits double.
-    most_deliveries = 1 + math.log2(last.refunds / UPSTREAM_PLACES)
+    # One, and one more for each doubling of refunds over upstream's limit: the delays double.
+    max_deliveries = 1 + math.log2(last.refunds / UPSTREAM_LIMIT)
     kept = last.per_second / max(level.per_second for level in levels if level.rejected)
     return [
-        time_judged("Batches", [(level.refunds, level.worked.seconds) for level in levels]),
-        Judgement(
-            f"Batches: deliveries of each refund {at_most}: {deliveries:.2f}, at most {most_deliveries:.2f}",
-            deliveries <= most_deliveries,
+        check_time("Batches", [(level.refunds, level.worked.seconds) for level in levels]),
+        Check(
+            f"Batches: deliveries of each message {at_most}: {deliveries:.2f}, at most {max_deliveries:.2f}",
+            deliveries <= max_deliveries,
         ),
-        Judgement(
-            f"Batches: refunds a second {at_most}, over the most that fewer reached against the limit: {kept:.2f}, "
-            f"at least {LEAST_KEPT}",
-            kept >= LEAST_KEPT,
+        Check(
+            f"Batches: refunds a second {at_most}, relative to the best above upstream's limit: {kept:.2f}, "
+            f"at least {MIN_THROUGHPUT}",
+            kept >= MIN_THROUGHPUT,
         ),
     ]
 
@@ -321,11 +330,11 @@ def judged_levels(levels: Sequence[Level]) -> list[Judgement]:
 def main() -> int:
     prepare_environment()
     began = time.monotonic()
-    judgements: list[Judgement] = []
+    checks: list[Check] = []
 
     def grown(title: str, each: str, points: Sequence[Point], settled_work: int = SETTLED_WORK) -> None:
         print(f"\n{growth_table(title, each, points)}", flush=True)
-        judgements.extend(judged(title, points, settled_work))
+        checks.extend(check_growth(title, points, settled_work))
 
     with MeteredStub() as stub:
         stub.set_latencies(upstream=0.0)
@@ -333,34 +342,34 @@ def main() -> int:
         listings: list[Point] = []
         timelines: list[Point] = []
 
-        def look(mark: int) -> None:
-            listings.append(Point(mark, scale.listing("ORDER-ONE")))
+        def read(size: int) -> None:
+            listings.append(Point(size, scale.listing("ORDER-ONE")))
             timelines.append(Point(*scale.timeline("ORDER-ONE")))
 
-        grown("Refunds by API, of one order", "refunds", scale.by_api(lambda _: "ORDER-ONE", at_mark=look))
+        grown("Refunds by API, of one order", "refunds", scale.by_api(lambda _: "ORDER-ONE", at_size=read))
         grown("The list of one order's refunds", "refunds", listings)
-        grown("One order's timeline, by pages of 100", "records", timelines)
+        grown("The timeline of one order, in pages of 100", "records", timelines)
         many = scale.by_api(lambda number: f"ORDER-A{number:06}", at_a_time=2)
         grown("Refunds by API, of many orders, two at a time", "refunds", many)
-        # Its conflicts are chance, and ten refunds too few to show how many they are.
+        # Conflicts happen by chance; ten refunds are too few for a stable average.
         grown("Refunds by queue, of one order", "refunds", scale.by_queue(lambda _: "ORDER-BY-QUEUE"), settled_work=100)
         grown("Refunds by queue, of many orders", "refunds", scale.by_queue(lambda number: f"ORDER-Q{number:06}"))
-        looked, enqueued = scale.reconciler()
-        grown("The reconciler, nothing due", "open", looked)
-        grown("The reconciler, everything due", "open", enqueued)
+        idle, due = scale.recovery()
+        grown("Recovery, nothing due", "open", idle)
+        grown("Recovery, everything due", "open", due)
         levels = list(scale.concurrency())
-        print(f"\n{LEVELS_TITLE}: for each refund\n{level_table(levels)}")
-        judgements += judged_levels(levels) + scale.books()
+        print(f"\n{LEVELS_TITLE}, for each refund\n{level_table(levels)}")
+        checks += check_concurrency(levels) + scale.books()
 
     print()
-    for judgement in judgements:
-        print(f"{'' if judgement.met else 'NOT '}met  {judgement.text}")
+    for check in checks:
+        print(f"{'passed' if check.passed else 'FAILED'}  {check.text}")
     print(f"\n{time.monotonic() - began:.0f} s")
-    return 0 if all(judgement.met for judgement in judgements) else 1
+    return 0 if all(check.passed for check in checks) else 1
 
 
 if __name__ == "__main__":
     try:
         raise SystemExit(main())
-    except (InvocationFailed, Wrong) as error:
+    except (InvocationFailed, UnexpectedResult) as error:
         sys.exit(str(error))

@@ -1,17 +1,17 @@
-"""AWS and Indodana with constant latencies, for measurements: DynamoDB, SQS, Secrets Manager and Indodana on one port.
+"""DynamoDB, SQS, Secrets Manager and Indodana with constant latencies on one port, for measurements.
 
     python -m bench.stub
 
-prints its address as a line of JSON, and ends when its standard input does. DynamoDB's items and conditions are the
-simulation's (tests/simulation/emulator.py); here they are put behind HTTP, and given what takes time on AWS:
+prints its address as a line of JSON and exits at the end of its standard input. DynamoDB's items and conditions are the
+simulation's (testkit/emulator); here they are put behind HTTP, and given what takes time on AWS:
 
-    a call to AWS               its answer leaves 5 ms after the request came
-    TransactWriteItems          10 ms; its items are its own for as long, and whoever else would write one of them
-                                meanwhile is refused with a TransactionConflict
-    a call to Indodana          as long as it was told to take
+    a call to AWS               answered 5 ms after the request arrived
+    TransactWriteItems          10 ms; any other write of one of its items during that time fails with a
+                                TransactionConflict
+    a call to Indodana          a configurable latency
 
-Every call is on record with its times, so that whoever measures can count them, and see which ran side by side.
-Linux only: it needs timers that are more exact than asyncio's.
+Every call is recorded with its times, so that calls can be counted and concurrent ones be seen.
+Linux only: it needs timers that are more precise than asyncio's.
 """
 
 from __future__ import annotations
@@ -41,23 +41,23 @@ from botocore.exceptions import ClientError
 
 from devstack.cloudformation import ROOT
 from devstack.template import Model, Template
-from tests.simulation.emulator import Dynamo
+from testkit.emulator import Dynamo
 
 CALL_SECONDS = 0.005
 TRANSACTION_SECONDS = 0.010
 
 API_KEY = "merchant-key"
 SECRET_KEY = "merchant-secret"
-# So much that no measurement refunds it all.
+# More than any measurement refunds.
 ORDER_AMOUNT = 1_000_000_000_000
 
-# The tables of those that the gateway is compared with; the gateway's own are the template's.
+# The tables of the peers that the gateway is compared with; the gateway's own are in the template.
 PEER_TABLES: Mapping[str, Mapping[str, tuple[str, str]]] = {"peer-orders": {}, "peer-audit": {}, "peer-idempotency": {}}
 
 
 @dataclass(frozen=True)
 class Latencies:
-    """Seconds from a request's arrival to its answer."""
+    """In seconds, from the arrival of a request to its answer."""
 
     call: float = CALL_SECONDS
     transaction: float = TRANSACTION_SECONDS
@@ -66,22 +66,22 @@ class Latencies:
 
 @dataclass(frozen=True)
 class Call:
-    """One call that was answered; times in seconds of the stub's own clock."""
+    """One answered call; times in seconds of the stub's clock."""
 
     service: str
     operation: str
     began: float
     ended: float
     error: str | None
-    """The error's code; None where it was answered well."""
+    """The error code; None if the call succeeded."""
     items: tuple[str, ...] = ()
-    """Those that it wrote or meant to, as table/pk/sk."""
+    """The items of its writes, also of failed ones, as table/pk/sk."""
     conflicts: tuple[str, ...] = ()
-    """Those of them on which it met another write that was under way; then nothing was written."""
+    """Those in conflict with another write in progress; then nothing was written."""
 
 
 def in_series(calls: Iterable[Call]) -> int:
-    """The most of these calls that came one after another, each begun when the one before it had ended."""
+    """The length of the longest chain of calls in which each began after the one before ended."""
     longest, last_end = 0, float("-inf")
     for call in sorted(calls, key=lambda call: call.ended):
         if call.began >= last_end:
@@ -101,7 +101,7 @@ class _Conflict(Exception):
 
 
 class _Items(Dynamo):
-    """The simulation's DynamoDB with what only the peers use."""
+    """The emulator's DynamoDB with what only the peers use."""
 
     def get_item(self, *, TableName: str, Key: Any, ConsistentRead: bool = False) -> dict[str, Any]:  # noqa: N803
         request = {TableName: {"Keys": [Key], "ConsistentRead": ConsistentRead}}
@@ -109,11 +109,11 @@ class _Items(Dynamo):
         return {"Item": found[0]} if found else {}
 
     def transact_write_items(self, *, TransactItems: Any, ClientRequestToken: str = "") -> dict[str, Any]:  # noqa: N803, ARG002
-        """The token, which the SDK makes, is for answers that were lost; none is here."""
+        """Ignores the SDK's token for lost answers: none is lost here."""
         return super().transact_write_items(TransactItems=TransactItems)
 
     def put_item(self, /, **request: Any) -> dict[str, Any]:
-        """`a OR b OR (c)`: nothing comes between two tries here, so the first of them that holds decides."""
+        """Supports conditions of the form `a OR b OR (c)` by trying one alternative after the other."""
         alternatives = re.split(r"\s+OR\s+", request.get("ConditionExpression", ""))
         if len(alternatives) == 1:
             return super().put_item(**request)
@@ -134,7 +134,7 @@ class _Items(Dynamo):
 
 
 class _Writes:
-    """Which items are being written just now, and by what kind of call.
+    """The items being written now, and by what kind of call.
 
     A transaction conflicts with any other write of one of its items; two single writes of an item do not conflict.
     """
@@ -144,7 +144,7 @@ class _Writes:
         self._singles: Counter[str] = Counter()
 
     def begin(self, operation: str, items: list[str]) -> Callable[[], None]:
-        """Raises _Conflict; what it returns ends the write."""
+        """Returns the function that ends the write. Raises _Conflict."""
         if operation == "TransactWriteItems":
             taken = [item if item in self._transactions or self._singles[item] else None for item in items]
             if any(taken):
@@ -158,24 +158,31 @@ class _Writes:
 
 
 def writes_in(operation: str, request: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    """The puts and updates of a request, each as it would stand alone."""
+    """The puts and updates of a request, each like a request of its own."""
     if operation == "TransactWriteItems":
         return [write for item in request["TransactItems"] for write in item.values()]
     return [request] if operation in ("PutItem", "UpdateItem") else []
 
 
+def key_of(write: Mapping[str, Any]) -> dict[str, Any]:
+    attributes = write.get("Item") or write["Key"]
+    return {name: attributes[name] for name in ("pk", "sk")}
+
+
 def _items_written(operation: str, request: Mapping[str, Any]) -> list[str]:
-    writes = writes_in(operation, request)
-    keys = [(write["TableName"], write.get("Item") or write["Key"]) for write in writes]
+    keys = [(write["TableName"], key_of(write)) for write in writes_in(operation, request)]
     return [f"{table}/{key['pk']['S']}/{key['sk']['S']}" for table, key in keys]
 
 
-def _indexes(model: Model) -> dict[str, dict[str, tuple[str, str]]]:
+def indexes_of(model: Model) -> dict[str, dict[str, tuple[str, str]]]:
+    """Of each table: its indexes, with the hash and range attribute of each."""
     tables: dict[str, dict[str, tuple[str, str]]] = {}
     for table in model.tables.values():
+        indexes = table.definition.get("GlobalSecondaryIndexes", [])
+        if any(index["Projection"] != {"ProjectionType": "ALL"} for index in indexes):
+            raise NotImplementedError(f"table {table.name} has an index that does not project ALL")
         tables[table.name] = {
-            index["IndexName"]: tuple(key["AttributeName"] for key in index["KeySchema"])
-            for index in table.definition.get("GlobalSecondaryIndexes", [])
+            index["IndexName"]: tuple(key["AttributeName"] for key in index["KeySchema"]) for index in indexes
         }
     return tables
 
@@ -190,16 +197,16 @@ class Answer:
     seconds: float
     call: Call | None = None
     done: Callable[[], None] = lambda: None
-    """To be called when the answer leaves."""
+    """To be called when the answer is sent."""
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
 class Services:
-    """What a request comes to; it knows the time of its arrival, and nothing of sockets."""
+    """Answers requests, given their times of arrival; knows nothing of sockets."""
 
     def __init__(self, model: Model) -> None:
         self.latencies = Latencies()
-        self._items = _Items({**PEER_TABLES, **_indexes(model)})
+        self._items = _Items({**PEER_TABLES, **indexes_of(model)})
         self._writes = _Writes()
         self._calls: list[Call] = []
         self._failures: list[str] = []
@@ -213,7 +220,7 @@ class Services:
                 answer = self._aws(aws_target, json.loads(body), now)
             else:
                 answer = self._indodana(method, target, headers, body, now)
-        except Exception as error:  # whoever measures learns of it from take_calls, and must not go on
+        except Exception as error:  # reported by take_calls, which ends the measurement
             failure = f"{headers.get('x-amz-target', method + ' ' + target)}: {type(error).__name__}: {error}"
             self._failures.append(failure)
             return Answer(400, {"__type": "NotImplemented", "message": failure}, 0.0)
@@ -303,7 +310,7 @@ class Services:
                 raise NotImplementedError(f"{method} {url.path}")
         seconds = self.latencies.upstream
         if not _is_signed(headers.get("authorization", "")):
-            rejected = {"status": "ERROR", "error": {"kind": "FailedAuthError", "message": "the signature is wrong"}}
+            rejected = {"status": "ERROR", "error": {"kind": "FailedAuthError", "message": "wrong signature"}}
             return Answer(401, rejected, seconds, Call("indodana", operation, now, now + seconds, "401"))
         return Answer(200, answer, seconds, Call("indodana", operation, now, now + seconds, None))
 
@@ -345,20 +352,20 @@ def _is_signed(authorization: str) -> bool:
 
 
 class _Timer:
-    """Calls back at the microsecond. asyncio's own timers are up to one millisecond late, for epoll counts in those."""
+    """Timers in microseconds. asyncio's are up to one millisecond late, the resolution of epoll."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._due: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
         self._fd = os.timerfd_create(time.CLOCK_MONOTONIC, flags=os.TFD_NONBLOCK | os.TFD_CLOEXEC)
-        loop.add_reader(self._fd, self._ring)
+        loop.add_reader(self._fd, self._fire)
 
     def call_at(self, when: float, call: Callable[[], None]) -> None:
         heapq.heappush(self._due, (when, next(self._numbers), call))
         if self._due[0][0] == when:
             self._set()
 
-    def _ring(self) -> None:
+    def _fire(self) -> None:
         os.read(self._fd, 8)
         while self._due and self._due[0][0] <= time.monotonic():
             heapq.heappop(self._due)[2]()
@@ -370,7 +377,7 @@ class _Timer:
 
 
 class _Connection(asyncio.Protocol):
-    """HTTP/1.1 with keep-alive, as far as requests and botocore speak it: one request at a time, its length given."""
+    """HTTP/1.1 with keep-alive, as requests and botocore use it: one request at a time, with Content-Length."""
 
     def __init__(self, services: Services, timer: _Timer) -> None:
         self._services = services
@@ -403,19 +410,19 @@ class _Connection(asyncio.Protocol):
             % (answer.status, len(text), more, text)
         )  # fmt: skip
 
-        def leave() -> None:
+        def send() -> None:
             answer.done()
             assert self._transport
             self._transport.write(response)
 
         if answer.seconds:
-            self._timer.call_at(now + answer.seconds, leave)
+            self._timer.call_at(now + answer.seconds, send)
         else:
-            leave()
+            send()
 
 
 async def serve(services: Services) -> None:
-    """Until standard input ends."""
+    """Runs until standard input ends."""
     loop = asyncio.get_running_loop()
     timer = _Timer(loop)
     server = await loop.create_server(lambda: _Connection(services, timer), "127.0.0.1", 0, backlog=1024)
@@ -426,15 +433,15 @@ async def serve(services: Services) -> None:
     await ended.wait()
 
 
-# ---- whoever measures
+# ---- the client
 
 
 class StubFailure(Exception):
-    """The stub was asked for what it does not have, so what was measured is not what was meant."""
+    """The stub did not start, or got a request that it does not support."""
 
 
 class Stub(AbstractContextManager["Stub"]):
-    """The stub in a process of its own."""
+    """The stub, in its own process."""
 
     module = "bench.stub"
 
@@ -461,17 +468,19 @@ class Stub(AbstractContextManager["Stub"]):
     def set_latencies(
         self, *, upstream: float, call: float = CALL_SECONDS, transaction: float = TRANSACTION_SECONDS
     ) -> None:
-        """Seconds; for the requests that come from now on."""
+        """In seconds, for all later requests."""
         self._ask("latencies", asdict(Latencies(call, transaction, upstream)))
 
     def take_calls(self) -> list[Call]:
-        """The calls since this was last asked. Raises StubFailure."""
+        """The calls since the last take_calls. Raises StubFailure."""
+        return [Call(**call) for call in self._taken()]
+
+    def _taken(self) -> list[dict[str, Any]]:
         taken = self._ask("take_calls", {})
         if taken["failures"]:
             raise StubFailure("; ".join(taken["failures"]))
         return [
-            Call(**call | {"items": tuple(call["items"]), "conflicts": tuple(call["conflicts"])})
-            for call in taken["calls"]
+            call | {"items": tuple(call["items"]), "conflicts": tuple(call["conflicts"])} for call in taken["calls"]
         ]
 
     def _ask(self, what: str, body: object) -> Any:
@@ -480,6 +489,6 @@ class Stub(AbstractContextManager["Stub"]):
 
 
 if __name__ == "__main__":
-    # A pause of the stub's would be taken for the time of whoever is measured.
+    # A pause for garbage collection would be measured as the function's time.
     gc.disable()
     asyncio.run(serve(Services(Template.load_local().model())))

@@ -1,4 +1,4 @@
-"""Every figure that `make bench` prints, and the bound that each must keep."""
+"""Every figure that `make bench` prints, with its bound."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bench import cold, layout, warm
 from bench.figures import Figure, Spread, ratios
 from bench.layout import Layout
 from bench.stub import CALL_SECONDS, Stub, in_series
-from bench.warm import BATCH, Process, WrongAnswer
+from bench.warm import BATCH, Process, UnexpectedAnswer
 from devstack.template import Model, Template
 
 COLD = "Cold start, over F: boto3, its clients for DynamoDB and Secrets Manager, a requests session"
@@ -25,7 +25,7 @@ BATCHES = "Batches of 10, Indodana at 200 ms"
 WEIGHT = "Weight"
 
 COLD_BOUND = 1.0
-COLD_BOUNDS = {"StatusCheckFunction": 0.90}  # a till waits for it at every sale
+COLD_BOUNDS = {"StatusCheckFunction": 0.90}  # a customer at the till waits for it
 COLD_USUAL_BOUND = 0.25
 
 COLD_ROUNDS = 20
@@ -46,7 +46,7 @@ Progress = Callable[[str], None]
 
 
 def measure(template: Template, places: Layout, stub: Stub, progress: Progress) -> list[Figure]:
-    """`template` is as it is deployed; the warm paths' runs against the stub."""
+    """`template`: as deployed. The warm measurements run against the stub instead."""
     against_stub = Template.load_local(upstream_url=stub.url, endpoint_url=stub.url)
     model = against_stub.model()
     return [
@@ -92,7 +92,7 @@ def cold_starts(places: Layout, model: Model, progress: Progress) -> list[Figure
 
 
 class _Orders:
-    """Orders whose first refund another process has made."""
+    """Orders whose first refund was made by another process."""
 
     def __init__(self, stub: Stub, opener: Process) -> None:
         self._stub = stub
@@ -100,7 +100,7 @@ class _Orders:
         self._made = 0
 
     def opened(self, count: int) -> list[str]:
-        """Leaves the stub without latencies."""
+        """Sets the stub's latencies to zero."""
         orders = [f"OPENED-{number}" for number in range(self._made, self._made + count)]
         self._made += count
         self._stub.set_latencies(upstream=0.0, call=0.0, transaction=0.0)
@@ -170,13 +170,13 @@ def warm_calls(places: Layout, model: Model, stub: Stub, progress: Progress) -> 
 
 
 def _untraced(sandbox: layout.Sandbox) -> layout.Sandbox:
-    """The gateway's functions load no tracer, so where running times are compared, the usual way has none either."""
+    """Without the tracer: the gateway's functions have none, so the times are comparable."""
     environment = {**sandbox.environment, "POWERTOOLS_TRACE_DISABLED": "true"}
     return layout.Sandbox(sandbox.handler, sandbox.path, environment, sandbox.python)
 
 
 def _known(name: str) -> str:
-    """The order that a process refunds again and again."""
+    """The order of which a process makes all its refunds."""
     return f"KNOWN-{name}"
 
 
@@ -200,10 +200,10 @@ def _counted(stub: Stub, refunds: dict[str, Process], orders: _Orders) -> list[F
 
     known = {name: series(name, [_known(name)] * COUNTED_CALLS) for name in refunds}
     elsewhere = series("elsewhere", opened)
-    # What the comparison says that they do.
+    # What the documentation of the comparison says.
     for name, calls in (("floor", 2), ("usual", 5), ("plain", 0)):
         if set(known[name]) != {calls}:
-            raise WrongAnswer(f"{name} makes {known[name]} calls to AWS for a refund, not {calls}")
+            raise UnexpectedAnswer(f"{name} makes {known[name]} calls to AWS for a refund instead of {calls}")
 
     def figure(key: str, title: str, samples: list[float], bound: float | None) -> Figure:
         value, ours = Spread.worst(samples), bound is not None
@@ -233,7 +233,7 @@ def batches(places: Layout, model: Model, stub: Stub, progress: Progress) -> lis
             (seconds,) = process.call([warm.batch_event(wanted)])
             return seconds
 
-        work(orders.opened(BATCH))  # the first one connects, and reads the secret
+        work(orders.opened(BATCH))  # connects, and reads the secret
         for number in range(BATCH_ROUNDS):
             progress(f"batches of ten orders, {number + 1} of {BATCH_ROUNDS}")
             many.append(work(orders.opened(BATCH)))
@@ -265,12 +265,14 @@ def weights(places: Layout, model: Model, stub: Stub, progress: Progress) -> lis
     signing = _signing_microseconds(places, model)
     workers, floors = _peak_memory(places, model, stub)
     deployed, usual = places.deployed_bytes(), layout.usual_bytes()
-    asked, seconds = warm.secrets_calls(stub, places.function(model, "StatusCheckFunction"), SECRETS_REQUESTS)
+    calls, seconds = warm.secrets_calls(stub, places.function(model, "StatusCheckFunction"), SECRETS_REQUESTS)
     if seconds > SECRETS_WITHIN_SECONDS:
-        raise WrongAnswer(f"{SECRETS_REQUESTS} requests took {seconds:.0f} s, more than a minute")
+        raise UnexpectedAnswer(
+            f"{SECRETS_REQUESTS} requests took {seconds:.0f} s, more than {SECRETS_WITHIN_SECONDS:.0f} s"
+        )
     size = Spread.of([deployed / usual])
     return [
-        Figure("signing", WEIGHT, "signing a request", "µs", signing, bound=10, is_the_machines=True),
+        Figure("signing", WEIGHT, "signing a request", "µs", signing, bound=10, machine_dependent=True),
         Figure(
             *("memory", WEIGHT, "worker's memory with 10 in flight", "×", Spread.of(ratios(workers, floors)), "F", 1.3),
             *(Spread.of(workers), "MiB"),
@@ -279,7 +281,7 @@ def weights(places: Layout, model: Model, stub: Stub, progress: Progress) -> lis
             *("size", WEIGHT, "size of all that is deployed", "×", size, "pip's packages", 0.60),
             *(Spread.of([deployed / 1e6]), "MB"),
         ),
-        Figure("secrets", WEIGHT, "asking Secrets Manager", "calls", Spread.of([asked]), "in 1,000 requests", 1),
+        Figure("secrets", WEIGHT, "reading the secret", "calls", Spread.of([calls]), "in 1,000 requests", 1),
     ]
 
 
@@ -291,7 +293,7 @@ def _signing_microseconds(places: Layout, model: Model) -> Spread:
 
 
 def _peak_memory(places: Layout, model: Model, stub: Stub) -> tuple[list[float], list[float]]:
-    """MiB: of the worker over a batch of ten orders, and of F."""
+    """In MiB, of the worker with a batch of ten orders, and of F."""
     workers, floors = [], []
     api, worker = places.function(model, "RefundApiFunction"), places.function(model, "RefundWorkerFunction")
     with Process(api) as opener:
@@ -308,11 +310,11 @@ def _peak_memory(places: Layout, model: Model, stub: Stub) -> tuple[list[float],
     return workers, floors
 
 
-# ---- the instrument itself
+# ---- the stub itself
 
 
 def stub_lateness_microseconds(stub: Stub) -> Spread:
-    """How much later than its latency an answer of the stub's is in a bare socket's hands."""
+    """How much later than the configured latency an answer of the stub arrives at a plain socket."""
     stub.set_latencies(upstream=CALL_SECONDS)
     address = urlsplit(stub.url)
     request = b"GET /check_status?merchantOrderId=A HTTP/1.1\r\n\r\n"

@@ -1,4 +1,4 @@
-"""The figures as a table for a terminal, and which of them have become worse."""
+"""The figures as a table for a terminal, and the regressions among them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ HEAD = ("", "measured", "quartiles", "figure", "quartiles", "over", "at most", "
 
 
 def table(figures: Sequence[Figure], released: Mapping[str, Figure]) -> str:
-    """One row a figure, groups under their titles; `figure` is what is bounded, mostly a ratio."""
+    """One row for each figure, grouped; the column `figure` is what is compared with the bound, mostly a ratio."""
     rows: list[tuple[str, ...]] = [HEAD]
     for number, figure in enumerate(figures):
         if not number or figure.group != figures[number - 1].group:
@@ -22,14 +22,14 @@ def table(figures: Sequence[Figure], released: Mapping[str, Figure]) -> str:
 
 
 def regressions(figures: Sequence[Figure], released: Mapping[str, Figure]) -> list[str]:
-    """What is worse than it was, and what is no more measured, which might be the same."""
+    """The figures that are worse than in the last release or no longer measured."""
     worse = [
-        f"{_name(figure)} is {_number(figure.value.median)} {figure.unit}, and was {_number(before.value.median)}"
+        f"{_name(figure)} is {_number(figure.value.median)} {figure.unit}, was {_number(before.value.median)}"
         for figure in figures
         if (before := released.get(figure.key)) and figure.is_worse_than(before)
     ]
     measured = {figure.key for figure in figures}
-    return worse + [f"{_name(figure)} is not measured" for key, figure in released.items() if key not in measured]
+    return worse + [f"{_name(figure)} is no longer measured" for key, figure in released.items() if key not in measured]
 
 
 def _row(figure: Figure, before: Figure | None) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Warm invocations: long-lived processes, called in blocks that take turns, against the stub."""
+"""Warm invocations: running processes, called in alternating blocks, against the stub."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, Self
 
+from bench.figures import rotated
 from bench.layout import SUBJECTS, Sandbox
 from bench.stub import Call, Stub
 from devstack.cloudformation import ROOT
@@ -24,8 +25,8 @@ BATCH = 10
 Event = dict[str, Any]
 
 
-class WrongAnswer(Exception):
-    """A measured process did not do what it was asked to, so its time says nothing."""
+class UnexpectedAnswer(Exception):
+    """A measured process did not do what it was asked to, so its time means nothing."""
 
 
 # ---- events
@@ -36,14 +37,14 @@ def status_event(order: str) -> Event:
 
 
 def refund_event(order: str) -> Event:
-    """Another refund each time."""
+    """A new refund each time."""
     event = sample("refund_api/partial.json", order)
     event["headers"]["idempotency-key"] = uuid.uuid4().hex
     return event
 
 
 def batch_event(orders: Sequence[str]) -> Event:
-    """A message for each, of a refund that nobody has asked for before."""
+    """One message for each order, with a new refund."""
     records = []
     for order in orders:
         (record,) = sample("refund_worker/one.json")["Records"]
@@ -53,7 +54,7 @@ def batch_event(orders: Sequence[str]) -> Event:
 
 
 def sample(name: str, order: str = SAMPLE_ORDER) -> Event:
-    """events/<name>, about this order."""
+    """events/<name> for this order."""
     event: Event = json.loads((EVENTS / name).read_text(encoding="utf-8").replace(SAMPLE_ORDER, order))
     return event
 
@@ -65,7 +66,7 @@ class Process(AbstractContextManager["Process"]):
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
         self.peak_mib = 0.0
-        """As of the last call."""
+        """Since the start of the process."""
 
     def __enter__(self) -> Self:
         arguments = self._sandbox.arguments(str(SUBJECTS / "drive.py"), self._sandbox.handler)
@@ -77,20 +78,22 @@ class Process(AbstractContextManager["Process"]):
             pass
 
     def call(self, events: Sequence[Event]) -> list[float]:
-        """Seconds of each. Raises WrongAnswer."""
+        """The seconds that each event took. Raises UnexpectedAnswer."""
         assert self._process.stdin
         assert self._process.stdout
         self._process.stdin.write(json.dumps(events) + "\n")
         self._process.stdin.flush()
         line = self._process.stdout.readline()
         if not line:
-            raise WrongAnswer(f"{self._sandbox.handler} ended")
+            raise UnexpectedAnswer(f"{self._sandbox.handler} ended")
         answer = json.loads(line)
         for result in answer["results"]:
             if result.get("statusCode") not in (200, 201) and result != {"batchItemFailures": []}:
-                raise WrongAnswer(f"{self._sandbox.handler}: {result}")
+                raise UnexpectedAnswer(f"{self._sandbox.handler}: {result}")
         if answer["clientsMadeLate"]:
-            raise WrongAnswer(f"{self._sandbox.handler} makes clients in its caller's time: no cold start has them")
+            raise UnexpectedAnswer(
+                f"{self._sandbox.handler} creates AWS clients during an invocation, where no cold start measures them"
+            )
         self.peak_mib = answer["peakKib"] / 1024
         seconds: list[float] = answer["seconds"]
         return seconds
@@ -102,12 +105,11 @@ class Process(AbstractContextManager["Process"]):
 def blocks(
     processes: Mapping[str, Process], events: Mapping[str, Callable[[], Event]], rounds: int, calls: int
 ) -> dict[str, list[float]]:
-    """Milliseconds by name: each round's median. The rounds' order rotates."""
+    """Milliseconds by name: the median of each round. The order of processes rotates."""
     names = list(processes)
     taken: dict[str, list[float]] = {name: [] for name in names}
     for number in range(rounds):
-        first = number % len(names)
-        for name in names[first:] + names[:first]:
+        for name in rotated(names, number):
             seconds = processes[name].call([events[name]() for _ in range(calls)])
             taken[name].append(statistics.median(seconds) * 1000)
     return taken
@@ -124,13 +126,13 @@ def to_aws(calls: Sequence[Call]) -> list[Call]:
 
 
 def most_conflicts(calls: Sequence[Call]) -> int:
-    """Of any one refund: how often a write of it was refused because it met another one."""
+    """The number of writes that failed by a conflict, for the refund with the most."""
     refused = Counter(item for call in calls if call.conflicts for item in call.items if "/REFUND#" in item)
     return max(refused.values(), default=0)
 
 
 def secrets_calls(stub: Stub, sandbox: Sandbox, requests: int) -> tuple[int, float]:
-    """How often Secrets Manager was asked over so many requests of a fresh process, and how many seconds they took."""
+    """The calls to Secrets Manager for so many requests of a new process, and the seconds that these took."""
     stub.set_latencies(upstream=0.0, call=0.0, transaction=0.0)
     stub.take_calls()
     with Process(sandbox) as process:

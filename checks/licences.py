@@ -1,27 +1,34 @@
-"""Writes docs/licences.md, from the pins and from what the packages say of themselves: `make licences`.
+"""Writes docs/licences.md from the pins and from what pip-licenses finds in the venvs: `make licences`.
 
 python -m checks.licences
 """
 
-from collections.abc import Iterator
+import json
+import subprocess
 from dataclasses import dataclass
-from importlib.metadata import PackageMetadata, distributions
 from pathlib import Path
 
 from checks.pins import DEPLOYED, ROOT, VENVS, PinsError, normalized, pins
 
+PIP_LICENSES = ROOT / ".venv-checkov" / "bin" / "pip-licenses"
 LICENCES = ROOT / "docs" / "licences.md"
 
-# Those that let a merchant deploy the package unchanged in a service of its own, and ask for no more than the notice.
-ALLOWED = frozenset({"Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "ISC", "MIT", "MIT-0", "MPL-2.0", "PSF-2.0"})
-
-SPDX_NAMES = {"Apache License 2.0": "Apache-2.0", "License :: OSI Approved :: Apache Software License": "Apache-2.0"}
-
-# Where a package's own licence file says more than its metadata, for as long as that says the same.
-READ_IN_THE_FILE = {
-    ("aws-lambda-powertools", "MIT"): "MIT-0",
-    ("python-dateutil", "Dual License"): "BSD-3-Clause",  # all of it; its newer parts under Apache-2.0, too
-}
+# For what is deployed, exactly as pip-licenses prints them. Each lets a merchant run the unchanged package in its own
+# service and asks for no more than the notice.
+ALLOWED = frozenset(
+    {
+        "Apache Software License",
+        "Apache Software License; BSD License",
+        "Apache-2.0",
+        "BSD-3-Clause",
+        "MIT",
+        "MIT License",
+        "MIT License; MIT No Attribution License (MIT-0)",
+        "MIT OR AFL-2.1",
+        "Mozilla Public License 2.0 (MPL 2.0)",
+        "PSF-2.0",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -31,29 +38,20 @@ class Package:
     licence: str
 
 
-def packages(requirements: Path, venv: str) -> Iterator[Package]:
-    site_packages = ROOT / venv / "lib" / "python3.13" / "site-packages"
-    installed = {normalized(package.name): package for package in distributions(path=[str(site_packages)])}
-    for name, version in sorted(pins(ROOT / requirements).items(), key=lambda pin: normalized(pin[0])):
-        package = installed.get(normalized(name))
-        if not package or package.version != version:
-            raise PinsError(f"{venv} is not as {requirements} has it: {name} {package and package.version}")
-        yield Package(name, version, _licence(name, package.metadata))
+def packages(requirements: Path, venv: Path) -> list[Package]:
+    """The pinned packages and their licences. Raises PinsError where the venv has other versions than the pins."""
+    pinned = {normalized(name): version for name, version in pins(requirements).items()}
+    command: list[str | Path] = [PIP_LICENSES, "--python", venv / "bin" / "python", "--with-system", "--format", "json"]
+    printed = subprocess.run([*command, "--packages", *pinned], stdout=subprocess.PIPE, check=True).stdout
+    found = [Package(row["Name"], row["Version"], row["License"]) for row in json.loads(printed)]
+    installed = {normalized(package.name): package.version for package in found}
+    if differing := dict(pinned.items() - installed.items()):
+        raise PinsError(f"{requirements} pins versions that {venv} does not have: {differing}")
+    return sorted(found, key=lambda package: normalized(package.name))
 
 
-def _licence(name: str, metadata: PackageMetadata) -> str:
-    classifiers = metadata.get_all("Classifier") or []
-    said = (
-        metadata.get("License-Expression")
-        or metadata.get("License")
-        or ", ".join(classifier for classifier in classifiers if classifier.startswith("License ::"))
-    )
-    return READ_IN_THE_FILE.get((name, said)) or SPDX_NAMES.get(said) or said or "unknown"
-
-
-def is_allowed(licence: str) -> bool:
-    """Of an SPDX expression without parentheses: one of its alternatives, with all that it joins."""
-    return any(set(alternative.split(" AND ")) <= ALLOWED for alternative in licence.split(" OR "))
+def not_allowed(deployed: list[Package]) -> list[Package]:
+    return [package for package in deployed if package.licence not in ALLOWED]
 
 
 def table(listed: list[Package]) -> str:
@@ -62,31 +60,31 @@ def table(listed: list[Package]) -> str:
 
 
 def document() -> str:
-    for_development = [package for file, venv in VENVS.items() if file != DEPLOYED for package in packages(file, venv)]
-    return f"""# Licences of what is not ours
+    """Raises PinsError."""
+    listed = {file: packages(ROOT / file, ROOT / venv) for file, venv in VENVS.items()}
+    deployed = listed.pop(DEPLOYED)
+    return f"""# Licences of third-party packages
 
-`make licences` writes this, from the pins and from what the packages say of themselves. A test holds it to the pins,
-and what is deployed to the licences that `checks/licences.py` allows.
+`make licences` writes this file with pip-licenses, from the pins and the metadata of the installed packages. A test
+compares it with them, and the licences of what is deployed with those that `checks/licences.py` allows.
 
 ## Deployed
 
-Every package that the signing layer is built from. The functions bring none of their own.
+All packages of the Lambda layer. The functions bring none of their own.
 
-{table(list(packages(DEPLOYED, VENVS[DEPLOYED])))}
+{table(deployed)}
 
-## For development only
+## Development only
 
-What checks, builds, tests and plays the rest of the world; none of it reaches AWS. What these packages bring with them
-is not listed.
+Used to check, build and test, and by the local stack; never deployed. Their own dependencies are not listed.
 
-{table(for_development)}
+{table([package for group in listed.values() for package in group])}
 """
 
 
-def main() -> int:
+def main() -> None:
     LICENCES.write_text(document(), encoding="utf-8")
-    return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main()

@@ -1,4 +1,4 @@
-"""The requirements files, which pin every package exactly, and the venv that each is installed in."""
+"""The requirements files, which pin every package to one version, and the venv that each is installed in."""
 
 import re
 from pathlib import Path
@@ -15,11 +15,11 @@ VENVS = {
 
 
 class PinsError(Exception):
-    """A requirements file is not what is relied on here, or not what is installed."""
+    """A requirements file has a line without an exact pin, or a venv has other versions."""
 
 
 def pins(requirements: Path) -> dict[str, str]:
-    """Names as they are written there, and versions; without the files that it includes."""
+    """Names as written there, with their versions; without the files that it includes."""
     found = {}
     for line in requirements.read_text(encoding="utf-8").splitlines():
         if not line.strip() or line.startswith(("#", "-r ")):

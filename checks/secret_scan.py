@@ -1,9 +1,9 @@
-"""Looks for secrets in the files that git tracks: `make secrets`.
+"""`make secrets`: scans the files that git tracks for secrets.
 
     python -m checks.secret_scan
 
-detect-secrets finds; not_secrets.toml names what is none. That list is the only way past it: a comment in the code is
-none, as it says neither for which value nor why.
+detect-secrets finds them; not_secrets.toml lists the false positives, each value with the reason. That list is the only
+way to allow a value: pragma comments in the code are ignored, because they say neither for which value nor why.
 """
 
 import hashlib
@@ -23,8 +23,8 @@ DETECT_SECRETS = ROOT / ".venv-checkov" / "bin" / "detect-secrets"
 NOT_SECRETS = Path("checks/not_secrets.toml")
 TIMEOUT_SECONDS = 300
 
-# What detect-secrets would pass over unasked: lines with a pragma, files that are named like a lock or an API's
-# description, and UUIDs, which Indodana's API keys may be.
+# What detect-secrets skips by default: lines with a pragma, files named like a lock file or an OpenAPI document, and
+# UUIDs, which Indodana's API keys may be.
 DISABLED_FILTERS = (
     "detect_secrets.filters.allowlist.is_line_allowlisted",
     "detect_secrets.filters.heuristic.is_lock_file",
@@ -32,12 +32,12 @@ DISABLED_FILTERS = (
     "detect_secrets.filters.heuristic.is_swagger_file",
 )
 
-# detect-secrets reads a YAML file's values only, so each is scanned once more as text, for its comments.
+# detect-secrets reads only the values of a YAML file, so each is scanned again as text, for its comments.
 AS_TEXT = ".as-text.txt"
 
 
 class SecretScanError(Exception):
-    """The list of what is no secret cannot be relied on."""
+    """not_secrets.toml is invalid."""
 
 
 @dataclass(frozen=True, order=True)
@@ -52,7 +52,7 @@ class Finding:
 
 
 def digest(value: str) -> str:
-    """As detect-secrets reports a value, which it never shows."""
+    """The hash by which detect-secrets reports a value."""
     return hashlib.sha1(value.encode(), usedforsecurity=False).hexdigest()
 
 
@@ -71,7 +71,7 @@ def scan(root: Path) -> list[Finding]:
                 shutil.copyfile(copy, f"{copy}{AS_TEXT}")
         filters = [argument for name in DISABLED_FILTERS for argument in ("--disable-filter", name)]
         scanned = subprocess.run(
-            # Without verification, which would send what it found to whom it seems to belong to.
+            # Without verification, which would send each finding to the service it seems to belong to.
             [DETECT_SECRETS, "scan", "--all-files", "--no-verify", *filters, "."],
             cwd=directory,
             stdout=subprocess.PIPE,
@@ -88,32 +88,32 @@ def scan(root: Path) -> list[Finding]:
     )
 
 
-def named_values(root: Path) -> list[str]:
+def listed_values(root: Path) -> list[str]:
     document = tomllib.loads((root / NOT_SECRETS).read_text(encoding="utf-8"))
     if not all(entry.get("why") for entry in document["not_secret"]):
-        raise SecretScanError(f"{NOT_SECRETS}: an entry does not say why")
+        raise SecretScanError(f"{NOT_SECRETS}: an entry has no reason (why)")
     return [value for entry in document["not_secret"] for value in entry["values"]]
 
 
-def complaints(findings: Iterable[Finding], named: Collection[str]) -> list[str]:
-    """What was found and not named, and what is named and no longer found."""
+def problems(findings: Iterable[Finding], listed: Collection[str]) -> list[str]:
+    """One line for each finding that is not listed and each listed value that is no longer found."""
     findings = list(findings)
-    by_digest = {digest(value): value for value in named}
+    by_digest = {digest(value): value for value in listed}
     in_use = {finding.digest for finding in findings if finding.path != str(NOT_SECRETS)}
     return [str(finding) for finding in findings if finding.digest not in by_digest] + [
-        f"{NOT_SECRETS}: nothing looks like {value!r} any more; take it out"
+        f"{NOT_SECRETS}: {value!r} is no longer found; remove it"
         for value_digest, value in by_digest.items()
         if value_digest not in in_use
     ]
 
 
 def main(root: Path = ROOT) -> int:
-    found = complaints(scan(root), named_values(root))
+    found = problems(scan(root), listed_values(root))
     if found:
         print(*found, sep="\n", file=sys.stderr)
         print(
-            "\nThese look like secrets. Revoke one that is real, even if it is taken out again: whoever has the"
-            f" repository\nhas it. Name one that is none in {NOT_SECRETS}, with the reason.",
+            "\nThese look like secrets. Revoke a real one, even if you remove it: everyone with the repository has it."
+            f"\nList a false positive in {NOT_SECRETS}, with the reason.",
             file=sys.stderr,
         )
     return 1 if found else 0

@@ -15,8 +15,8 @@ from urllib.parse import quote, urlsplit
 
 import simplejson
 
-from devstack.books import CENT, plain
 from devstack.errors import DevstackError
+from testkit.indodana.fields import CENT, plain
 
 # More would only wait for each other: the emulated DynamoDB does one thing at a time.
 CALLERS = 8

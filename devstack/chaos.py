@@ -37,8 +37,8 @@ from devstack.aws import client, prepare_environment
 from devstack.callers import CALLERS, Callers, Item, Plan, Wanted, call, refunds_path
 from devstack.cloudformation import ROOT
 from devstack.errors import DevstackError
-from devstack.faults import FAULTS, REFUSE_CONNECTIONS
-from devstack.simulator_control import SimulatorControl
+from testkit.indodana.control_client import SimulatorControl
+from testkit.indodana.faults import FAULTS, REFUSE_CONNECTIONS
 
 MERCHANT = "m1"
 DEFAULT_ORDERS = 200
@@ -57,7 +57,7 @@ OUTAGE_SECONDS = (0.3, 1.0)
 
 # ---- patience
 START_SECONDS = 60.0
-# After the storm: what is left to do, the leases (45 s), then a queued refund's own time with what the reconciler adds
+# After the storm: what is left to do, the leases (45 s), then a queued refund's own time with what recovery adds
 # (30 s). Less than the queue's visibility timeout (240 s), so that it is not time alone that brings messages back.
 SETTLE_SECONDS = 230.0
 OVERDUE_SECONDS = 30
@@ -189,7 +189,7 @@ class Chaos:
         with ExitStack() as processes:
             aws = processes.enter_context(Program(self._directory, "aws", "devstack.aws", "--port", "0"))
             ports = ("--port", "0", "--upstream-port", "0")
-            simulator = processes.enter_context(Program(self._directory, "simulator", "devstack.simulator", *ports))
+            simulator = processes.enter_context(Program(self._directory, "simulator", "testkit.indodana", *ports))
             self._simulator = SimulatorControl(simulator.says(r"^control +(\S+)"))
             self._endpoint = aws.says(r"listens on (\S+)")
             environment = {"AWS_ENDPOINT_URL": self._endpoint, "UPSTREAM_URL": simulator.says(r"^upstream +(\S+)")}
@@ -246,8 +246,8 @@ class Chaos:
     def _settle(self) -> Check:
         """Until every caller has an answer and no refund is open; what a killed worker took away is asked for again.
 
-        The reconciler runs every minute and when the stack starts, so the stack is started anew once all is due.
-        A message that a killed worker held comes back after minutes. Where the ledger knows its refund, the reconciler
+        Recovery runs every minute and when the stack starts, so the stack is started anew once all is due.
+        A message that a killed worker held comes back after minutes. Where the ledger knows its refund, recovery
         sends another; where the worker was killed before that, its sender does, as one who hears nothing would.
         """
         settled = Check(f"all has settled within {SETTLE_SECONDS:g} s")
@@ -394,7 +394,7 @@ class Chaos:
 
 
 def _due(refund: Item) -> datetime:
-    """When the reconciler does something about an open refund."""
+    """When recovery does something about an open refund."""
     if "leaseUntil" in refund:
         return datetime.fromisoformat(refund["leaseUntil"])
     return datetime.fromisoformat(refund["nextAttemptAt"]) + timedelta(seconds=OVERDUE_SECONDS)

@@ -26,8 +26,8 @@ import requests
 from devstack.aws import client
 from devstack.errors import DevstackError
 from devstack.run import Settings, Stack
-from devstack.simulator_control import SimulatorControl
 from devstack.tokens import Issuer
+from testkit.indodana.control_client import SimulatorControl
 
 MERCHANT = "m1"
 # Longer than the gateway's own patience with Indodana, and than any wait that the story asks for.

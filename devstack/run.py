@@ -24,9 +24,9 @@ from devstack.gateway import Gateway, HttpApi
 from devstack.queues import LONG_POLL_SECONDS, Poller
 from devstack.runtime import Runtime, load_runtime
 from devstack.schedules import Timer
-from devstack.simulator import LOCAL_MERCHANTS, Simulator
 from devstack.template import Model, Template
 from devstack.tokens import DEFAULT_PORT, LOCAL_DIR, Issuer
+from testkit.indodana.simulator import LOCAL_MERCHANTS, Simulator
 
 # How long a stop waits for what is in flight; the ledger is made for what is cut off.
 DRAIN_SECONDS = 5.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import itertools
 import json
 import logging
 import os
@@ -12,19 +11,21 @@ from collections.abc import Iterator
 import pytest
 
 from devstack.aws import AwsServer, prepare_environment, provision
-from devstack.simulator import LOCAL_MERCHANTS, Simulator
-from devstack.simulator_control import SimulatorControl
-from devstack.template import Template
+from devstack.template import Model, Template
+from testkit.indodana.control_client import SimulatorControl
+from testkit.indodana.simulator import LOCAL_MERCHANTS, Simulator
 
 prepare_environment()
-os.environ |= {"POWERTOOLS_SERVICE_NAME": "qris-gateway", "POWERTOOLS_METRICS_NAMESPACE": "QrisGateway"}
+os.environ |= {
+    "POWERTOOLS_SERVICE_NAME": "qris-gateway",
+    "POWERTOOLS_METRICS_NAMESPACE": "QrisGateway",
+    # Each test's end empties the queues; AWS allows a PurgeQueue a minute.
+    "MOTO_SQS_ENFORCE_STRICT_QUEUE_PURGE_BEHAVIOUR": "false",
+}
 
-import assembly  # noqa: E402 - Powertools and boto3 read the environment when they are imported
-import telemetry  # noqa: E402
-from settings import Settings  # noqa: E402
+from gateway.runtime import bootstrap, telemetry  # noqa: E402 - Powertools and boto3 read the environment on import
+from gateway.runtime.settings import Settings  # noqa: E402
 from tests.world import Clock, World  # noqa: E402
-
-_stacks = itertools.count(1)
 
 
 @pytest.fixture(scope="session")
@@ -56,10 +57,10 @@ def logs() -> Iterator[io.StringIO]:
         handler.setStream(old)
 
 
-@pytest.fixture
-def world(aws: AwsServer, indodana: Simulator, template: Template, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    """Tables, queues and secrets of its own, from template.yaml, and every handler of this process working on them."""
-    name = f"test-{next(_stacks)}"
+@pytest.fixture(scope="session")
+def provisioned(aws: AwsServer, indodana: Simulator, template: Template) -> Model:
+    """Tables, queues and secrets from template.yaml. Made once: it takes longer than most tests."""
+    name = "test"
     prefix = f"{name}/"
     own = {"IndodanaUrl": indodana.upstream_url, "MerchantClaim": "merchant_id", "SecretPrefix": prefix}
     stack = Template(
@@ -69,9 +70,15 @@ def world(aws: AwsServer, indodana: Simulator, template: Template, monkeypatch: 
         f"{prefix}{merchant}": json.dumps({"apiKey": key, "secretKey": secret})
         for merchant, (key, secret) in LOCAL_MERCHANTS.items()
     }
-    model = stack.model(provision(stack.model(), aws.url, secrets))
+    return stack.model(provision(stack.model(), aws.url, secrets))
+
+
+@pytest.fixture
+def world(aws: AwsServer, indodana: Simulator, provisioned: Model, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    """Empty tables and queues, and every handler of this process working on them."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", aws.url)
-    world = World(Settings.from_environment(model.environment()), SimulatorControl(indodana.control_url), Clock())
-    monkeypatch.setattr(assembly, "gateway", lambda: world.gateway)
+    world = World(Settings.from_environment(provisioned.environment()), SimulatorControl(indodana.control_url), Clock())
+    monkeypatch.setattr(bootstrap, "gateway", lambda: world.gateway)
     yield world
     world.simulator.reset()
+    world.clear()

@@ -14,20 +14,21 @@ from urllib.parse import quote
 
 import boto3
 
-import assembly
 import audit_query.handler
-import reconciler.handler
+import recovery.handler
 import refund_api.handler
 import refund_worker.handler
 import status_check.handler
-from aws import AwsClients
 from devstack.queues import sqs_event
-from devstack.simulator_control import SimulatorControl
-from refunds.model import OrderKey
-from settings import Settings
+from gateway.core.model import OrderKey
+from gateway.runtime import bootstrap
+from gateway.runtime.aws import AwsClients
+from gateway.runtime.settings import Settings
+from testkit.indodana.control_client import SimulatorControl
 
 MERCHANT = "m1"
 LAMBDA_SECONDS = 29.0
+MOST_WRITES = 25  # in a BatchWriteItem
 _numbers = itertools.count(1)
 
 HANDLERS = {
@@ -76,22 +77,37 @@ class Killed(BaseException):
 
 
 class World:
-    """One test's own tables and queues; orders that no other test has."""
+    """Tables and queues that are empty when a test begins; orders that no other test has."""
 
     def __init__(self, settings: Settings, simulator: SimulatorControl, clock: Clock) -> None:
-        self.settings = settings
+        self.settings = self._first_settings = settings
         self.simulator = simulator
         self.clock = clock
         self.sqs = boto3.client("sqs")
         self.dynamodb = boto3.client("dynamodb")
         self.secretsmanager = boto3.client("secretsmanager")
+        self._rotated: dict[str, str] = {}
         self.reassemble()
+
+    def clear(self) -> None:
+        """Takes away what the test left for the next one."""
+        settings = self._first_settings
+        for table in (settings.ledger_table, settings.audit_table):
+            for page in self.dynamodb.get_paginator("scan").paginate(TableName=table, ConsistentRead=True):
+                keys = [{name: item[name] for name in ("pk", "sk")} for item in page["Items"]]
+                for some in itertools.batched(keys, MOST_WRITES, strict=False):
+                    deletions: Any = [{"DeleteRequest": {"Key": key}} for key in some]
+                    self.dynamodb.batch_write_item(RequestItems={table: deletions})
+        for queue in (settings.refund_queue_url, settings.refund_dead_letter_queue_url):
+            self.sqs.purge_queue(QueueUrl=queue)
+        for name, text in self._rotated.items():
+            self.secretsmanager.put_secret_value(SecretId=name, SecretString=text)
 
     def reassemble(self, **settings: Any) -> None:
         """As if every function had been started anew, perhaps with other settings."""
         self.settings = replace(self.settings, **settings)
         self.gateway_clients = AwsClients()
-        self.gateway = assembly.Gateway(self.settings, self.gateway_clients, clock=self.clock)
+        self.gateway = bootstrap.Gateway(self.settings, self.gateway_clients, clock=self.clock)
 
     # ---- Indodana's side
 
@@ -106,8 +122,10 @@ class World:
     def rotate(self, merchant: str, api_key: str, secret_key: str) -> None:
         """New credentials at Indodana and in Secrets Manager, as a merchant's rotation leaves them."""
         self.simulator.set_credentials(merchant, api_key, secret_key)
+        name = self.settings.secret_prefix + merchant
+        self._rotated.setdefault(name, self.secretsmanager.get_secret_value(SecretId=name)["SecretString"])
         self.secretsmanager.put_secret_value(
-            SecretId=self.settings.secret_prefix + merchant,
+            SecretId=name,
             SecretString=json.dumps({"apiKey": api_key, "secretKey": secret_key}),
         )
 
@@ -180,7 +198,7 @@ class World:
         route = "GET /v1/transactions/{merchantOrderId}/refunds/{refundId}"
         return self.api(route, order_id, refund_id=refund_id, **options)
 
-    def list(self, order_id: str, **options: Any) -> Answer:
+    def list_refunds(self, order_id: str, **options: Any) -> Answer:
         return self.api("GET /v1/transactions/{merchantOrderId}/refunds", order_id, **options)
 
     def resolve(
@@ -222,7 +240,7 @@ class World:
         """Until it can be said of a refund that was sent just now that it was not done."""
         self.clock.pass_seconds(self.settings.resolution_hold_seconds + 60)
 
-    def work_list(self, status: str = "UNKNOWN", **query: str) -> Answer:
+    def open_refunds(self, status: str = "UNKNOWN", **query: str) -> Answer:
         return self.api("GET /v1/refunds", query={"status": status, **query})
 
     def audit(self, order_id: str, **options: Any) -> list[dict[str, Any]]:
@@ -233,7 +251,7 @@ class World:
 
     def sums(self, order_id: str) -> tuple[Decimal, Decimal, Decimal]:
         """refunded, reserved, refundable; that they add up is checked each time."""
-        body = self.list(order_id).body
+        body = self.list_refunds(order_id).body
         assert body["refunded"] + body["reserved"] + body["refundable"] == body["transactionAmount"]
         return body["refunded"], body["reserved"], body["refundable"]
 
@@ -293,8 +311,8 @@ class World:
     def dead_letters(self) -> list[Any]:
         return self.receive(self.settings.refund_dead_letter_queue_url)
 
-    def reconcile(self) -> dict[str, Any]:
-        return reconciler.handler.lambda_handler({}, Context())  # type: ignore[arg-type]
+    def recover(self) -> dict[str, Any]:
+        return recovery.handler.lambda_handler({}, Context())  # type: ignore[arg-type]
 
 
 def order_path(order_id: str) -> str:

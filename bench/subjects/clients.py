@@ -1,4 +1,4 @@
-"""F, the floor of a cold start: the AWS SDK, its clients and a requests session, and nothing on top."""
+"""F, the floor of a cold start: the AWS SDK, its clients, a requests session and nothing else."""
 
 import boto3
 import requests

@@ -1,8 +1,8 @@
-"""Runs in the measured process: imports a handler, and times the calls that it is told to make.
+"""Runs in the measured process: imports a handler and times its invocations.
 
     python drive.py module:handler
 
-Each line of standard input is a JSON list of events; each line of standard output says what came of them.
+Each line of standard input is a JSON list of events; each line of standard output has their results and times.
 """
 
 import gc
@@ -17,7 +17,7 @@ from typing import Any
 
 
 class Context:
-    """Of the invocation; like Lambda's, as far as anybody here looks."""
+    """The attributes of Lambda's context that the measured code reads."""
 
     function_version = "$LATEST"
     memory_limit_in_mb = 256
@@ -30,20 +30,20 @@ class Context:
 
 
 def peak_memory_kib() -> int:
-    """Not resource.getrusage: what it tells includes the process that this one was forked from."""
+    """Not by resource.getrusage, which includes the process that this one was forked from."""
     found = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
     assert found
     return int(found[1])
 
 
 def clients() -> int:
-    """How many of the AWS SDK there are."""
+    """The number of AWS SDK clients."""
     client = sys.modules.get("botocore.client")
     return sum(isinstance(thing, client.BaseClient) for thing in gc.get_objects()) if client else 0
 
 
 def main() -> None:
-    # What the handler prints, Lambda reads and nobody here; nor may it come between the answers.
+    # The handler's output is dropped, so that it does not mix with the answers.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     module, _, attribute = sys.argv[1].partition(":")

@@ -1,9 +1,9 @@
-"""The floors of the warm path: the least that keeps a refund safe and a status check on record.
+"""The floors of the warm path: the minimum for a safe refund and an audited status check.
 
     status    one signed GET, one PutItem
     refund    TransactWriteItems (refund, order's sums, audit record), one signed POST, TransactWriteItems
 
-Nothing is validated, no failure handled, nothing logged.
+No validation, no error handling, no logs.
 """
 
 import json

@@ -1,6 +1,6 @@
-"""A plain function, as one would write it with Indodana's documentation open: it signs, sends, and passes on.
+"""A plain function, as written straight from Indodana's documentation: it signs the request and returns the answer.
 
-It remembers nothing: sent twice, a refund is made twice, and one that timed out is nobody's.
+It stores nothing: a repeated request refunds twice, and a refund that timed out is lost.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Prints how many microseconds the gateway's signing layer takes to sign one request, many times over."""
+"""Prints samples of the time, in microseconds, that the gateway's signing layer takes for one request."""
 
 import json
 import time

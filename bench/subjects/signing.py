@@ -1,4 +1,4 @@
-"""Indodana's signature, made by hand: for the floors and the peers, which must not use the gateway's own."""
+"""Indodana's signature for the floors and peers, which must not use the gateway's code."""
 
 import hashlib
 import hmac

@@ -1,4 +1,4 @@
-"""The usual way to build this: Powertools' validating resolver, idempotency, parameters, logger, metrics and tracer.
+"""The usual design: Powertools' validating resolver, idempotency, parameters, logger, metrics and tracer.
 
 A refund makes five calls to AWS around its POST: the idempotency record, the order, its update, the audit record, and
 the idempotency record again.

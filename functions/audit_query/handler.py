@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import assembly
-from http_api.requests import ApiRequest, Event
-from http_api.responses import Response, json_response
-from http_api.routing import serve
+from gateway.http.requests import ApiRequest, Event
+from gateway.http.responses import Response, json_response
+from gateway.http.router import serve
+from gateway.runtime import bootstrap
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
 
 
 def get_timeline(request: ApiRequest) -> Response:
-    page = assembly.gateway().audit_log.timeline(request.order, request.page_limit, request.query("nextToken"))
+    page = bootstrap.gateway().audit_log.timeline(request.order, request.page_limit, request.query("nextToken"))
     body = {
         "merchantOrderId": request.order.merchant_order_id,
         "records": page.records,
@@ -30,4 +30,4 @@ def lambda_handler(event: Event, context: LambdaContext) -> Response:
     return serve(event, context, ROUTES)
 
 
-assembly.start(lambda gateway: gateway.audit_log)
+bootstrap.start(lambda gateway: gateway.audit_log)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import assembly
-import telemetry
-from http_api import problems
-from http_api.requests import ApiRequest, Event
-from http_api.responses import Response, json_response, location, refund_response, refund_view, refunds_view
-from http_api.routing import serve
-from refunds import validation
-from refunds.model import OPEN_STATUSES, Failure, Refund, RefundStatus
+from gateway.core.model import Failure, Refund
+from gateway.core.transitions import OPEN_STATUSES, RefundStatus
+from gateway.http import problems
+from gateway.http.requests import ApiRequest, Event
+from gateway.http.responses import Response, json_response, location, refund_response, refund_view, refunds_view
+from gateway.http.router import serve
+from gateway.refunds import validation
+from gateway.runtime import bootstrap, telemetry
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
@@ -19,47 +19,47 @@ if TYPE_CHECKING:
 
 def create_refund(request: ApiRequest) -> Response:
     wanted = validation.refund_request(request.order, request.header("idempotency-key"), request.body())
-    workflow = assembly.gateway().workflow
+    service = bootstrap.gateway().service
     if _prefers_async(request.header("prefer")):
-        answer = workflow.refund_later(wanted, request.origin)
+        result = service.refund_later(wanted, request.context)
     else:
-        answer = workflow.refund_now(wanted, request.origin, request.seconds_left)
-    if isinstance(answer, Failure):
-        telemetry.count("RefundsRefused", code=answer.code)
-        return problems.from_failure(answer, request.origin.request_id)
-    return _created(answer.refund, request.origin.request_id, replayed=answer.replayed)
+        result = service.refund_now(wanted, request.context)
+    if isinstance(result, Failure):
+        telemetry.count("RefundsRefused", code=result.code)
+        return problems.from_failure(result, request.context.request_id)
+    return _created(result.refund, request.context.request_id, replayed=result.replayed)
 
 
 def list_refunds(request: ApiRequest) -> Response:
     order = request.order
-    found = assembly.gateway().ledger.refunds_of(order, request.page_limit, request.query("nextToken"))
+    found = bootstrap.gateway().ledger.refunds_of(order, request.page_limit, request.query("nextToken"))
     return json_response(200, refunds_view(order.merchant_order_id, found))
 
 
 def get_refund(request: ApiRequest) -> Response:
-    return refund_response(assembly.gateway().ledger.refund(request.order, request.refund_id))
+    return refund_response(bootstrap.gateway().ledger.refund(request.order, request.refund_id))
 
 
 def withdraw_refund(request: ApiRequest) -> Response:
     order, refund_id, note = request.order, request.refund_id, validation.withdrawal(request.optional_body())
-    gateway = assembly.gateway()
+    gateway = bootstrap.gateway()
     may_withdraw_others = request.has_scope(f"{gateway.settings.scope_prefix}refunds:resolve")
     refund = gateway.decisions.withdraw(
-        order, refund_id, request.version, note, request.origin, may_withdraw_others=may_withdraw_others
+        order, refund_id, request.version, note, request.context, may_withdraw_others=may_withdraw_others
     )
     return refund_response(refund)
 
 
 def resolve_refund(request: ApiRequest) -> Response:
-    order, refund_id, gateway = request.order, request.refund_id, assembly.gateway()
+    order, refund_id, gateway = request.order, request.refund_id, bootstrap.gateway()
     resolution = validation.resolution(request.body(), gateway.clock())
-    return refund_response(gateway.decisions.resolve(order, refund_id, request.version, resolution, request.origin))
+    return refund_response(gateway.decisions.resolve(order, refund_id, request.version, resolution, request.context))
 
 
-def list_work(request: ApiRequest) -> Response:
+def list_open_refunds(request: ApiRequest) -> Response:
     status = validation.open_status(request.query("status"), OPEN_STATUSES)
     token = request.query("nextToken")
-    found = assembly.gateway().ledger.work_list(request.merchant_id, status, request.page_limit, token)
+    found = bootstrap.gateway().ledger.open_refunds_page(request.merchant_id, status, request.page_limit, token)
     body = {"refunds": [refund_view(refund) for refund in found.refunds], "nextToken": found.next_token}
     return json_response(200, body)
 
@@ -92,7 +92,7 @@ ROUTES = {
     "GET /v1/transactions/{merchantOrderId}/refunds/{refundId}": get_refund,
     "POST /v1/transactions/{merchantOrderId}/refunds/{refundId}/withdrawal": withdraw_refund,
     "POST /v1/transactions/{merchantOrderId}/refunds/{refundId}/resolution": resolve_refund,
-    "GET /v1/refunds": list_work,
+    "GET /v1/refunds": list_open_refunds,
 }
 
 
@@ -100,4 +100,4 @@ def lambda_handler(event: Event, context: LambdaContext) -> Response:
     return serve(event, context, ROUTES)
 
 
-assembly.start(lambda gateway: gateway.workflow)
+bootstrap.start(lambda gateway: gateway.service)

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-import assembly
-import telemetry
-from refunds.worker import Message
+from gateway.refunds.worker import Message
+from gateway.runtime import bootstrap, telemetry
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 
 def lambda_handler(event: Mapping[str, Any], context: LambdaContext) -> dict[str, Any]:
     messages = [_message(record) for record in event["Records"]]
-    again = assembly.gateway().worker.run(messages, lambda: context.get_remaining_time_in_millis() / 1000)
+    again = bootstrap.gateway().worker.run(messages, lambda: context.get_remaining_time_in_millis() / 1000)
     telemetry.logger.info("batch", extra={"messages": len(messages), "again": len(again)})
     return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in again]}
 
@@ -37,4 +36,4 @@ def _message(record: Mapping[str, Any]) -> Message:
     )
 
 
-assembly.start(lambda gateway: gateway.worker)
+bootstrap.start(lambda gateway: gateway.worker)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import assembly
-from http_api.requests import ApiRequest, Event
-from http_api.responses import Response, json_response
-from http_api.routing import serve
+from gateway.http.requests import ApiRequest, Event
+from gateway.http.responses import Response, json_response
+from gateway.http.router import serve
+from gateway.runtime import bootstrap
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
 
 
 def get_transaction(request: ApiRequest) -> Response:
-    status = assembly.gateway().status_checks.check(request.order, request.origin)
+    status = bootstrap.gateway().status_checks.check(request.order, request.context)
     return json_response(200, status.fields)
 
 
@@ -25,4 +25,4 @@ def lambda_handler(event: Event, context: LambdaContext) -> Response:
     return serve(event, context, ROUTES)
 
 
-assembly.start(lambda gateway: gateway.status_checks)
+bootstrap.start(lambda gateway: gateway.status_checks)

@@ -3,8 +3,8 @@
     python3.13 trim.py <the layer's python/ folder>
 
 boto3 brings the descriptions of 400 services, and reading those of three takes most of the time that a client needs to
-start. What is left here: three services with the operations that the functions call (tests/unit/test_build.py holds the
-list to the code), the logging and metrics of Powertools, and stand-ins for what boto3 imports and nobody here uses.
+start. What is left here: three services with the operations that the functions call (tests/build/test_build.py holds
+the list to the code), the logging and metrics of Powertools, and stand-ins for what boto3 imports and nobody here uses.
 """
 
 from __future__ import annotations

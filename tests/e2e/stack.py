@@ -2,105 +2,21 @@
 
 from __future__ import annotations
 
-import http.client
 import json
-import os
-import re
-import signal
-import subprocess
-import sys
-import time
 import uuid
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from decimal import Decimal
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
-from urllib.parse import quote, urlsplit
+from typing import Any
+from urllib.parse import quote
 
 from devstack.aws import client
-from devstack.simulator_control import SimulatorControl
 from devstack.template import Template
 from devstack.tokens import Issuer
-
-ROOT = Path(__file__).parents[2]
-START_SECONDS = 30.0
-STOP_SECONDS = 15.0
-ANSWER_SECONDS = 30.0
-WAIT_SECONDS = 20.0
-POLL_SECONDS = 0.05
-# What would take the stack elsewhere than a test sends it.
-FOREIGN = ("PORT", "HOST", "UPSTREAM_URL", "AWS_ENDPOINT_URL", "PARAMETERS", "LOCAL_DIR", "PYTHONPATH")
-
-
-class Program:
-    """`python -m …` with its output in a file, so that nothing ever waits for a reader."""
-
-    def __init__(
-        self, directory: Path, *arguments: str, root: Path = ROOT, environment: Mapping[str, str] | None = None
-    ) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
-        self.output_file = directory / f"{arguments[0]}-{uuid.uuid4().hex[:8]}.out"
-        kept = {name: value for name, value in os.environ.items() if name not in FOREIGN}
-        with self.output_file.open("wb") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", *arguments],
-                cwd=root,
-                env=kept | dict(environment or {}),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-
-    @property
-    def output(self) -> str:
-        return self.output_file.read_text(encoding="utf-8")
-
-    def says(self, pattern: str) -> re.Match[str]:
-        """Waits for it."""
-
-        def look() -> re.Match[str] | None:
-            found = re.search(pattern, self.output, re.MULTILINE)
-            assert found or self.process.poll() is None, f"it ended with {self.process.returncode}:\n{self.output}"
-            return found
-
-        found = until(look, bool, START_SECONDS)
-        assert found, self.output
-        return found
-
-    def stop(self, number: int = signal.SIGTERM) -> int:
-        self.process.send_signal(number)
-        return self.ended()
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.ended()
-
-    def ended(self, seconds: float = STOP_SECONDS) -> int:
-        return self.process.wait(seconds)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self.process.poll() is None:
-            self.kill()
-
-
-@dataclass(frozen=True)
-class Answer:
-    status: int
-    headers: dict[str, str]
-    text: str
-
-    @property
-    def body(self) -> Any:
-        return json.loads(self.text, parse_float=Decimal)
+from testkit import http_caller
+from testkit.http_caller import Answer
+from testkit.indodana.control_client import SimulatorControl
+from testkit.processes import ROOT, Program
 
 
 class Caller:
@@ -109,8 +25,6 @@ class Caller:
     def __init__(self, info: dict[str, Any], directory: Path) -> None:
         self.info = info
         self.directory = directory
-        address = urlsplit(info["baseUrl"])
-        self._host, self._port = address.hostname or "", address.port
         self._sqs: Any = None
 
     @property
@@ -134,21 +48,8 @@ class Caller:
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
         """`token`: empty for the stack's own, None for none. The target goes out exactly as it is."""
-        sent = dict(headers or {})
-        if token is not None:
-            sent["Authorization"] = f"Bearer {token or self.info['token']}"
-        data = None
-        if body is not None:
-            data = json.dumps(body).encode()
-            sent["Content-Type"] = "application/json"
-        connection = http.client.HTTPConnection(self._host, self._port, timeout=ANSWER_SECONDS)
-        try:
-            connection.request(method, target, data, sent)
-            answer = connection.getresponse()
-            text = answer.read().decode()
-            return Answer(answer.status, {name.lower(): value for name, value in answer.getheaders()}, text)
-        finally:
-            connection.close()
+        sent_token = None if token is None else token or self.info["token"]
+        return http_caller.call(self.info["baseUrl"], method, target, body, token=sent_token, headers=headers)
 
     def order(self, amount: int = 100_000, status: str = "PAID", order_id: str | None = None) -> str:
         order_id = order_id or f"O-{uuid.uuid4().hex[:12]}"
@@ -250,7 +151,7 @@ class Stack(Program, Caller):
         own = {"PORT": "0", "LOCAL_DIR": str(directory)}
         Program.__init__(self, directory, "devstack", root=root, environment=own | dict(environment or {}))
         try:
-            self.says("^Ctrl-C stops it")
+            self.wait_for("^Ctrl-C stops it")
         except BaseException:
             self.kill()
             raise
@@ -259,11 +160,3 @@ class Stack(Program, Caller):
 
 def path(order_id: str) -> str:
     return f"/v1/transactions/{quote(order_id, safe='')}"
-
-
-def until[Seen](look: Callable[[], Seen], good: Callable[[Seen], bool], seconds: float = WAIT_SECONDS) -> Seen:
-    """What there is to see once it is good, or what there was when the time was up."""
-    deadline = time.monotonic() + seconds
-    while not good(seen := look()) and time.monotonic() < deadline:
-        time.sleep(POLL_SECONDS)
-    return seen

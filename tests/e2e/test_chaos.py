@@ -11,8 +11,8 @@ import pytest
 
 from devstack.aftermath import LEGAL_STEPS, Aftermath
 from devstack.callers import Answer, Ask, Plan, Wanted
-from refunds.model import LEGAL_TRANSITIONS, RefundStatus
-from tests.e2e.stack import Program
+from gateway.core.transitions import LEGAL_TRANSITIONS, RefundStatus
+from testkit.processes import Program
 
 # About 65, of which the leases are 45; the rest is for a machine that has other things to do.
 MOST_SECONDS = 150.0
@@ -28,7 +28,7 @@ def test_no_money_is_wrong_after_a_short_storm(tmp_path: Path) -> None:
     short = ("devstack.chaos", "--seconds", "8", "--orders", "24")
 
     with Program(tmp_path, *short, environment={"TMPDIR": str(temporary)}) as chaos:
-        status = chaos.ended(MOST_SECONDS)
+        status = chaos.wait(MOST_SECONDS)
 
     assert status == 0, chaos.output
     assert "✗" not in chaos.output
@@ -39,7 +39,7 @@ def test_the_same_seed_asks_for_the_same_refunds() -> None:
     assert Plan.of_seed(7, 30) == Plan.of_seed(7, 30) != Plan.of_seed(8, 30)
 
 
-def test_the_legal_steps_are_those_of_the_ledger_without_a_second_submission() -> None:
+def test_legal_steps_are_the_ledgers_without_a_second_submission() -> None:
     steps = {(before or "", after) for before, afters in LEGAL_TRANSITIONS.items() for after in afters}
     assert steps - LEGAL_STEPS == {(RefundStatus.UNKNOWN, RefundStatus.SUBMITTING)}
     assert steps >= LEGAL_STEPS

@@ -17,8 +17,8 @@ import pytest
 import simplejson
 
 from devstack.pages import load, operations
-from refunds import texts
-from refunds.validation import MAX_AMOUNT
+from gateway.core import texts
+from gateway.core.inputs import MAX_AMOUNT
 from tests.e2e.stack import Stack, path
 from tests.openapi import closed, complaints, inlined
 

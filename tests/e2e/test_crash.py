@@ -22,10 +22,13 @@ from typing import Any
 
 import pytest
 
-from devstack.simulator_control import SimulatorControl
-from refunds.model import LEGAL_TRANSITIONS, OrderKey, Reason, RefundRequest, RefundStatus
-from refunds.reconcile import OVERDUE_SECONDS
-from tests.e2e.stack import Answer, Program, Stack, path, until
+from gateway.core.model import OrderKey, Reason, RefundRequest
+from gateway.core.transitions import LEGAL_TRANSITIONS, RefundStatus
+from gateway.refunds.recovery import OVERDUE_SECONDS
+from testkit.http_caller import Answer
+from testkit.indodana.control_client import SimulatorControl
+from testkit.processes import Program, until
+from tests.e2e.stack import Stack, path
 
 ORDER_AMOUNT = 100_000
 # Every order is asked for more than it has: 60 + 30 + 30 %.
@@ -74,12 +77,12 @@ class Outside:
     def __init__(self, directory: Path, aws: Program, simulator: Program) -> None:
         self.directory = directory
         self.environment = {
-            "AWS_ENDPOINT_URL": aws.says(r"listens on (\S+)")[1],
-            "UPSTREAM_URL": simulator.says(r"^upstream +(\S+)")[1],
+            "AWS_ENDPOINT_URL": aws.wait_for(r"listens on (\S+)")[1],
+            "UPSTREAM_URL": simulator.wait_for(r"^upstream +(\S+)")[1],
             # What was in flight when the stack was killed is in Indodana's books or never will be.
             "PARAMETERS": "ResolutionHoldSeconds=0",
         }
-        self.simulator = SimulatorControl(simulator.says(r"^control +(\S+)")[1])
+        self.simulator = SimulatorControl(simulator.wait_for(r"^control +(\S+)")[1])
         self.wanted: list[Wanted] = []
         # What callers heard before the stack was killed.
         self.told: list[tuple[Wanted, Answer]] = []
@@ -105,7 +108,7 @@ def outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
     directory = tmp_path_factory.mktemp("crash")
     with (
         Program(directory, "devstack.aws", "--port", "0") as aws,
-        Program(directory, "devstack.simulator", "--port", "0", "--upstream-port", "0") as simulator,
+        Program(directory, "testkit.indodana", "--port", "0", "--upstream-port", "0") as simulator,
     ):
         yield Outside(directory, aws, simulator)
 
@@ -368,7 +371,7 @@ def test_a_request_repeated_after_the_crash_is_the_same_refund(aftermath: Afterm
     assert_sums_are_right(aftermath)
 
 
-def test_an_operators_evidence_brings_the_ledger_and_the_books_to_the_same_sums(aftermath: Aftermath) -> None:
+def test_an_operators_evidence_makes_ledger_and_books_agree(aftermath: Aftermath) -> None:
     """Last: after it nothing is UNKNOWN any more."""
     stack, moved = aftermath.stack, aftermath.outside.movements()
     for refund_id, refund in aftermath.refunds().items():

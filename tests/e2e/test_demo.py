@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.e2e.stack import Program
+from testkit.processes import Program
 
 PROMISED_SECONDS = 60.0
 
 
-def test_the_demo_tells_its_story_within_a_minute_and_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_the_demo_ends_within_a_minute_and_leaves_nothing_behind(tmp_path: Path) -> None:
     local, temporary = tmp_path / "local", tmp_path / "temporary"
     temporary.mkdir()
     environment = {"LOCAL_DIR": str(local), "TMPDIR": str(temporary)}
 
     with Program(tmp_path, "devstack.demo", environment=environment) as demo:
-        status = demo.ended(PROMISED_SECONDS)
+        status = demo.wait(PROMISED_SECONDS)
 
     assert status == 0, demo.output
     assert "✗" not in demo.output

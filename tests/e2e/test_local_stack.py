@@ -17,11 +17,13 @@ from typing import Any
 
 import pytest
 
-from devstack.simulator import LOCAL_MERCHANTS, Simulator
-from devstack.simulator_control import SimulatorControl
 from devstack.template import Route, Template
 from devstack.tokens import Issuer
-from tests.e2e.stack import ROOT, Answer, Program, Stack, path, until
+from testkit.http_caller import Answer
+from testkit.indodana.control_client import SimulatorControl
+from testkit.indodana.simulator import LOCAL_MERCHANTS, Simulator
+from testkit.processes import ROOT, Program, until
+from tests.e2e.stack import Stack, path
 
 PROMISED_KEYS = {
     "baseUrl", "token", "issuer", "simulatorUrl", "awsEndpointUrl", "queueUrl", "deadLetterQueueUrl", "ledgerTable",
@@ -340,7 +342,7 @@ def test_a_taken_port_is_said_in_one_line_and_harms_nobody(stack: Stack) -> None
     environment = {"PORT": port, "LOCAL_DIR": str(stack.directory)}
 
     with Program(stack.directory, "devstack", environment=environment) as second:
-        assert second.ended() == 1
+        assert second.wait() == 1
 
     [line] = second.output.splitlines()
     assert port in line
@@ -351,7 +353,7 @@ def test_a_taken_port_is_said_in_one_line_and_harms_nobody(stack: Stack) -> None
 @pytest.mark.parametrize("name", ["PORT", "UPSTREAM_URL", "AWS_ENDPOINT_URL"])
 def test_a_setting_that_makes_no_sense_is_named_in_one_line(tmp_path: Path, name: str) -> None:
     with Program(tmp_path, "devstack", environment={"LOCAL_DIR": str(tmp_path), name: "nonsense"}) as program:
-        assert program.ended() == 1
+        assert program.wait() == 1
     [line] = program.output.splitlines()
     assert name in line
 
@@ -378,7 +380,7 @@ Outputs:
 
 def test_a_route_added_to_the_template_works_with_no_other_change(tmp_path: Path) -> None:
     root = tmp_path / "copy"
-    for folder in ("devstack", "functions", "layers"):
+    for folder in ("devstack", "functions", "layers", "testkit"):
         shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "samconfig.toml", root)
     text = (ROOT / "template.yaml").read_text()

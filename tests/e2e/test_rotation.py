@@ -19,9 +19,11 @@ from typing import Any
 import pytest
 
 from devstack.aws import client
-from devstack.simulator_control import SimulatorControl
-from refunds.model import OrderKey, Reason, RefundRequest
-from tests.e2e.stack import Answer, Program, Stack, until
+from gateway.core.model import OrderKey, Reason, RefundRequest
+from testkit.http_caller import Answer
+from testkit.indodana.control_client import SimulatorControl
+from testkit.processes import Program, until
+from tests.e2e.stack import Stack
 
 ROTATIONS = 3
 CALLERS = 4  # half of them at each stack
@@ -58,12 +60,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     with ExitStack() as running:
         aws = running.enter_context(Program(directory, "devstack.aws", "--port", "0"))
         ports = ("--port", "0", "--upstream-port", "0")
-        simulator = running.enter_context(Program(directory, "devstack.simulator", *ports))
-        endpoint = aws.says(r"listens on (\S+)")[1]
-        environment = {"AWS_ENDPOINT_URL": endpoint, "UPSTREAM_URL": simulator.says(r"^upstream +(\S+)")[1]}
+        simulator = running.enter_context(Program(directory, "testkit.indodana", *ports))
+        endpoint = aws.wait_for(r"listens on (\S+)")[1]
+        environment = {"AWS_ENDPOINT_URL": endpoint, "UPSTREAM_URL": simulator.wait_for(r"^upstream +(\S+)")[1]}
         yield Place(
             [running.enter_context(Stack(directory / name, environment)) for name in ("one", "other")],
-            SimulatorControl(simulator.says(r"^control +(\S+)")[1]),
+            SimulatorControl(simulator.wait_for(r"^control +(\S+)")[1]),
             client("secretsmanager", endpoint),
         )
 

@@ -8,17 +8,17 @@ import json
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import simplejson
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from refunds import keys, texts, validation
-from refunds.dynamodb import from_item
-from refunds.keys import Key
-from refunds.model import OrderKey, Reason, RefundRequest
+from gateway.core import inputs, keys, texts
+from gateway.core.dynamodb import from_item
+from gateway.core.keys import Key
+from gateway.core.model import OrderKey, Reason, RefundRequest
 from tests.world import CREATE, Answer, World
 
 STATUS = "GET /v1/transactions/{merchantOrderId}"
@@ -79,7 +79,7 @@ def amounts(*spellings: str) -> list[str]:
         ("amount", amounts("1000.125", "0.001", "100000000000000", "12345678901234567", "25.000", "1000.000")),
         ("amount", amounts("null", "true", "false", '""', '"1000"', "[]", "[1000]", "{}")),
         *[
-            (field, [REFUND | {field: value} for value in values])
+            (field, [REFUND | {field: value} for value in cast(list[Any], values)])
             for field, values in {
                 "reason": [*NO_TEXT, "", "others", "JUST_BECAUSE", "X" * 5000, SURROGATE],
                 "note": [*NO_TEXT[1:], " ", "a\0b", "\x1b[31m", "\u202ea", SURROGATE, "a" * 501],
@@ -133,7 +133,7 @@ def test_what_is_no_json_object_is_refused(untouched: World, route: str) -> None
 
 @pytest.mark.parametrize("route", [CREATE, RESOLVE, WITHDRAW])
 def test_a_body_that_is_too_large_is_413(untouched: World, route: str) -> None:
-    body = json.dumps(REFUND) + " " * validation.MAX_BODY_BYTES
+    body = json.dumps(REFUND) + " " * inputs.MAX_BODY_BYTES
 
     def send(body: str, **options: Any) -> Answer:
         return untouched.api(route, "ORDER-PAID", refund_id=REFUND_ID, body=body, headers=KEY, **options)
@@ -234,7 +234,7 @@ def test_a_decision_must_name_one_version(untouched: World, route: str, body: ob
         assert fields_refused(answer) == ["If-Match"], tag
 
 
-def test_a_resolution_in_the_form_of_earlier_releases_is_told_of_the_new_one(untouched: World) -> None:
+def test_a_resolution_in_its_old_form_is_told_of_the_new_one(untouched: World) -> None:
     answer = untouched.api(RESOLVE, "ORDER-PAID", refund_id=REFUND_ID, body={"outcome": "FAILED", "evidence": "ticket"})
 
     assert fields_refused(answer) == ["evidence"]
@@ -249,7 +249,7 @@ def test_a_bad_status_or_limit_is_named(untouched: World) -> None:
     ):
         assert fields_refused(untouched.api(WORK, query=query)) == ["status"], query
     for limit in ("", " ", "0", "-1", "101", "1.0", "ten", "٣", "²", "9" * 5000, "1,2", SURROGATE):
-        assert fields_refused(untouched.work_list(limit=limit)) == ["limit"], limit
+        assert fields_refused(untouched.open_refunds(limit=limit)) == ["limit"], limit
         assert fields_refused(untouched.api(AUDIT, "ORDER-PAID", query={"limit": limit})) == ["limit"], limit
         assert fields_refused(untouched.api(LIST, "ORDER-PAID", query={"limit": limit})) == ["limit"], limit
 
@@ -285,12 +285,12 @@ def test_a_forged_token_of_the_timeline_is_refused(untouched: World) -> None:
         assert fields_refused(answer) == ["nextToken"], next_token
 
 
-def test_a_forged_token_of_the_work_list_is_refused(untouched: World) -> None:
+def test_a_forged_token_of_the_open_refunds_is_refused(untouched: World) -> None:
     forged = [WORK_KEY | {"openKey": text(key)} for key in ("m2#UNKNOWN", "m1#QUEUED", "", "m1")]
     forged += [WORK_KEY | {name: value} for name in WORK_KEY for value in NO_KEY_TEXT]
     forged += [AUDIT_KEY, WORK_KEY | {"more": text("a")}]
     for next_token in [*NO_TOKEN, *map(token, NO_KEY), *map(token, forged)]:
-        answer = untouched.work_list(nextToken=next_token)
+        answer = untouched.open_refunds(nextToken=next_token)
         assert fields_refused(answer) == ["nextToken"], next_token
 
 
@@ -304,7 +304,7 @@ def test_a_token_that_could_have_been_ours_leads_to_nobody_elses_records(world: 
 
     assert {record["merchantOrderId"] for record in page.body["records"]} == {order}
     work = {**WORK_KEY, "pk": text(f"m2#{other}"), "openSince": text("0")}
-    assert world.work_list(nextToken=token(work)).body == {"refunds": [], "nextToken": None}
+    assert world.open_refunds(nextToken=token(work)).body == {"refunds": [], "nextToken": None}
 
 
 def test_thousands_of_unknown_fields_get_a_short_answer(untouched: World) -> None:
@@ -350,7 +350,7 @@ def test_an_amount_is_said_back_in_plain_digits(world: World) -> None:
 
 
 @pytest.mark.parametrize("key", ['"u"', r'"\""', r'"\"\""', r'"\"u\""', '"u,u"', '"a,b"', r'"\" u\""'])
-def test_a_refund_whose_key_looks_like_no_key_comes_back_from_the_queue_as_itself(world: World, key: str) -> None:
+def test_a_refund_with_an_odd_key_comes_back_from_the_queue_as_itself(world: World, key: str) -> None:
     """What a structured string quotes is any text; the gateway's own message has it without its quotes."""
     order = world.order()
     accepted = world.refund(order, 1000, key=key, later=True)
@@ -358,7 +358,7 @@ def test_a_refund_whose_key_looks_like_no_key_comes_back_from_the_queue_as_itsel
     assert world.work_queue() == []
 
     assert world.get(order, accepted.body["refundId"]).body["status"] == "SUCCEEDED"
-    assert len(world.list(order).body["refunds"]) == 1
+    assert len(world.list_refunds(order).body["refunds"]) == 1
     assert world.dead_letters() == []
 
 
@@ -402,7 +402,7 @@ def as_caller(claims: object) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("route", [STATUS, CREATE, LIST, GET, WITHDRAW, RESOLVE, WORK, AUDIT])
-def test_a_token_of_no_merchant_of_the_stack_is_forbidden_and_that_is_on_record(world: World, route: str) -> None:
+def test_a_token_of_an_unknown_merchant_is_forbidden_and_on_record(world: World, route: str) -> None:
     for number, merchant in enumerate(NO_MERCHANTS, 1):
         caller = as_caller({"sub": "agent-7", "merchant_id": merchant})
         answer = world.api(
@@ -506,7 +506,7 @@ def test_a_caller_is_not_told_what_only_the_log_has_to_know(world: World, logs: 
     order, table, prefix = world.order(), "no-such-table", "no-such-secrets/"
     world.reassemble(ledger_table=table, secret_prefix=prefix)
 
-    answers = [world.list(order), world.refund(order, 1000), world.status(order)]
+    answers = [world.list_refunds(order), world.refund(order, 1000), world.status(order)]
 
     lines = [line for line in map(json.loads, logs.getvalue().splitlines()) if line["message"] == "request"]
     assert [answer.status for answer in answers] == [503, 503, 502]
@@ -571,7 +571,7 @@ QUERIES = st.none() | st.fixed_dictionaries(
     },
 )
 ORDER_IDS = st.sampled_from(["ORDER-PAID", "ORDER-INITIATED", "A%2FB"]) | ANY_TEXT | st.from_regex(
-    validation.MERCHANT_ORDER_ID, fullmatch=True
+    inputs.MERCHANT_ORDER_ID, fullmatch=True
 )  # fmt: skip
 REFUND_IDS = st.just(REFUND_ID) | ANY_TEXT
 
@@ -617,6 +617,10 @@ def test_a_refund_is_refused_or_taken_whatever_is_sent(
         assert world.get(order_id, answer.body["refundId"]).body == answer.body
 
 
+def note_is_taken(fields: dict[str, Any]) -> bool:
+    return texts.flaw(fields.get("note", "-"), 500, lines=True) is None
+
+
 @settings(many, max_examples=60)
 @given(
     st.fixed_dictionaries(
@@ -625,7 +629,7 @@ def test_a_refund_is_refused_or_taken_whatever_is_sent(
             "amount": st.decimals("0.01", "99999999999999.99", places=2),
             "note": st.text(TAKEN | LINES, min_size=1),
         },
-    ).filter(lambda fields: texts.flaw(fields.get("note", "-"), 500, lines=True) is None),
+    ).filter(note_is_taken),
     st.from_regex(keys.KEY, fullmatch=True).filter(lambda key: keys.read(key) == Key(key)),
     st.sampled_from(["now", "later", "queue"]),
     st.booleans(),
@@ -645,7 +649,7 @@ def test_what_is_taken_is_what_was_sent(
         assert answer.status == (202 if door == "later" else 201), answer.text
     assert world.work_queue() == []
 
-    [refund] = world.list(order_id).body["refunds"]
+    [refund] = world.list_refunds(order_id).body["refunds"]
     kept = {name: texts.kept(value) if isinstance(value, str) else value for name, value in fields.items()}
     expected = {"amount": Decimal("99999999999999.99"), "note": None} | kept
     assert {name: refund[name] for name in expected} == expected
@@ -701,4 +705,4 @@ def test_a_status_is_asked_for_orders_that_can_exist_and_for_no_others(
 
     asked = len(world.simulator.books()["requests"]) - before
     assert (asked > 0) == (answer.status != 400)  # twice where a kept connection's answer names no order
-    assert (answer.status == 400) == (not validation.MERCHANT_ORDER_ID.fullmatch(order_id))
+    assert (answer.status == 400) == (not inputs.MERCHANT_ORDER_ID.fullmatch(order_id))

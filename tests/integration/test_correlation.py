@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from refunds import validation
+from gateway.core import inputs
 from tests.world import World
 
 WRONG = ["", " ", "a b", "a,b", "a" * 129, "é", "a;b", "x\ny", 'a"b', "{a}", "<a>", "rina@merchant.example"]
@@ -62,8 +62,8 @@ def test_without_one_the_apis_request_id_serves(world: World, logs: io.StringIO)
 
 
 def test_an_id_that_the_gateway_gave_may_be_sent_to_it() -> None:
-    assert validation.correlation_id_in("QkVfT012CyQEPcg=")  # API Gateway's, as in events/
-    assert validation.correlation_id_in(str(uuid.uuid4()))  # an SQS message's, a run's
+    assert inputs.correlation_id_in("QkVfT012CyQEPcg=")  # API Gateway's, as in events/
+    assert inputs.correlation_id_in(str(uuid.uuid4()))  # an SQS message's, a run's
 
 
 @pytest.mark.parametrize("given", ["x", "a" * 128, "Root=1-6746d7a0-3f2a", "A_b-c.d:e/f+g="])
@@ -78,7 +78,7 @@ def test_an_id_that_breaks_the_rule_is_refused_and_goes_nowhere(world: World, lo
     answer = world.refund(order, 1000, correlation_id=given)
 
     assert (answer.status, answer.body["code"]) == (400, "INVALID_REQUEST")
-    assert answer.body["errors"] == [{"field": "X-Correlation-Id", "detail": validation.CORRELATION_ID_RULE}]
+    assert answer.body["errors"] == [{"field": "X-Correlation-Id", "detail": inputs.CORRELATION_ID_RULE}]
     assert answer.headers["x-correlation-id"] == answer.body["requestId"]
     assert ids(logs) == {answer.body["requestId"]}
     assert world.requests(order, "check_status") == []
@@ -92,7 +92,7 @@ def test_problems_and_bugs_are_answered_and_logged_under_it_too(
 
     forbidden = world.refund(order, 1000, merchant=None, correlation_id="c-1")
     refused = world.refund(order, 999_999, correlation_id="c-2")
-    monkeypatch.setattr(world.gateway.workflow, "refund_now", None)
+    monkeypatch.setattr(world.gateway.service, "refund_now", None)
     broken = world.refund(order, 1000, correlation_id="c-3")
 
     assert [answer.status for answer in (forbidden, refused, broken)] == [403, 422, 500]
@@ -109,8 +109,8 @@ def test_what_the_domain_and_the_layer_log_bears_it(world: World, logs: io.Strin
     with_layer = lines(logs)
     logging.getLogger("indodana").warning("outside of any request")
 
-    waits = next(line for line in with_layer if "waits" in line["message"])
-    assert (waits["name"], waits["correlation_id"]) == ("refunds", "c-1")
+    waits = next(line for line in with_layer if "is deferred" in line["message"])
+    assert (waits["name"], waits["correlation_id"]) == ("gateway", "c-1")
     last = lines(logs)[-1]
     assert (last["name"], last.get("correlation_id")) == ("indodana", None)
 
@@ -133,7 +133,7 @@ def test_a_queued_refund_is_worked_under_its_callers_id(world: World, logs: io.S
     assert "correlation_id" not in batch
 
 
-def test_the_reconciler_goes_on_under_the_callers_id(world: World, logs: io.StringIO) -> None:
+def test_recovery_goes_on_under_the_callers_id(world: World, logs: io.StringIO) -> None:
     lost, dead = world.order(), world.order()
     world.refund(lost, 1000, later=True, correlation_id="c-lost")
     for message in world.receive():
@@ -146,12 +146,12 @@ def test_the_reconciler_goes_on_under_the_callers_id(world: World, logs: io.Stri
     logs.truncate(0)
     logs.seek(0)
 
-    world.reconcile()
+    world.recover()
     unknown = next(line for line in lines(logs) if "is unknown" in line["message"])
-    reconciled = next(line for line in lines(logs) if line["message"] == "reconciled")
+    recovered = next(line for line in lines(logs) if line["message"] == "recovery run")
     world.work_queue()
 
-    assert (unknown["correlation_id"], reconciled["correlation_id"]) == ("c-dead", "invocation-1")
+    assert (unknown["correlation_id"], recovered["correlation_id"]) == ("c-dead", "invocation-1")
     assert recorded(world, dead) == [("REFUND_SUBMITTING", "c-dead"), ("REFUND_UNKNOWN", "c-dead")]
     assert recorded(world, lost)[-1] == ("REFUND_SUCCEEDED", "c-lost")
 
@@ -213,7 +213,7 @@ def test_a_message_whose_id_breaks_the_rule_is_a_dead_letter(
 
     [letter] = world.dead_letters()
     cause = letter["MessageAttributes"]["cause"]["StringValue"]
-    assert cause == f"correlationId: {validation.CORRELATION_ID_RULE}"
+    assert cause == f"correlationId: {inputs.CORRELATION_ID_RULE}"
     assert "correlationId" not in letter["MessageAttributes"]
     assert recorded(world, order) == [("MESSAGE_DEAD_LETTERED", message["MessageId"])]
     assert "rina" not in logs.getvalue()
@@ -229,7 +229,7 @@ def test_a_dead_letter_keeps_the_id_for_whoever_sends_it_back(world: World, logs
     [letter] = world.dead_letters()
     assert letter["MessageAttributes"]["correlationId"]["StringValue"] == "c-1"
     assert recorded(world, order) == [("MESSAGE_DEAD_LETTERED", "c-1")]
-    assert next(line for line in lines(logs) if "dead letter" in line["message"])["correlation_id"] == "c-1"
+    assert next(line for line in lines(logs) if "dead-letter queue" in line["message"])["correlation_id"] == "c-1"
 
 
 def test_a_message_sent_back_without_it_goes_on_under_the_refunds_own(world: World) -> None:

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from gateway.core.model import Refund
+from gateway.core.transitions import RefundStatus
+from gateway.refunds.queue import MAX_VISIBILITY_SECONDS
 from indodana import Cancellation, CancellationAccepted, IndodanaClient
-from refunds.model import Refund, RefundStatus
-from refunds.queue import MAX_VISIBILITY_SECONDS
 from tests.world import World
 
 DAY = 86_400
@@ -50,7 +51,7 @@ def outcomes(text: str) -> list[str]:
     return [line["status"] for line in lines if "RefundOutcomes" in line]
 
 
-def test_however_many_messages_a_refund_has_they_cause_one_attempt_when_it_is_due(world: World) -> None:
+def test_many_messages_of_a_refund_cause_one_attempt_when_it_is_due(world: World) -> None:
     order = world.order()
     limited(world, order, retry_after=600, times=1)
     for _ in range(4):
@@ -98,14 +99,14 @@ def test_a_refund_put_off_since_it_was_read_is_not_sent(world: World, monkeypatc
     world.simulator.clear_faults(fault)
     world.clock.pass_seconds(60)
     ledger = world.gateway.ledger
-    really = ledger.read_ahead
+    really = ledger.prefetch
 
     def outrun(*arguments: Any) -> Any:
         seen = really(*arguments)
         ledger.postpone(stored(world, order), world.clock() + timedelta(minutes=10), "another message")
         return seen
 
-    monkeypatch.setattr(ledger, "read_ahead", outrun)
+    monkeypatch.setattr(ledger, "prefetch", outrun)
     world.show(message)
     assert world.work(all_messages(world)) == []
 
@@ -124,21 +125,21 @@ def test_indodana_can_put_a_refund_off_for_a_day_which_no_message_can_wait(world
 
     for hour in range(23):
         world.clock.pass_seconds(3600)
-        assert world.reconcile()["enqueued"] == 0, hour
+        assert world.recover()["enqueued"] == 0, hour
     world.clock.pass_seconds(3700)
-    assert world.reconcile()["enqueued"] == 1
+    assert world.recover()["enqueued"] == 1
     world.work_queue()
     assert len(world.requests(order)) == 2
     assert world.moved(order) == 1000
 
 
-def test_a_queue_that_was_paused_for_a_day_comes_back_with_one_attempt_each(world: World) -> None:
+def test_a_queue_paused_for_a_day_comes_back_with_one_attempt_each(world: World) -> None:
     orders = [world.order() for _ in range(3)]
     for order in orders:
         world.refund(order, 1000, later=True)
     for _ in range(DAY // 1800):  # the schedule runs more often, which makes no difference
         world.clock.pass_seconds(1800)
-        world.reconcile()
+        world.recover()
 
     messages = all_messages(world)
     assert len(messages) <= 3 * 13
@@ -150,7 +151,8 @@ def test_a_queue_that_was_paused_for_a_day_comes_back_with_one_attempt_each(worl
     assert [world.moved(order) for order in orders] == [1000, 1000, 1000]
 
 
-def test_an_outage_of_a_day_costs_one_request_a_refund_and_backoff(world: World) -> None:
+def test_an_outage_costs_one_request_a_refund_and_backoff(world: World) -> None:
+    outage_seconds = 6 * 3600
     orders = [world.order() for _ in range(2)]
     for order in orders:
         world.refund(order, 1000)  # the ledger knows them
@@ -159,21 +161,21 @@ def test_an_outage_of_a_day_costs_one_request_a_refund_and_backoff(world: World)
         world.refund(order, 1000, later=True)
     before = sum(len(world.requests(order)) for order in orders)
     due: dict[str, set[datetime]] = {order: set() for order in orders}
-    for _ in range(DAY // 900):
+    for _ in range(outage_seconds // 900):
         drain(world)
         for order in orders:
             refunds = world.gateway.ledger.refunds_of(world.order_key(order), 5, None).refunds
             due[order] |= {refund.next_attempt_at for refund in refunds if refund.next_attempt_at}
         world.clock.pass_seconds(900)
-        world.reconcile()
+        world.recover()
 
     sent = sum(len(world.requests(order)) for order in orders) - before
     assert sent <= sum(len(times) for times in due.values())
-    assert sent <= len(orders) * (DAY / 900 + 12)  # the back-off's longest wait, and the shorter ones before it
+    assert sent <= len(orders) * (outage_seconds / 900 + 12)  # the longest back-off, and those before it
     world.simulator.clear_faults(outage)
     for _ in range(3):
         world.clock.pass_seconds(900)
-        world.reconcile()
+        world.recover()
         drain(world)
     assert [world.moved(order) for order in orders] == [2000] * 2
     assert world.dead_letters() == []
@@ -214,7 +216,7 @@ def test_each_outcome_on_the_way_is_counted(world: World, capsys: pytest.Capture
 
 
 @pytest.mark.parametrize("paid", [False, True], ids=["failed", "succeeded"])
-def test_a_message_for_a_refund_that_was_settled_before_it_was_sent_is_on_record_once(world: World, paid: bool) -> None:
+def test_a_message_sent_after_its_refund_was_settled_is_on_record_once(world: World, paid: bool) -> None:
     order = world.order(status="PAID" if paid else "INITIATED")
     world.send(order, "k", amount=1000)
     first = world.receive()
@@ -238,7 +240,7 @@ def later(attributes: dict[str, str]) -> dict[str, str]:
     return attributes | {"SentTimestamp": str(int(attributes["SentTimestamp"]) + 1000)}
 
 
-def test_a_message_for_a_merchant_that_the_stack_does_not_serve_is_a_dead_letter_with_its_record(world: World) -> None:
+def test_a_message_for_an_unknown_merchant_is_dead_lettered_and_on_record(world: World) -> None:
     order = world.order()
     world.send(order, "k", amount=1000, merchantId="m3")
 
@@ -267,7 +269,7 @@ def test_recovery_notes_a_message_before_it_sends_it(world: World, monkeypatch: 
         return send_message(**request)
 
     monkeypatch.setattr(sqs, "send_message", sent)
-    assert world.reconcile()["enqueued"] == 1
+    assert world.recover()["enqueued"] == 1
     assert len(noted) == 1
 
 
@@ -280,10 +282,10 @@ def test_each_attempt_asks_for_the_same_cancellation_to_the_letter(world: World)
         asked.append(cancellation)
         return IndodanaClient.cancel(indodana, merchant, cancellation, **options)
 
-    indodana.cancel = cancel  # type: ignore[method-assign]
+    indodana.cancel = cancel  # type: ignore[method-assign, assignment]
     world.refund(order, 1000, key="k")
     world.clock.pass_seconds(3700)
-    world.reconcile()
+    world.recover()
     world.work_queue()
 
     first, second = asked

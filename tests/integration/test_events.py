@@ -12,7 +12,7 @@ import pytest
 
 import audit_query.handler
 import health.handler
-import reconciler.handler
+import recovery.handler
 import refund_api.handler
 import refund_worker.handler
 import status_check.handler
@@ -23,7 +23,7 @@ HANDLERS: dict[str, Any] = {
     "status_check": status_check.handler.lambda_handler,
     "refund_api": refund_api.handler.lambda_handler,
     "refund_worker": refund_worker.handler.lambda_handler,
-    "reconciler": reconciler.handler.lambda_handler,
+    "recovery": recovery.handler.lambda_handler,
     "audit_query": audit_query.handler.lambda_handler,
     "health": health.handler.lambda_handler,
 }
@@ -115,7 +115,7 @@ QUEUE = {
     "refund_worker/batch": Batch(30_000),
     "refund_worker/with-poison": Batch(12_000, dead_letters=3),
 }
-SCHEDULE = {"reconciler/schedule"}
+SCHEDULE = {"recovery/schedule"}
 HEALTH = {"health/anybody"}
 
 
@@ -214,12 +214,12 @@ def test_a_queue_event_is_worked(world: World, name: str) -> None:
     assert {record["body"] for record in load(name)["Records"]} >= set(letters)
 
 
-def test_a_batch_is_of_several_merchants_and_refuses_what_cannot_be_refunded(world: World) -> None:
+def test_a_batch_of_several_merchants_refuses_what_cannot_be_refunded(world: World) -> None:
     invoke("refund_worker/batch")
 
     assert world.moved("ORDER-PAID", "m2") == 5000
     for order in ("ORDER-INITIATED", "ORDER-NOBODY-KNOWS"):
-        assert [refund["status"] for refund in world.list(order).body["refunds"]] == ["FAILED"]
+        assert [refund["status"] for refund in world.list_refunds(order).body["refunds"]] == ["FAILED"]
 
 
 def test_a_queue_event_waits_while_indodana_is_away(world: World) -> None:
@@ -227,7 +227,7 @@ def test_a_queue_event_waits_while_indodana_is_away(world: World) -> None:
 
     [message] = load("refund_worker/one")["Records"]
     assert invoke("refund_worker/one") == {"batchItemFailures": [{"itemIdentifier": message["messageId"]}]}
-    assert world.list("ORDER-PAID").body["refunds"][0]["status"] == "QUEUED"
+    assert world.list_refunds("ORDER-PAID").body["refunds"][0]["status"] == "QUEUED"
 
 
 def test_an_event_with_an_id_of_its_senders_own_is_recorded_under_it(world: World) -> None:
@@ -242,7 +242,7 @@ def test_the_schedules_event_is_worked(world: World) -> None:
     world.simulator.fault("reset_before", path="order_cancellation", times=1)
     call(PARTIAL)
 
-    counts = invoke("reconciler/schedule")
+    counts = invoke("recovery/schedule")
 
     assert counts == {
         "queued": 0,

@@ -7,8 +7,9 @@ from decimal import Decimal
 
 import pytest
 
-from refunds.model import Origin, Reason, RefundRequest
-from refunds.workflow import Answer
+from gateway.core.context import RequestContext
+from gateway.core.model import Reason, RefundRequest
+from gateway.refunds.service import RefundResult
 from tests.world import World
 
 SPELLINGS = ['"u"', "u,u", "u, u", '"u","u"', 'u,"u"', '"u" , u,u']
@@ -18,8 +19,8 @@ LISTS = ["u,v", "u,u,v", '"u","v"', "u,", ",u", '"a,b",c']
 def made_by_an_earlier_release(world: World, order: str, key: str) -> str:
     """Which took each spelling for a key of its own."""
     request = RefundRequest(world.order_key(order), key, Decimal(1000), Reason.OTHERS, None, "rina")
-    answer = world.gateway.workflow.refund_now(request, Origin("agent-7", "api", "r-1"), lambda: 29.0)
-    assert isinstance(answer, Answer)
+    answer = world.gateway.service.refund_now(request, RequestContext("agent-7", "api", "r-1"))
+    assert isinstance(answer, RefundResult)
     return answer.refund.refund_id
 
 
@@ -56,7 +57,7 @@ def test_a_list_of_keys_is_refused_and_says_why(world: World, key: str) -> None:
     assert "comma" in answer.body["errors"][0]["detail"]
     assert "comma" in world.dead_letters()[0]["MessageAttributes"]["cause"]["StringValue"]
     assert world.moved(order) == 0
-    assert world.list(order).status == 404
+    assert world.list_refunds(order).status == 404
 
 
 def test_a_comma_within_quotes_is_a_part_of_the_key(world: World) -> None:
@@ -69,7 +70,7 @@ def test_a_comma_within_quotes_is_a_part_of_the_key(world: World) -> None:
 
 
 @pytest.mark.parametrize("spelling", ['"q-1"', "u,v", "u,u", '"a,b"'])
-def test_a_refund_of_an_earlier_release_is_found_under_the_key_as_it_was_spelled(world: World, spelling: str) -> None:
+def test_a_refund_of_an_earlier_release_is_found_under_its_key_as_spelled(world: World, spelling: str) -> None:
     order = world.order()
     old = made_by_an_earlier_release(world, order, spelling)
 
@@ -82,25 +83,25 @@ def test_a_refund_of_an_earlier_release_is_found_under_the_key_as_it_was_spelled
     assert world.moved(order) == 1000
 
 
-def test_the_message_of_an_earlier_release_works_the_refund_that_it_was_sent_for(world: World) -> None:
+def test_a_message_of_an_earlier_release_works_its_refund(world: World) -> None:
     """The refund is on record and QUEUED under the spelled key, and so is its message."""
     order = world.order()
     request = RefundRequest(world.order_key(order), '"q-1"', Decimal(1000), Reason.OTHERS, None, "rina")
-    answer = world.gateway.workflow.refund_later(request, Origin("agent-7", "api", "r-1"))
-    assert isinstance(answer, Answer)
+    answer = world.gateway.service.refund_later(request, RequestContext("agent-7", "api", "r-1"))
+    assert isinstance(answer, RefundResult)
 
     assert world.work_queue() == []
 
     assert world.get(order, answer.refund.refund_id).body["status"] == "SUCCEEDED"
-    assert len(world.list(order).body["refunds"]) == 1
+    assert len(world.list_refunds(order).body["refunds"]) == 1
     assert world.moved(order) == 1000
 
 
-def test_texts_of_an_earlier_release_are_compared_in_the_form_in_which_they_are_kept_now(world: World) -> None:
+def test_texts_of_an_earlier_release_are_compared_in_their_present_form(world: World) -> None:
     order, decomposed = world.order(), "Jose\u0301"
     request = RefundRequest(world.order_key(order), "k", Decimal(1000), Reason.OTHERS, None, decomposed)
-    old = world.gateway.workflow.refund_now(request, Origin("agent-7", "api", "r-1"), lambda: 29.0)
-    assert isinstance(old, Answer)
+    old = world.gateway.service.refund_now(request, RequestContext("agent-7", "api", "r-1"))
+    assert isinstance(old, RefundResult)
 
     for spelled in (decomposed, "Jos\u00e9"):
         again = world.refund(order, 1000, key="k", fields={"reason": "OTHERS", "requestedBy": spelled})

@@ -10,7 +10,7 @@ from tests.world import World
 CANCELLATION, STATUS = "order_cancellation", "check_status"
 
 
-def test_a_probe_of_a_cancelled_order_that_the_ledger_knows_is_sent_all_the_same(world: World) -> None:
+def test_a_probe_of_a_cancelled_order_is_sent_if_the_ledger_knows_it(world: World) -> None:
     """What its status says decides nothing: an order with refunds may read as cancelled."""
     order = world.order(100_000)
     world.refund(order, 1000)
@@ -44,5 +44,5 @@ def test_the_messages_of_a_cold_worker_go_one_by_one_until_one_is_answered(world
 
     world.work_queue()
 
-    statuses = sorted(world.list(order).body["refunds"][0]["status"] for order in orders)
+    statuses = sorted(world.list_refunds(order).body["refunds"][0]["status"] for order in orders)
     assert statuses == ["QUEUED"] * 5 + ["UNKNOWN"]

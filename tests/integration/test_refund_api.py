@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
+from gateway.core import upstream
+from gateway.core.errors import LedgerBusy
+from gateway.core.ledger import Ledger
+from gateway.core.model import AmbiguousRefunds, Reason, Refund
+from gateway.core.protocol import LEASE_SECONDS
+from gateway.core.transitions import RefundStatus
 from indodana import Cancellation, CancellationAccepted, IndodanaClient
-from refunds import verdict
-from refunds.errors import LedgerBusy
-from refunds.ledger import Ledger
-from refunds.model import AmbiguousRefunds, Reason, Refund, RefundStatus
-from refunds.protocol import LEASE_SECONDS
 from tests.world import Killed, World
 
 
@@ -42,7 +43,7 @@ def test_a_partial_refund_moves_its_amount_once_and_reads_back_the_same(world: W
     assert created.headers["etag"] == '"2"'
     assert created.headers["location"] == f"/v1/transactions/{order}/refunds/{refund['refundId']}"
     assert world.get(order, refund["refundId"]).body == refund
-    assert world.list(order).body["refunds"] == [refund]
+    assert world.list_refunds(order).body["refunds"] == [refund]
     assert world.sums(order) == (25_000, 0, 75_000)
     [movement] = world.movements(order)
     assert (movement["refundId"], movement["amount"]) == (refund["refundId"], 25_000)
@@ -57,7 +58,7 @@ def test_a_refund_without_an_amount_takes_all_that_remains(world: World) -> None
     last = world.refund(rest)
 
     assert (last.status, last.body["amount"], last.body["type"]) == (201, 70_000, "PARTIAL")
-    assert world.list(whole).body["refunds"][0]["type"] == "FULL"
+    assert world.list_refunds(whole).body["refunds"][0]["type"] == "FULL"
     assert world.moved(whole) == Decimal("100000.50")
     assert world.sums(rest) == (100_000, 0, 0)
 
@@ -75,16 +76,16 @@ def test_exactly_all_that_is_left_can_be_asked_for_by_its_amount(world: World) -
 def test_what_can_not_be_sent_is_not_put_on_record(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """As where a reason was added that Indodana has no word for."""
     order = world.order()
-    monkeypatch.delitem(verdict.INDODANA_REASONS, Reason.OTHERS)
+    monkeypatch.delitem(upstream.INDODANA_REASONS, Reason.OTHERS)
 
     assert world.refund(order, 1000, fields={"reason": "OTHERS"}).status == 500
 
-    assert world.list(order).status == 404
+    assert world.list_refunds(order).status == 404
     assert world.refund(order, 1000, fields={"reason": "EXPIRED"}).status == 201
 
 
 def test_each_reason_has_a_word_of_indodanas() -> None:
-    assert set(verdict.INDODANA_REASONS) == set(Reason)
+    assert set(upstream.INDODANA_REASONS) == set(Reason)
 
 
 @pytest.mark.parametrize(
@@ -126,13 +127,14 @@ def test_the_same_key_with_another_payload_is_refused(world: World, other: dict[
     order = world.order(100_000)
     world.refund(order, 40_000, key="return-1")
 
-    again = world.refund(order, **({"amount": 40_000, "key": "return-1"} | other))
+    changed: dict[str, Any] = {"amount": 40_000, "key": "return-1"} | other
+    again = world.refund(order, **changed)
 
     assert (again.status, again.body["code"]) == (422, "IDEMPOTENCY_KEY_REUSED")
     assert world.moved(order) == 40_000
 
 
-def test_the_same_key_names_another_refund_on_another_order_and_for_another_merchant(world: World) -> None:
+def test_the_same_key_names_another_refund_per_order_and_merchant(world: World) -> None:
     first, second = world.order(), world.order()
     world.simulator.add_order(first, 100_000, "PAID", merchant_id="m2")
 
@@ -143,10 +145,14 @@ def test_the_same_key_names_another_refund_on_another_order_and_for_another_merc
     }
 
     assert len(ids) == 3
-    assert (world.moved(first), world.moved(second), world.moved(first, "m2")) == (1000, 1000, 1000)
+    assert (world.moved(first), world.moved(second), world.moved(first, "m2")) == (
+        1000,
+        1000,
+        1000,
+    )
 
 
-def test_more_than_is_refundable_is_refused_with_the_sums_and_sent_to_nobody(world: World) -> None:
+def test_more_than_refundable_is_refused_with_the_sums_and_not_sent(world: World) -> None:
     order = world.order(100_000)
     world.refund(order, 60_000)
 
@@ -155,7 +161,7 @@ def test_more_than_is_refundable_is_refused_with_the_sums_and_sent_to_nobody(wor
     assert (refused.status, refused.body["code"]) == (422, "AMOUNT_EXCEEDS_REFUNDABLE")
     assert "40000 rupiah can be refunded" in refused.body["detail"]
     assert len(world.requests(order)) == 1
-    assert len(world.list(order).body["refunds"]) == 1
+    assert len(world.list_refunds(order).body["refunds"]) == 1
     assert world.audit(order)[-1]["action"] == "REFUND_REFUSED"
 
 
@@ -201,7 +207,7 @@ def test_an_order_that_indodana_does_not_know_is_404_and_makes_no_refund(world: 
         "status": 404,
         "error": {"kind": "NotFoundError", "message": answer.body["upstream"]["error"]["message"]},
     }
-    assert world.list("NO-SUCH-ORDER").status == 404
+    assert world.list_refunds("NO-SUCH-ORDER").status == 404
 
 
 @pytest.mark.parametrize("status", ["INITIATED", "EXPIRED", "REJECTED"])
@@ -253,7 +259,7 @@ def test_respond_async_takes_the_refund_on_and_the_queue_does_it(world: World) -
     assert world.moved(order) == 5000
 
 
-def test_an_asynchronous_refund_that_is_already_too_much_is_refused_at_once(world: World) -> None:
+def test_an_asynchronous_refund_of_too_much_is_refused_at_once(world: World) -> None:
     order = world.order(100_000)
     world.refund(order, 90_000)
 
@@ -270,9 +276,9 @@ def test_a_refund_that_its_own_twin_outran_is_not_called_too_much(
     ledger, reads = world.gateway.ledger, []
 
     def torn(*arguments: Any) -> Any:
-        sums, refund = Ledger.read(ledger, *arguments)
-        reads.append(refund)
-        return sums, None if len(reads) == 1 else refund
+        snapshot = Ledger.read(ledger, *arguments)
+        reads.append(snapshot)
+        return snapshot._replace(refund=None) if len(reads) == 1 else snapshot
 
     monkeypatch.setattr(ledger, "read", torn)
     second = world.refund(order, 60_000, key="k")
@@ -297,11 +303,11 @@ def test_what_was_submitted_and_could_not_be_written_is_not_called_undone(
 
     assert (answer.status, answer.body["code"]) == (503, "LEDGER_UNAVAILABLE")
     assert "same Idempotency-Key" in answer.body["detail"]
-    assert "came to SUCCEEDED" in logs.getvalue()
+    assert "was submitted, outcome SUCCEEDED" in logs.getvalue()
     assert world.moved(order) == 60_000
 
 
-def test_an_answer_that_comes_after_the_lease_settles_it_or_is_kept_as_evidence(world: World) -> None:
+def test_an_answer_after_the_lease_settles_or_is_kept_as_evidence(world: World) -> None:
     world.reassemble(resolution_hold_seconds=0)
     for settled_first, status in ((False, "SUCCEEDED"), (True, "FAILED")):
         order = world.order(100_000)
@@ -324,14 +330,14 @@ def test_a_late_answer_to_one_attempt_says_nothing_of_the_next(world: World) -> 
             return IndodanaClient.cancel(first.indodana, merchant, cancellation, **options)
         finally:
             world.clock.pass_seconds(60)
-            assert world.reconcile()["leases_expired"] == 1
+            assert world.recover()["leases_expired"] == 1
             world.clock.pass_seconds(60)
-            assert world.reconcile()["enqueued"] == 1
+            assert world.recover()["enqueued"] == 1
             world.simulator.fault("reset_after", path="order_cancellation", merchant_order_id=order, times=1)
             world.reassemble()
             world.work_queue()
 
-    first.indodana.cancel = cancel  # type: ignore[method-assign]
+    first.indodana.cancel = cancel  # type: ignore[method-assign, assignment]
     answer = world.refund(order, 60_000)
 
     assert (answer.status, answer.body["status"]) == (202, "UNKNOWN")
@@ -348,12 +354,12 @@ def late_answer(world: World, order: str, *, operator_settles: bool) -> str:
         accepted = IndodanaClient.cancel(indodana, merchant, cancellation, **options)
         refund_ids.append(cancellation.refund_id)
         world.clock.pass_seconds(60)
-        world.reconcile()
+        world.recover()
         if operator_settles:
             assert world.resolve(order, cancellation.refund_id, "FAILED").status == 200
         return accepted
 
-    indodana.cancel = cancel  # type: ignore[method-assign]
+    indodana.cancel = cancel  # type: ignore[method-assign, assignment]
     world.refund(order, 60_000)
     world.reassemble()
     return refund_ids[0]
@@ -389,7 +395,7 @@ def test_a_refusal_means_failed(world: World, fault: str, options: dict[str, int
     world.simulator.fault(fault, path="order_cancellation", merchant_order_id=order, **options)
 
     assert world.refund(order, 1000).status == 422
-    assert world.list(order).body["refunds"][0]["status"] == "FAILED"
+    assert world.list_refunds(order).body["refunds"][0]["status"] == "FAILED"
     assert (world.sums(order)[1], world.moved(order)) == (0, 0)
 
 
@@ -405,13 +411,13 @@ def test_what_surely_never_happened_is_queued_and_done_later(world: World, fault
     assert world.sums(order) == (0, 60_000, 40_000)
     assert world.refund(order, 60_000).status == 422
     world.clock.pass_seconds(60)
-    world.reconcile()
+    world.recover()
     assert world.work_queue() == []
     assert world.refund(order, 60_000, key="k").status == 201
     assert world.moved(order) == 60_000
 
 
-def test_a_conflict_at_a_first_attempt_is_unknown_unless_its_kind_is_known_to_have_done_nothing(world: World) -> None:
+def test_a_first_conflict_is_unknown_unless_its_kind_means_not_done(world: World) -> None:
     order = world.order(100_000)
     world.simulator.fault("conflict", path="order_cancellation", merchant_order_id=order)
     assert world.refund(order, 1000).body["status"] == "UNKNOWN"
@@ -438,11 +444,11 @@ def test_what_nobody_knows_is_unknown_and_keeps_its_reservation(world: World, fa
     world.send(order, "k", amount=60_000, reason="ITEMS_RETURNED", requestedBy="agent")
     assert world.work_queue() == []
     world.clock.pass_seconds(86_400)
-    assert world.reconcile()["enqueued"] == 0
+    assert world.recover()["enqueued"] == 0
     assert len(world.requests(order)) == 1
 
 
-def test_an_outage_is_no_error_to_the_caller_and_the_refund_is_done_after_it(world: World) -> None:
+def test_an_outage_is_no_error_to_the_caller_and_is_made_up_for(world: World) -> None:
     order = world.order(100_000)
     fault = world.simulator.fault("refuse_connections")
 
@@ -452,13 +458,13 @@ def test_an_outage_is_no_error_to_the_caller_and_the_refund_is_done_after_it(wor
     assert world.refund(order, 30_000, key="k").headers["idempotency-replayed"] == "true"
     world.simulator.clear_faults(fault)
     world.clock.pass_seconds(60)
-    world.reconcile()
+    world.recover()
     world.work_queue()
     assert world.get(order, first.body["refundId"]).body["status"] == "SUCCEEDED"
     assert world.moved(order) == 30_000
 
 
-def test_a_refund_is_not_sent_when_its_outcome_could_not_be_written_any_more(world: World) -> None:
+def test_a_refund_is_not_sent_without_time_left_to_write_its_outcome(world: World) -> None:
     order = world.order()
 
     answer = world.refund(order, 1000, seconds=20)
@@ -594,11 +600,11 @@ class TestResolution:
         assert (record["action"], record["note"]) == ("REFUND_WITHDRAWN", "the customer kept it")
         assert world.sums(order) == (0, 0, 100_000)
         world.clock.pass_seconds(3600)
-        world.reconcile()
+        world.recover()
         world.work_queue()
         assert world.moved(order) == 0
 
-    def test_ones_own_refund_can_be_withdrawn_and_anothers_only_by_who_may_resolve(self, world: World) -> None:
+    def test_anothers_refund_can_be_withdrawn_only_with_the_resolve_scope(self, world: World) -> None:
         order = world.order(100_000)
         writes: dict[str, Any] = {"scope": "refunds:read refunds:write"}
         mine, yours = (
@@ -618,7 +624,7 @@ class TestResolution:
         with pytest.raises(Killed):
             world.refund(order, 60_000, key="k")
         world.reassemble()
-        refund_id = world.list(order).body["refunds"][0]["refundId"]
+        refund_id = world.list_refunds(order).body["refunds"][0]["refundId"]
         world.clock.pass_seconds(60)
 
         first = world.resolve(order, refund_id, "FAILED")
@@ -641,7 +647,7 @@ class TestResolution:
         world.sums(order)
 
 
-def test_the_work_list_pages_through_one_merchants_refunds(world: World) -> None:
+def test_the_open_refunds_pages_through_one_merchants_refunds(world: World) -> None:
     ids = []
     for _ in range(5):
         order = world.order()
@@ -649,14 +655,14 @@ def test_the_work_list_pages_through_one_merchants_refunds(world: World) -> None
         ids.append(world.refund(order, 1000).body["refundId"])
         world.reassemble()  # each by another process, for one that saw an outcome become unknown waits
 
-    first = world.work_list(limit="2")
-    second = world.work_list(limit="2", nextToken=first.body["nextToken"])
-    third = world.work_list(limit="2", nextToken=second.body["nextToken"])
+    first = world.open_refunds(limit="2")
+    second = world.open_refunds(limit="2", nextToken=first.body["nextToken"])
+    third = world.open_refunds(limit="2", nextToken=second.body["nextToken"])
 
     listed = [refund["refundId"] for page in (first, second, third) for refund in page.body["refunds"]]
     assert listed == ids
     assert third.body["nextToken"] is None
-    assert world.work_list("QUEUED").body == {"refunds": [], "nextToken": None}
+    assert world.open_refunds("QUEUED").body == {"refunds": [], "nextToken": None}
     stolen = world.api(
         "GET /v1/refunds", query={"status": "UNKNOWN", "nextToken": first.body["nextToken"]}, merchant="m2"
     )
@@ -667,10 +673,11 @@ def test_an_order_with_many_refunds_is_listed_in_pages_oldest_first(world: World
     order = world.order(100_000)
     made = [world.refund(order, 1000, fields={"note": "n" * 500}).body["refundId"] for _ in range(7)]
 
-    pages, token = [], None
+    pages: list[Any] = []
+    token = None
     while not pages or token:
         query = {"limit": "3"} | ({"nextToken": token} if token else {})
-        page = world.list(order, query=query)
+        page = world.list_refunds(order, query=query)
         assert page.body["refunded"] == 7000
         pages.append([refund["refundId"] for refund in page.body["refunds"]])
         token = page.body["nextToken"]
@@ -678,7 +685,8 @@ def test_an_order_with_many_refunds_is_listed_in_pages_oldest_first(world: World
     assert pages == [made[:3], made[3:6], made[6:]]
     other = world.order()
     world.refund(other, 1000)
-    stolen = world.list(other, query={"nextToken": world.list(order, query={"limit": "1"}).body["nextToken"]})
+    token = world.list_refunds(order, query={"limit": "1"}).body["nextToken"]
+    stolen = world.list_refunds(other, query={"nextToken": token})
     assert (stolen.status, stolen.body["errors"][0]["field"]) == (400, "nextToken")
 
 
@@ -699,14 +707,14 @@ def test_another_merchant_finds_nothing(world: World) -> None:
     assert world.status(order, merchant="m2").status == 404
     assert world.refund(order, 1000, key="k", merchant="m2").status == 404
     assert world.get(order, refund_id, merchant="m2").status == 404
-    assert world.list(order, merchant="m2").status == 404
+    assert world.list_refunds(order, merchant="m2").status == 404
     assert world.resolve(order, refund_id, "FAILED", merchant="m2").status == 404
     assert world.api("GET /v1/refunds", query={"status": "UNKNOWN"}, merchant="m2").body["refunds"] == []
     # What m2 asked Indodana for is on m2's own record, and nothing of m1's.
     assert {record["merchantId"] for record in world.audit(order, merchant="m2")} == {"m2"}
 
     assert world.get(order, refund_id).body["status"] == "UNKNOWN"
-    assert [refund["refundId"] for refund in world.work_list().body["refunds"]] == [refund_id]
+    assert [refund["refundId"] for refund in world.open_refunds().body["refunds"]] == [refund_id]
     assert {record["merchantId"] for record in world.audit(order)} == {"m1"}
 
 
@@ -754,7 +762,7 @@ def test_a_bug_is_a_500_that_says_nothing_and_leaves_a_trace(
     def broken(*_: object) -> None:
         raise ZeroDivisionError("inside")
 
-    monkeypatch.setattr(world.gateway.workflow, "refund_now", broken)
+    monkeypatch.setattr(world.gateway.service, "refund_now", broken)
     answer = world.refund(world.order(), 1000)
 
     assert (answer.status, answer.body["code"]) == (500, "INTERNAL_ERROR")

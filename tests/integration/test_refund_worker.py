@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 import time
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
-from refunds.model import RefundStatus
+from gateway.core.transitions import RefundStatus
+from indodana import CancellationAccepted, IndodanaClient
 from tests.world import World
 
 
@@ -30,7 +32,7 @@ def reads(world: World, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def refund_of(world: World, order: str) -> dict[str, object]:
-    [refund] = world.list(order).body["refunds"]
+    [refund] = world.list_refunds(order).body["refunds"]
     return dict(refund)
 
 
@@ -69,8 +71,8 @@ def test_the_same_refund_by_api_and_by_queue_is_one_refund(world: World) -> None
     assert refund_of(world, order)["refundId"] == first.body["refundId"]
 
 
-@pytest.mark.parametrize(("seconds", "read"), [(60, "read_ahead"), (10, "read")], ids=["worked", "taken on"])
-def test_a_message_that_meets_a_request_with_its_key_and_another_payload_is_no_part_of_it(
+@pytest.mark.parametrize(("seconds", "read"), [(60, "prefetch"), (10, "read")], ids=["worked", "taken on"])
+def test_a_message_with_a_used_key_and_another_payload_changes_nothing(
     world: World, monkeypatch: pytest.MonkeyPatch, seconds: float, read: str
 ) -> None:
     order = world.order(100_000)
@@ -96,30 +98,40 @@ def test_a_message_that_meets_a_request_with_its_key_and_another_payload_is_no_p
     assert "idempotency key" in cause
 
 
-def test_a_message_without_an_amount_refunds_all_that_remains_and_may_name_its_merchant(world: World) -> None:
+def test_a_message_without_amount_refunds_the_rest_and_names_its_merchant(world: World) -> None:
     order = world.order(80_000, merchant="m2")
     world.send(order, "bo-1", merchantId="m2")
 
     world.work_queue()
 
     assert world.moved(order, "m2") == 80_000
-    assert world.list(order).status == 404
+    assert world.list_refunds(order).status == 404
 
 
 def test_the_orders_of_a_batch_are_worked_at_the_same_time(world: World) -> None:
     orders = [world.order() for _ in range(10)]
-    world.simulator.fault("slow", path="order_cancellation", seconds=1)
     for order in orders:
         world.send(order, "k", amount=1000)
-    messages = world.receive()
-    assert len(messages) == 10
+    indodana, lock, at_once = world.gateway.indodana, threading.Lock(), [0]
+    most = 0
 
-    started = time.monotonic()
-    assert world.work(messages) == []
-    took = time.monotonic() - started
+    def cancel(*arguments: Any, **options: Any) -> CancellationAccepted:
+        nonlocal most
+        with lock:
+            at_once[0] += 1
+            most = max(most, at_once[0])
+        time.sleep(0.3)
+        try:
+            return IndodanaClient.cancel(indodana, *arguments, **options)
+        finally:
+            with lock:
+                at_once[0] -= 1
+
+    indodana.cancel = cancel  # type: ignore[method-assign]
+    assert world.work(world.receive()) == []
 
     assert all(world.moved(order) == 1000 for order in orders)
-    assert took < 5  # one after the other it would take 10 s
+    assert most > 5
 
 
 def test_a_batch_is_read_in_one_call(world: World, reads: list[int]) -> None:
@@ -148,7 +160,7 @@ def test_what_a_lane_has_changed_is_read_again(world: World, reads: list[int]) -
 
     assert reads == [1 + 2, 1 + 1]
     assert world.moved(order) == 81_000
-    assert sorted(refund["status"] for refund in world.list(order).body["refunds"]) == [
+    assert sorted(refund["status"] for refund in world.list_refunds(order).body["refunds"]) == [
         *("FAILED", "SUCCEEDED", "SUCCEEDED", "SUCCEEDED")
     ]
 
@@ -173,7 +185,7 @@ def test_a_batch_that_cannot_be_read_at_once_is_read_one_by_one(
     assert world.work_queue() == []
 
     assert all(world.moved(order) == 1000 for order in orders)
-    assert "could not be read in one call" in logs.getvalue()
+    assert "prefetch failed" in logs.getvalue()
 
 
 def test_an_order_that_cannot_be_read_keeps_its_message_alone(world: World) -> None:
@@ -198,18 +210,21 @@ def test_a_write_that_hangs_holds_up_no_other_of_its_order_for_long(
     world.send(order, "k", amount=1000)
     world.send(order, "l", amount=1000)
     client = world.gateway_clients.dynamodb
-    transact_write_items, begun = client.transact_write_items, []
+    transact_write_items, first, second = client.transact_write_items, threading.Event(), threading.Event()
+    overtaken: list[bool] = []
 
     def hanging_once(**request: Any) -> Any:
-        begun.append(time.monotonic())
-        if len(begun) == 1:
-            time.sleep(4)
+        if not first.is_set():
+            first.set()
+            overtaken.append(second.wait(5))  # it hangs until another write of the order begins
+        else:
+            second.set()
         return transact_write_items(**request)
 
     monkeypatch.setattr(client, "transact_write_items", hanging_once)
     assert world.work_queue() == []
 
-    assert begun[1] - begun[0] < 3
+    assert overtaken == [True]
     assert world.moved(order) == 2000
 
 
@@ -220,7 +235,7 @@ def test_the_refunds_of_one_order_are_worked_one_after_the_other(world: World) -
 
     assert world.work_queue() == []
 
-    statuses = [refund["status"] for refund in world.list(order).body["refunds"]]
+    statuses = [refund["status"] for refund in world.list_refunds(order).body["refunds"]]
     assert sorted(statuses) == ["FAILED"] + ["SUCCEEDED"] * 5
     assert world.moved(order) == 100_000
     assert world.sums(order) == (100_000, 0, 0)
@@ -261,9 +276,7 @@ POISON = [
 
 
 @pytest.mark.parametrize(("body", "field"), POISON)
-def test_a_message_that_can_never_work_is_recorded_and_dead_lettered_at_once(
-    world: World, body: str, field: str
-) -> None:
+def test_an_invalid_message_is_recorded_and_dead_lettered_at_once(world: World, body: str, field: str) -> None:
     world.send_raw(body)
     [message] = world.receive()
 
@@ -279,7 +292,7 @@ def test_a_message_that_can_never_work_is_recorded_and_dead_lettered_at_once(
     assert field in record["cause"]["S"]
 
 
-def test_a_poisoned_message_harms_no_other_of_its_batch_and_is_found_in_its_orders_timeline(world: World) -> None:
+def test_a_poisoned_message_harms_no_other_and_is_in_its_orders_timeline(world: World) -> None:
     order = world.order()
     world.send(order, "good", amount=1000)
     world.send(order, "bad", amount=0)
@@ -295,7 +308,7 @@ def test_a_poisoned_message_harms_no_other_of_its_batch_and_is_found_in_its_orde
     assert any("idempotency key" in cause for cause in causes)
 
 
-def test_a_refund_that_must_wait_is_hidden_for_longer_each_time_and_done_in_the_end(world: World) -> None:
+def test_a_refund_that_must_wait_is_hidden_longer_each_time_then_done(world: World) -> None:
     order = world.order()
     world.simulator.fault("rate_limited", path="order_cancellation", merchant_order_id=order, retry_after=1, times=3)
     world.send(order, "bo-1", amount=1000)
@@ -348,7 +361,7 @@ def test_an_outage_alone_never_dead_letters_a_refund(world: World) -> None:
 
     world.simulator.clear_faults(outage)
     world.clock.pass_seconds(3600)
-    assert world.reconcile()["enqueued"] == 1
+    assert world.recover()["enqueued"] == 1
     assert world.work_queue() == []
     assert world.moved(order) == 1000
 
@@ -366,7 +379,7 @@ def test_a_message_whose_time_is_up_is_not_begun_and_comes_again(world: World) -
     assert world.moved(order) == 1000
 
 
-def test_a_message_that_never_had_its_turn_is_taken_on_at_its_last_delivery(world: World) -> None:
+def test_a_message_never_worked_is_taken_on_at_its_last_delivery(world: World) -> None:
     order = world.order()
     world.send(order, "bo-1", amount=1000)
     for _ in range(world.settings.max_receive_count):
@@ -378,7 +391,7 @@ def test_a_message_that_never_had_its_turn_is_taken_on_at_its_last_delivery(worl
     assert world.dead_letters() == []
     assert refund_of(world, order)["status"] == "QUEUED"
     world.clock.pass_seconds(60)
-    world.reconcile()
+    world.recover()
     world.work_queue()
     assert world.moved(order) == 1000
 
@@ -397,7 +410,7 @@ def test_a_message_whose_refund_another_has_in_hand_is_done(world: World) -> Non
     assert refund_of(world, order)["status"] == "SUBMITTING"
 
     world.clock.pass_seconds(60)
-    assert world.reconcile()["leases_expired"] == 1
+    assert world.recover()["leases_expired"] == 1
     assert refund_of(world, order)["status"] == "UNKNOWN"
     assert len(world.requests(order)) == 0
 
@@ -408,14 +421,14 @@ def test_what_goes_wrong_with_one_message_keeps_that_message_alone(
     good, bad = world.order(), world.order()
     world.send(good, "k", amount=1000)
     world.send(bad, "k", amount=1000)
-    work = world.gateway.workflow.work
+    work = world.gateway.service.work
 
     def sometimes(request, *rest):  # type: ignore[no-untyped-def]
         if request.order.merchant_order_id == bad:
             raise ZeroDivisionError
         return work(request, *rest)
 
-    monkeypatch.setattr(world.gateway.workflow, "work", sometimes)
+    monkeypatch.setattr(world.gateway.service, "work", sometimes)
     [kept] = world.work_queue()
 
     assert bad in kept
@@ -427,7 +440,7 @@ class TestResubmit:
 
     @pytest.fixture(autouse=True)
     def resubmitting(self, world: World) -> None:
-        from refunds.model import AmbiguousRefunds
+        from gateway.core.model import AmbiguousRefunds
 
         world.simulator.settings(recognisesRepeats=True)
         world.reassemble(ambiguous_refunds=AmbiguousRefunds.RESUBMIT, conflict_kinds_done=frozenset({"ConflictError"}))
@@ -440,7 +453,7 @@ class TestResubmit:
         assert refund["status"] == "UNKNOWN"
 
         world.clock.pass_seconds(60)
-        assert world.reconcile()["enqueued"] == 1
+        assert world.recover()["enqueued"] == 1
         assert world.work_queue() == []
 
         assert world.get(order, refund["refundId"]).body["status"] == "SUCCEEDED"
@@ -453,12 +466,12 @@ class TestResubmit:
         world.simulator.fault("refused", path="order_cancellation", merchant_order_id=order, status=422)
         refund = world.refund(order, 1000).body
         world.clock.pass_seconds(60)
-        world.reconcile()
+        world.recover()
         world.work_queue()
 
         assert world.get(order, refund["refundId"]).body["status"] == "UNKNOWN"
         world.clock.pass_seconds(86_400)
-        assert world.reconcile()["enqueued"] == 0
+        assert world.recover()["enqueued"] == 0
         assert world.resolve(order, refund["refundId"], "SUCCEEDED").status == 200
 
     def test_an_outage_after_an_ambiguous_attempt_leaves_it_unknown(self, world: World) -> None:
@@ -467,12 +480,12 @@ class TestResubmit:
         world.simulator.fault("rate_limited", path="order_cancellation", merchant_order_id=order, times=1)
         refund = world.refund(order, 1000).body
         world.clock.pass_seconds(60)
-        world.reconcile()
+        world.recover()
         world.work_queue()
         assert world.get(order, refund["refundId"]).body["status"] == "UNKNOWN"
 
         world.clock.pass_seconds(60)
-        world.reconcile()
+        world.recover()
         world.work_queue()
         assert world.get(order, refund["refundId"]).body["status"] == "SUCCEEDED"
         assert world.moved(order) == 1000

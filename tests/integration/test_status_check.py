@@ -8,6 +8,7 @@ from decimal import Decimal
 
 import pytest
 
+from indodana import Timeouts
 from tests.world import World
 
 DOCUMENTED = {
@@ -58,6 +59,7 @@ def test_upstreams_troubles_are_told_apart(
 ) -> None:
     order = world.order()
     world.simulator.fault(fault, path="check_status", merchant_order_id=order, **options)
+    world.gateway.indodana._timeouts = Timeouts(status_read=0.5)
 
     answer = world.status(order)
 

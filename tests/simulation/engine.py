@@ -141,7 +141,7 @@ class Fiber:
 
 
 def current_fiber() -> Fiber:
-    fiber: Fiber = getcurrent().fiber  # type: ignore[attr-defined]
+    fiber: Fiber = getcurrent().fiber
     return fiber
 
 

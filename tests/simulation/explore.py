@@ -26,12 +26,15 @@ class Next(NamedTuple):
     start: Callable[[SimulatedWorld], object]
 
 
+type Later = tuple[str, Callable[[SimulatedWorld], object]]
+
+
 @dataclass
 class Small:
     """A small world, ready to be explored."""
 
     world: SimulatedWorld
-    later: list[tuple[str, Callable[[SimulatedWorld], object]]] = field(default_factory=list)  # may start at any time
+    later: list[Later] = field(default_factory=list)  # may start at any time
     passes: list[float] = field(default_factory=list)  # seconds that may pass, one after the other, at any time
     kills: int = 2
     faults: int = 2

@@ -14,8 +14,9 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from refunds.dynamodb import from_item
-from refunds.model import AmbiguousRefunds, RefundStatus, from_iso
+from gateway.core.dynamodb import from_item
+from gateway.core.model import AmbiguousRefunds, from_iso
+from gateway.core.transitions import RefundStatus
 from tests.simulation.engine import Invocation
 from tests.simulation.indodana_double import LEGAL_NAME, USER_ID, Movement
 

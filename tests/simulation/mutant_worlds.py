@@ -7,7 +7,7 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
-from refunds.model import AmbiguousRefunds
+from gateway.core.model import AmbiguousRefunds
 from tests.simulation import worlds
 from tests.simulation.engine import Fault, Invocation
 from tests.simulation.explore import Small
@@ -109,7 +109,7 @@ def a_lost_process_whose_repetition_may_be_refused() -> Small:
     world.kill_after_effect(run_to(world, world.refund(ORDER, 60_000, "k"), "cancel"))
     for _ in range(2):
         world.pass_seconds(1000)
-        world.finish(world.reconcile())
+        world.finish(world.recover())
     world.deliver()
     return Small(world)
 
@@ -120,7 +120,7 @@ def a_lease_that_ran_out_under_its_process() -> Small:
     invocation = _immortal(world)
     world.run(run_to(world, invocation, "cancel"))
     world.pass_seconds(LEASE_AND_MORE)
-    world.finish(world.reconcile())
+    world.finish(world.recover())
     world.settle(world.seen(ORDER, "k"))
     return Small(world)
 
@@ -143,7 +143,7 @@ def a_process_that_froze_before_it_sent() -> Small:
     def operator(world: SimulatedWorld) -> None:
         world.settle(world.seen(ORDER, "k"))
 
-    later = [("the schedule runs", SimulatedWorld.reconcile), ("an operator settles it", operator)]
+    later = [("the schedule runs", SimulatedWorld.recover), ("an operator settles it", operator)]
     return Small(world, later=later)  # type: ignore[arg-type]
 
 

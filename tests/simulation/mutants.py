@@ -5,7 +5,7 @@
     python -m tests.simulation.mutants --run NAME          tells of one mutant, in its world
     python -m tests.simulation.mutants --run NAME WORLD …  … in these worlds, or in `all`
 
-Each of them (mutant_catalogue.py) is made while the code is loaded (mutating.py), in an interpreter of its own. It
+Each of them (catalogue/) is made while the code is loaded (mutating.py), in an interpreter of its own. It
 tells every schedule of its world, without accidents first, then with a kill, then with a fault, then with both, then
 with two faults, until an invariant breaks. `unmutated` is the code as it is.
 """
@@ -21,7 +21,7 @@ from concurrent.futures import Executor, Future
 from typing import Any
 
 from tests.simulation import mutating
-from tests.simulation.mutant_catalogue import BY_NAME, MUTANTS
+from tests.simulation.catalogue import BY_NAME, MUTANTS
 
 TABLE = mutating.ROOT / "docs" / "mutants.md"
 UNMUTATED = "unmutated"

@@ -1,12 +1,12 @@
 """Small changes to the gateway's code, made while it is loaded and found by what they change, not by where it stands.
 
-    Edit("Ledger._landed_before", "current.transition_id == after.transition_id", "False")
+    Edit("Ledger._already_written", "current.transition_id == after.transition_id", "False")
 
 The first part names a definition: a function, a method, a class or a constant of a module, by the end of its dotted
-name, as much of it as tells it apart (`Ledger._wait`, or `refunds.ledger.Ledger._wait`). Its module is searched for, in
-all that is deployed. The second is what must stand there exactly once, the third is what stands there instead. Both are
-Python: an expression, or one or more statements that follow each other. Syntax is compared, so layout, comments and
-quotes do not matter.
+name, as much of it as tells it apart (`Ledger._wait`, or `gateway.core.ledger.Ledger._wait`). Its module is searched
+for in all that is deployed. The second is what must stand there exactly once, the third is what stands there instead.
+Both are Python: an expression, or one or more statements that follow each other. Syntax is compared, so layout,
+comments and quotes do not matter.
 
     `name=value`    is found as an assignment and as a keyword argument
     `...`           in the second part: any expression; among arguments, elements or statements, any number of them

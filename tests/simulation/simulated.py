@@ -20,21 +20,21 @@ from unittest.mock import patch
 from botocore.exceptions import ReadTimeoutError
 from greenlet import getcurrent
 
-import assembly
 import audit_query.handler
-import reconciler.handler
+import gateway.core.ledger
+import recovery.handler
 import refund_api.handler
 import refund_worker.handler
-import refunds.ledger
 import status_check.handler
-import telemetry
-from assembly import Gateway
+from gateway.core.dynamodb import from_item
+from gateway.core.errors import LedgerUnavailable
+from gateway.core.model import AmbiguousRefunds, OrderKey, Reason, RefundRequest, iso
+from gateway.core.transitions import RefundStatus
+from gateway.runtime import bootstrap, telemetry
+from gateway.runtime.bootstrap import Gateway
+from gateway.runtime.settings import Settings
 from indodana import CredentialStore, IndodanaClient
-from refunds.dynamodb import from_item
-from refunds.errors import LedgerUnavailable
-from refunds.model import AmbiguousRefunds, OrderKey, Reason, RefundRequest, RefundStatus, iso
-from settings import Settings
-from tests.simulation.emulator import LAG_WRITES, Dynamo, Secrets, Sqs
+from testkit.emulator import LAG_WRITES, Dynamo, Secrets, Sqs
 from tests.simulation.engine import (
     Call,
     CooperativeLock,
@@ -51,7 +51,7 @@ from tests.simulation.invariants import Asked, Invariants, Violation, hold, told
 BEGINNING = datetime(2026, 11, 22, 7, 0, tzinfo=UTC)
 LEDGER, AUDIT = "ledger", "audit"
 QUEUE, DEAD_LETTERS = "https://sqs/refunds", "https://sqs/dead-letters"
-API_SECONDS, WORKER_SECONDS, RECONCILER_SECONDS = 29.0, 40.0, 60.0  # template.yaml's timeouts
+API_SECONDS, WORKER_SECONDS, RECOVERY_SECONDS = 29.0, 40.0, 60.0  # template.yaml's timeouts
 VISIBILITY_SECONDS = 240
 MAX_RECEIVE_COUNT = 10
 CONFLICT = "transaction conflict"
@@ -392,7 +392,7 @@ class SimulatedWorld:
             return False
         where = (fiber.invocation.name, call.refund_id)
         self._conflicts[where] += 1
-        return self._conflicts[where] >= refunds.ledger.CONFLICT_TRIES
+        return self._conflicts[where] >= gateway.core.ledger.CONFLICT_TRIES
 
     def kill_after_effect(self, fiber: Fiber) -> None:
         """The call takes effect, and the process dies before it learns of it."""
@@ -425,7 +425,7 @@ class SimulatedWorld:
             self.finish(invocation)
         for _ in range(3):
             self.pass_seconds(1000)
-            self.finish(self.reconcile())
+            self.finish(self.recover())
             self.pass_seconds(1000)  # what the schedule enqueues need not be due at once
             while batch := self.deliver():
                 self.finish(batch)
@@ -635,8 +635,8 @@ class SimulatedWorld:
 
         return self._invoke("worker", refund_worker.handler.lambda_handler, event, WORKER_SECONDS, answered)
 
-    def reconcile(self) -> Invocation:
-        return self._invoke("reconciler", reconciler.handler.lambda_handler, {}, RECONCILER_SECONDS, lambda *_: None)
+    def recover(self) -> Invocation:
+        return self._invoke("recovery", recovery.handler.lambda_handler, {}, RECOVERY_SECONDS, lambda *_: None)
 
     def _invoke(
         self,
@@ -789,10 +789,10 @@ _PLAIN = frozenset(vars(logging.makeLogRecord({})))
 def installed(*, logs: bool = False) -> Iterator[None]:
     """The process's few globals, as the simulation needs them. `logs`: keep log lines, for the invariants to read."""
     replaced: list[Any] = [
-        patch.object(assembly, "gateway", lambda: current_fiber().invocation.sandbox.gateway),
+        patch.object(bootstrap, "gateway", lambda: current_fiber().invocation.sandbox.gateway),
         patch.object(telemetry, "_emit", lambda *_: None),
         # Two, so that two faults can exhaust them.
-        patch.object(refunds.ledger, "CONFLICT_TRIES", 2),
+        patch.object(gateway.core.ledger, "CONFLICT_TRIES", 2),
         patch("uuid.uuid4", _own_id),
         patch("random.SystemRandom.uniform", lambda _, low, high: (low + high) / 2),
     ]

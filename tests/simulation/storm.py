@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
-from refunds.model import AmbiguousRefunds, RefundStatus
+from gateway.core.model import AmbiguousRefunds
+from gateway.core.transitions import RefundStatus
 from tests.simulation.engine import Fault, Fiber, Invocation
 from tests.simulation.invariants import OPEN, Violation, hold
 from tests.simulation.simulated import LIST, QUEUE, Look, SimulatedWorld, installed, refund_id_of
@@ -28,7 +29,7 @@ MAX_STEPS = 50_000  # a world takes some 2,000; more would be one that does not 
 TRIES = 4  # of a caller who gets no answer, or none that says what became of its refund
 
 # How often each thing is chosen, in parts of a thousand; the rest of the time a pending call takes effect.
-FAULT, KILL, FREEZE, PASS, LONG_PASS, DELIVER, RECONCILE, REPEAT_DELIVERY = 35, 8, 2, 15, 3, 40, 6, 6
+FAULT, KILL, FREEZE, PASS, LONG_PASS, DELIVER, RECOVER, REPEAT_DELIVERY = 35, 8, 2, 15, 3, 40, 6, 6
 REDRIVE, LOOK, DECIDE, ROTATE, READ, START = 2, 8, 8, 1, 8, 90
 # Of a sandbox's clock, to either side, and of its start.
 SKEW_SECONDS = 2.0
@@ -264,11 +265,11 @@ class _Storm:
             return False
         return self.world.deliver(1 + int(how * 10)) is not None
 
-    def _reconcile(self, _: Fiber | None, __: float) -> bool:
+    def _recover(self, _: Fiber | None, __: float) -> bool:
         if len(self.world.live) >= AT_A_TIME:
             return False
         self._say("the schedule runs")
-        self.world.reconcile()
+        self.world.recover()
         return True
 
     def _repeat_delivery(self, _: Fiber | None, how: float) -> bool:
@@ -338,7 +339,7 @@ class _Storm:
         route = [order, LIST, READ_ONE, f"{order}/audit", "GET /v1/refunds"][int(how * 997) % 5]
         refund_id = refund_id_of(wanted.order, wanted.key, wanted.merchant) if route == READ_ONE else None
         status = OPEN[int(how * 9973) % len(OPEN)]
-        query, where = (None, wanted.order) if "{" in route else ({"status": status}, None)
+        query, where = (None, wanted.order) if "{" in route else ({"status": status.value}, None)
         self.world.api(route, where, refund_id=refund_id, query=query, merchant=wanted.merchant)
         return True
 
@@ -349,7 +350,7 @@ class _Storm:
         (PASS, _pass, True),
         (LONG_PASS, _pass_long, True),
         (DELIVER, _deliver, False),
-        (RECONCILE, _reconcile, True),
+        (RECOVER, _recover, True),
         (REPEAT_DELIVERY, _repeat_delivery, True),
         (REDRIVE, _redrive, True),
         (LOOK, _look, True),

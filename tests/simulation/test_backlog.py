@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import pytest
 
-from refunds.backoff import BACKOFF_BASE_SECONDS, BACKOFF_MAX_SECONDS
+from gateway.core.backoff import BACKOFF_BASE_SECONDS, BACKOFF_MAX_SECONDS
 from tests.simulation.engine import Fault, Fiber, Invocation
 from tests.simulation.simulated import DEAD_LETTERS, QUEUE, SimulatedWorld, installed, refund_id_of
 
@@ -35,7 +35,7 @@ class Day:
 
     def pass_minutes(self, minutes: int, *, paused: bool = False) -> None:
         for _ in range(minutes):
-            self.run(self.world.reconcile())
+            self.run(self.world.recover())
             if not paused:
                 self.deliver()
             self.world.pass_seconds(60)
@@ -95,7 +95,7 @@ def test_an_outage_of_a_day_costs_one_request_a_refund_and_back_off(day: Day, ca
     day.all_is_done()
 
 
-def test_a_queue_that_is_paused_for_a_day_comes_back_with_one_request_a_refund(day: Day) -> None:
+def test_a_queue_paused_for_a_day_comes_back_with_one_request_a_refund(day: Day) -> None:
     day.pass_minutes(MINUTES_A_DAY, paused=True)
     assert max(day.messages().values()) <= 3 + 12
 

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from devstack.aws import AwsServer, client, provision
 from devstack.template import Template
-from settings import Settings
-from tests.simulation.emulator import Dynamo, Secrets, Sqs
+from gateway.runtime.settings import Settings
+from testkit.emulator import Dynamo, Secrets, Sqs
 
 INDEX = "open-refunds"
 KEY = {"pk": {"S": "m1#A"}, "sk": {"S": "ORDER"}}
@@ -369,7 +369,7 @@ def put(dynamo: Dynamo, *all_items: dict[str, Any]) -> None:
         dynamo.put_item(TableName="t", Item=item)
 
 
-def test_a_page_that_ends_at_its_limit_has_a_last_key_even_if_nothing_follows(dynamo: Dynamo) -> None:
+def test_a_page_that_ends_at_its_limit_has_a_last_key_in_any_case(dynamo: Dynamo) -> None:
     put(dynamo, KEY, OTHER_KEY)
     sizes = [len(page["Items"]) for page in pages(dynamo, "scan", {"TableName": "t", "Limit": 2})]
     assert sizes == [2, 0]
@@ -653,7 +653,7 @@ def test_sqs_does_as_moto_does(aws: AwsServer, sqs: Sqs, clock: Time, told: Call
     assert ours.seen == theirs.seen
 
 
-def test_only_a_message_in_flight_can_be_hidden_and_for_twelve_hours_in_all(sqs: Sqs, clock: Time) -> None:
+def test_only_messages_in_flight_can_be_hidden_twelve_hours_in_all(sqs: Sqs, clock: Time) -> None:
     """moto counts the twelve hours from when it was sent, and hides what is not in flight."""
     sqs.send_message(QueueUrl=QUEUE, MessageBody="one")
     clock.pass_seconds(3600)

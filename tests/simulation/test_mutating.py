@@ -6,8 +6,8 @@ import ast
 
 import pytest
 
-from tests.simulation.mutant_catalogue import MUTANTS as OF_THE_PROTOCOL
-from tests.simulation.mutant_catalogue import Mutant
+from tests.simulation.catalogue import MUTANTS as OF_THE_PROTOCOL
+from tests.simulation.catalogue import Mutant
 from tests.simulation.mutating import Edit, Modules, NoAnchor, edited, sources
 from tests.wire.mutants import MUTANTS as OF_THE_TRANSPORT
 from tests.wire.mutants import Mutant as TransportMutant

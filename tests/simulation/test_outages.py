@@ -9,8 +9,8 @@ from http.client import HTTPMessage
 
 import pytest
 
+from gateway.core.breaker import OPEN_MAX_SECONDS
 from indodana.transport import Answer
-from refunds.breaker import CLOSED_MAX_SECONDS
 from tests.simulation.engine import Fault, Invocation
 from tests.simulation.simulated import AUDIT, LEDGER, SimulatedWorld, installed
 
@@ -83,7 +83,7 @@ def simulated() -> Iterator[None]:
 
 @pytest.mark.parametrize("ask", [by_api, by_queue])
 @pytest.mark.parametrize("wall", WALLS)
-def test_a_wall_in_front_of_indodana_makes_one_refund_of_200_unknown_and_queues_the_others(
+def test_a_wall_before_indodana_makes_one_of_200_unknown_and_queues_others(
     wall: str, ask: Callable[[Walled], None]
 ) -> None:
     walled = Walled(wall)
@@ -95,8 +95,8 @@ def test_a_wall_in_front_of_indodana_makes_one_refund_of_200_unknown_and_queues_
 
     # While it stands, each back-off costs one more at the most, and none where status checks end there, too.
     for _ in range(3):
-        walled.world.pass_seconds(CLOSED_MAX_SECONDS)
-        walled.run(walled.world.reconcile())
+        walled.world.pass_seconds(OPEN_MAX_SECONDS)
+        walled.run(walled.world.recover())
         walled.drain()
     unknown = walled.statuses()["UNKNOWN"]
     assert unknown == walled.posts == (1 if STATUS in walled.walled else 4)
@@ -104,7 +104,7 @@ def test_a_wall_in_front_of_indodana_makes_one_refund_of_200_unknown_and_queues_
     walled.take_the_wall_away()
     for _ in range(3):
         walled.world.pass_seconds(3600)
-        walled.run(walled.world.reconcile())
+        walled.run(walled.world.recover())
         walled.drain()
     assert walled.statuses() == {"UNKNOWN": unknown, "SUCCEEDED": KNOWN_ORDERS - unknown}
     assert len(walled.world.indodana.movements) == KNOWN_ORDERS - unknown

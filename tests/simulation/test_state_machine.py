@@ -29,9 +29,9 @@ from hypothesis.stateful import (
     rule,
 )
 
-from refunds import audit
-from refunds.dynamodb import Item, from_item
-from refunds.errors import (
+from gateway.core.context import RequestContext
+from gateway.core.dynamodb import from_item
+from gateway.core.errors import (
     IllegalTransition,
     InvalidRequest,
     LedgerBusy,
@@ -41,25 +41,15 @@ from refunds.errors import (
     RefundChanged,
     RefundsError,
 )
-from refunds.ledger import CONFLICT_TRIES, OPEN_REFUNDS_INDEX, Ledger
-from refunds.model import (
-    Failure,
-    FailureCode,
-    Order,
-    OrderKey,
-    Origin,
-    Reason,
-    Refund,
-    RefundRequest,
-    RefundStatus,
-    first_record,
-)
-from tests.simulation.emulator import Dynamo
+from gateway.core.ledger import CONFLICT_TRIES, OPEN_REFUNDS_INDEX, Ledger
+from gateway.core.model import Failure, FailureCode, Order, OrderKey, Reason, Refund, RefundRequest, new_refund
+from gateway.core.transitions import RefundStatus
+from testkit.emulator import Dynamo
 
 LEDGER, AUDIT = "ledger", "audit"
 ORDERS = (OrderKey("m1", "A"), OrderKey("m1", "B"), OrderKey("m2", "A"))
 CENT = Decimal("0.01")
-ORIGIN = Origin("agent", "test", "request")
+CONTEXT = RequestContext("agent", "test", "request")
 BEGINNING = datetime(2026, 11, 22, 7, tzinfo=UTC)
 
 Q, S, DONE, FAILED, UNKNOWN = RefundStatus
@@ -153,7 +143,6 @@ class Step:
 
     before: Refund | None
     after: Refund
-    record: Item
     order: Order | None = None
     exact: bool = False
 
@@ -270,7 +259,7 @@ class LedgerMachine(RuleBasedStateMachine):
         request = RefundRequest(order, name, None if exact else amount, Reason.OTHERS, None, "Rina")
         reserves = {"reserved_amount": amount, "transaction_amount": self.model.paid[order]} if status is S else {}
         at = self._now(skew)
-        after = first_record(request, status, at, ORIGIN, **reserves, **_details(status, at, attempts=1))
+        after = new_refund(request, status, at, CONTEXT, **reserves, **_details(status, at, attempts=1))
         created = self._write(self._step(None, after, belief, exact=exact), weather)
         return _key(after) if created else multiple()
 
@@ -310,8 +299,8 @@ class LedgerMachine(RuleBasedStateMachine):
         before = self.model.copies[key][-1]
         request = replace(before.request, idempotency_key="illegal")
         for status in RefundStatus:
-            after = before.moved(status, at)
-            first = first_record(request, status, at, ORIGIN, reserved_amount=CENT)
+            after = before.transition_to(status, at)
+            first = new_refund(request, status, at, CONTEXT, reserved_amount=CENT)
             if (before.status, status) not in LEGAL:
                 self._write(self._step(before, after, Belief.RIGHT, exact=False), [])
             if (None, status) not in LEGAL:
@@ -340,11 +329,11 @@ class LedgerMachine(RuleBasedStateMachine):
         age=st.integers(0, 2),
         weather=st.sampled_from([[], [], *([kind] for kind in (*sorted(LOST, key=str), Weather.SENT_TWICE))]),
     )
-    def note_message(self, key: RefundKey, age: int, weather: list[Weather]) -> None:
+    def record_message(self, key: RefundKey, age: int, weather: list[Weather]) -> None:
         seen, at = self._copy(key, age), self._now(1)
         message = f"message at {at}"
         after = replace(seen, queue_message=message, enqueued_at=at)
-        self._keep_note(seen, after, weather, lambda: self.ledger.note_message(seen, message, at))
+        self._keep_note(seen, after, weather, lambda: self.ledger.record_message(seen, message, at))
 
     def _keep_note(self, seen: Refund, after: Refund, weather: list[Weather], note: Callable[[], Refund]) -> None:
         """Bookkeeping, which goes through where nobody has kept a note or moved the refund since."""
@@ -425,7 +414,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def the_index_holds_what_is_open(self) -> None:
         is_open = [refund for refund in self.model.refunds() if refund.status in OPEN]
-        found = list(self.ledger.open_refunds())
+        found: list[Any] = list(self.ledger.all_open_refunds())
         assert sorted(map(_key, found), key=str) == sorted(map(_key, is_open), key=str)
         assert all(refund == self.model.current(_key(refund)) for refund in found)
         for merchant in ("m1", "m2"):
@@ -449,11 +438,11 @@ class LedgerMachine(RuleBasedStateMachine):
             assert all(one["after"] == other["before"] for one, other in pairwise(records[key]))
 
     def a_page_opens_no_other_list(self) -> None:
-        token = self.ledger.work_list("m1", S, self.limit, None).next_token
+        token = self.ledger.open_refunds_page("m1", S, self.limit, None).next_token
         if token:
             for merchant, status in (("m2", S), ("m1", Q)):
                 with pytest.raises(InvalidRequest):
-                    self.ledger.work_list(merchant, status, self.limit, token)
+                    self.ledger.open_refunds_page(merchant, status, self.limit, token)
 
     # ---- how
 
@@ -480,18 +469,17 @@ class LedgerMachine(RuleBasedStateMachine):
         if status is S and before.reserved_amount is None:
             changes["reserved_amount"] = self._amount(order, portion)
             changes["transaction_amount"] = self.model.paid[order]
-        self._write(self._step(before, before.moved(status, at, **changes), belief, exact=exact), weather)
+        self._write(self._step(before, before.transition_to(status, at, **changes), belief, exact=exact), weather)
 
     def _step(self, before: Refund | None, after: Refund, belief: Belief, *, exact: bool) -> Step:
         key = after.request.order
         paid = self.model.paid[key]
         order = None
         if after.status is S and not (before and before.reserved_amount is not None):
-            order = Order.unopened(paid) if belief is Belief.UNOPENED else Order(paid, paid)
+            order = _unopened(paid) if belief is Belief.UNOPENED else Order(paid, paid)
             if belief is Belief.RIGHT:
-                order = self.model.order(key) or Order.unopened(paid)
-        record = audit.transition_record(before, after, ORIGIN)
-        return Step(before, after, record, order, exact)
+                order = self.model.order(key) or _unopened(paid)
+        return Step(before, after, order, exact)
 
     def _amount(self, key: OrderKey, portion: Portion) -> Decimal:
         order = self.model.order(key)
@@ -532,7 +520,7 @@ class LedgerMachine(RuleBasedStateMachine):
         return False
 
     def _transition(self, step: Step) -> None:
-        self.ledger.transition(step.before, step.after, step.record, order=step.order, exact=step.exact)
+        self.ledger.transition(step.before, step.after, CONTEXT, order=step.order, exact=step.exact)
 
     def _now(self, skew: int) -> datetime:
         """By one of several clocks, which are not quite the same."""
@@ -543,12 +531,16 @@ class LedgerMachine(RuleBasedStateMachine):
         found: list[Refund] = []
         token = None
         while True:
-            page = self.ledger.work_list(merchant, status, self.limit, token)
+            page = self.ledger.open_refunds_page(merchant, status, self.limit, token)
             assert len(page.refunds) <= self.limit
             found += page.refunds
             token = page.next_token
             if token is None:
                 return found
+
+
+def _unopened(paid: Decimal) -> Order:
+    return Order(paid, paid, stored=False)
 
 
 def _details(status: RefundStatus, at: datetime, *, attempts: int) -> dict[str, Any]:

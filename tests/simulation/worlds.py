@@ -7,9 +7,9 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
-from refunds.model import AmbiguousRefunds
+from gateway.core.model import AmbiguousRefunds
 from tests.simulation.engine import Fault, Fiber, Invocation
-from tests.simulation.explore import Next, Small
+from tests.simulation.explore import Later, Next, Small
 from tests.simulation.invariants import hold
 from tests.simulation.simulated import LIST, READ, Look, SimulatedWorld, refund_id_of
 
@@ -100,12 +100,12 @@ def all_that_remains_twice() -> Small:
     return Small(world, at_the_end=_repeated((None, "a"), (None, "b")))
 
 
-def a_refund_and_the_reconciler() -> Small:
+def a_refund_and_recovery() -> Small:
     world = _world()
     world.refund(ORDER, 60_000, "k")
     return Small(
         world,
-        later=[("the schedule runs", SimulatedWorld.reconcile)],
+        later=[("the schedule runs", SimulatedWorld.recover)],
         passes=[LEASE_AND_MORE],
         at_the_end=_repeated((60_000, "k")),
     )
@@ -126,7 +126,7 @@ def two_operators_resolve() -> Small:
     _become_unknown(world, 60_000, "k")
     world.settle(world.seen(ORDER, "k"), "operator-1")
     world.settle(world.seen(ORDER, "k"), "operator-2")
-    return Small(world, later=[("the schedule runs", SimulatedWorld.reconcile)], at_the_end=_repeated((60_000, "k")))
+    return Small(world, later=[("the schedule runs", SimulatedWorld.recover)], at_the_end=_repeated((60_000, "k")))
 
 
 def a_rotation_in_the_middle() -> Small:
@@ -155,7 +155,7 @@ def an_unknown_refund_submitted_again() -> Small:
     world = _world(ambiguous_refunds=AmbiguousRefunds.RESUBMIT)
     _become_unknown(world, 60_000, "k")
     world.pass_seconds(1000)
-    world.reconcile()
+    world.recover()
     return Small(
         world,
         later=[("the queue delivers", SimulatedWorld.deliver), ("the queue delivers again", SimulatedWorld.deliver)],
@@ -259,7 +259,7 @@ def a_withdrawal_and_the_schedule() -> Small:
     look = world.seen(ORDER, "k")
     world.kill_after_effect(run_to(world, world.deliver(), "cancel"))
     world.withdraw(look)
-    world.reconcile()
+    world.recover()
     return Small(world, passes=[LEASE_AND_MORE], kills=1, faults=1, at_the_end=_repeated((60_000, "k")))
 
 
@@ -268,7 +268,7 @@ def a_decision_on_a_refund_that_is_sent_again() -> Small:
     world = _world(ambiguous_refunds=AmbiguousRefunds.RESUBMIT)
     _become_unknown(world, 60_000, "k", "lost before it was done")
     world.pass_seconds(1000)
-    world.finish(world.reconcile())
+    world.finish(world.recover())
     world.settle(world.seen(ORDER, "k"))
     world.deliver()
     return Small(world, kills=1, faults=1, at_the_end=_repeated((60_000, "k")))
@@ -338,7 +338,7 @@ def clocks_that_differ() -> Small:
     world = _world(skew_seconds=itertools.cycle((-2.0, 2.0)).__next__)
     world.send(ORDER, 60_000, "k")
     run_to(world, world.deliver(), "cancel")
-    world.reconcile()
+    world.recover()
     return Small(world, passes=[39.0, 2.0], kills=1, faults=1, at_the_end=_repeated((60_000, "k")))
 
 
@@ -348,7 +348,7 @@ def an_index_that_lags() -> Small:
     world.finish(world.refund(ORDER, 60_000, "k", later=True))
     world.pass_seconds(LEASE_AND_MORE)
     world.deliver()
-    world.reconcile()
+    world.recover()
     return Small(world, kills=1, faults=1, at_the_end=_repeated((60_000, "k")))
 
 
@@ -362,7 +362,7 @@ def two_messages_of_a_refund_that_waits() -> Small:
     world.run(cancel, fault_of(cancel, "HTTP 429"))
     world.finish(first)
     world.deliver(1)
-    later = [("the queue delivers again", SimulatedWorld.deliver)]
+    later: list[Later] = [("the queue delivers again", SimulatedWorld.deliver)]
     return Small(world, later=later, passes=[4.0], kills=1, faults=1, at_the_end=_repeated((60_000, "k")))
 
 
@@ -392,12 +392,15 @@ def who_reads_while_a_refund_is_made() -> Small:
     def one(world: SimulatedWorld) -> None:
         world.api(READ, ORDER, refund_id=refund_id_of(ORDER, "k"))
 
-    later = [("a caller reads it", one), ("another lists the order's", lambda world: world.api(LIST, ORDER))]
+    later: list[Later] = [
+        ("a caller reads it", one),
+        ("another lists the order's", lambda world: world.api(LIST, ORDER)),
+    ]
     return Small(world, later=later, kills=1, faults=1)
 
 
 def _schedule_has_run(world: SimulatedWorld) -> None:
-    world.finish(world.reconcile())
+    world.finish(world.recover())
 
 
 SCHEDULE_HAS_RUN = ("the schedule has run", _schedule_has_run)
@@ -452,7 +455,7 @@ WORLDS: dict[str, Callable[[], Small]] = {
         a_refund_by_api_and_one_by_queue,
         one_refund_by_api_and_by_queue,
         all_that_remains_twice,
-        a_refund_and_the_reconciler,
+        a_refund_and_recovery,
         a_refund_and_its_resolution,
         two_operators_resolve,
         a_rotation_in_the_middle,

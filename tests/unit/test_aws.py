@@ -8,10 +8,10 @@ import boto3
 import pytest
 from botocore.awsrequest import AWSPreparedRequest
 
-from aws import AwsClients
+from gateway.runtime.aws import AwsClients
 
 
-class Seen(Exception):
+class Snapshot(Exception):
     """The request got as far as the wire."""
 
 
@@ -29,11 +29,12 @@ def test_cloudtrail_shows_who_called(service: str, operation: str, request_of_it
 
     def see(request: AWSPreparedRequest, **_: object) -> None:
         sent.append(request)
-        raise Seen
+        raise Snapshot
 
     client.meta.events.register("before-send", see)
-    with pytest.raises(Seen):
+    with pytest.raises(Snapshot):
         getattr(client, operation)(**request_of_it)
 
     [request] = sent
-    assert request.headers["User-Agent"].decode().startswith(f"qris-gateway Boto3/{boto3.__version__}")
+    agent: Any = request.headers["User-Agent"]
+    assert agent.decode().startswith(f"qris-gateway Boto3/{boto3.__version__}")

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from refunds.breaker import CLOSED_MAX_SECONDS, PROVEN_SECONDS, Admission, Breaker, Result
+from gateway.core.breaker import OPEN_MAX_SECONDS, PROVEN_SECONDS, Admission, AttemptResult, CircuitBreaker
 
 
 class Time:
@@ -26,24 +26,24 @@ def time() -> Time:
 
 
 @pytest.fixture
-def breaker(time: Time) -> Breaker:
-    return Breaker(time)
+def breaker(time: Time) -> CircuitBreaker:
+    return CircuitBreaker(time)
 
 
-def fail(breaker: Breaker) -> None:
-    breaker.left(breaker.admit(), Result.DOUBTFUL)
+def fail(breaker: CircuitBreaker) -> None:
+    breaker.report(breaker.admit(), AttemptResult.DOUBTFUL)
 
 
-def test_refunds_are_sent_until_an_outcome_is_unknown(breaker: Breaker) -> None:
-    for result in (Result.ANSWERED, Result.NOTHING):
+def test_refunds_are_sent_until_an_outcome_is_unknown(breaker: CircuitBreaker) -> None:
+    for result in (AttemptResult.ANSWERED, AttemptResult.NOTHING):
         assert breaker.admit() is Admission.SEND
-        breaker.left(Admission.SEND, result)
+        breaker.report(Admission.SEND, result)
     fail(breaker)
 
     assert breaker.admit() is Admission.WAIT
 
 
-def test_after_a_wait_one_probe_goes_at_a_time(breaker: Breaker, time: Time) -> None:
+def test_after_a_wait_one_probe_goes_at_a_time(breaker: CircuitBreaker, time: Time) -> None:
     fail(breaker)
     time.passes(1.9)
     assert breaker.admit() is Admission.WAIT
@@ -52,15 +52,15 @@ def test_after_a_wait_one_probe_goes_at_a_time(breaker: Breaker, time: Time) -> 
     assert [breaker.admit() for _ in range(3)] == [Admission.PROBE, Admission.WAIT, Admission.WAIT]
 
 
-def test_a_probe_that_is_answered_lets_all_others_go(breaker: Breaker, time: Time) -> None:
+def test_a_probe_that_is_answered_lets_all_others_go(breaker: CircuitBreaker, time: Time) -> None:
     fail(breaker)
     time.passes(2)
-    breaker.left(breaker.admit(), Result.ANSWERED)
+    breaker.report(breaker.admit(), AttemptResult.ANSWERED)
 
     assert [breaker.admit() for _ in range(3)] == [Admission.SEND] * 3
 
 
-def test_each_failed_probe_doubles_the_wait_up_to_five_minutes(breaker: Breaker, time: Time) -> None:
+def test_each_failed_probe_doubles_the_wait_up_to_five_minutes(breaker: CircuitBreaker, time: Time) -> None:
     fail(breaker)
     waits = []
     for _ in range(10):
@@ -69,37 +69,37 @@ def test_each_failed_probe_doubles_the_wait_up_to_five_minutes(breaker: Breaker,
         assert breaker.admit() is Admission.WAIT
         time.passes(0.001)
         assert breaker.admit() is Admission.PROBE
-        breaker.left(Admission.PROBE, Result.DOUBTFUL)
+        breaker.report(Admission.PROBE, AttemptResult.DOUBTFUL)
 
-    assert waits == [2, 4, 8, 16, 32, 64, 128, 256, CLOSED_MAX_SECONDS, CLOSED_MAX_SECONDS]
+    assert waits == [2, 4, 8, 16, 32, 64, 128, 256, OPEN_MAX_SECONDS, OPEN_MAX_SECONDS]
 
 
-def test_a_probe_that_came_to_nothing_gives_its_place_to_another_at_once(breaker: Breaker, time: Time) -> None:
+def test_a_probe_that_came_to_nothing_gives_its_place_to_another_at_once(breaker: CircuitBreaker, time: Time) -> None:
     fail(breaker)
     time.passes(2)
-    breaker.left(breaker.admit(), Result.NOTHING)
+    breaker.report(breaker.admit(), AttemptResult.NOTHING)
 
     assert breaker.admit() is Admission.PROBE
 
 
-def test_those_that_were_under_way_neither_open_it_nor_make_the_wait_longer(breaker: Breaker) -> None:
+def test_calls_under_way_neither_close_it_nor_make_the_wait_longer(breaker: CircuitBreaker) -> None:
     for _ in range(4):
         assert breaker.admit() is Admission.SEND
-    breaker.left(Admission.SEND, Result.DOUBTFUL)
+    breaker.report(Admission.SEND, AttemptResult.DOUBTFUL)
     assert not breaker.still_admits(Admission.SEND)
     assert breaker.still_admits(Admission.PROBE)
 
-    breaker.left(Admission.SEND, Result.DOUBTFUL)
+    breaker.report(Admission.SEND, AttemptResult.DOUBTFUL)
     assert breaker.wait_seconds == 2
-    breaker.left(Admission.SEND, Result.ANSWERED)
+    breaker.report(Admission.SEND, AttemptResult.ANSWERED)
     assert breaker.admit() is Admission.WAIT
 
 
-def test_an_answer_proves_it_for_a_minute(breaker: Breaker, time: Time) -> None:
+def test_an_answer_proves_it_for_a_minute(breaker: CircuitBreaker, time: Time) -> None:
     assert not breaker.is_proven
-    breaker.left(breaker.admit(), Result.NOTHING)
+    breaker.report(breaker.admit(), AttemptResult.NOTHING)
     assert not breaker.is_proven
-    breaker.left(breaker.admit(), Result.ANSWERED)
+    breaker.report(breaker.admit(), AttemptResult.ANSWERED)
     assert breaker.is_proven
     time.passes(PROVEN_SECONDS)
     assert breaker.is_proven
@@ -107,7 +107,7 @@ def test_an_answer_proves_it_for_a_minute(breaker: Breaker, time: Time) -> None:
     assert not breaker.is_proven
 
 
-def test_a_clock_that_was_set_back_closes_it_no_longer_than_its_wait(breaker: Breaker, time: Time) -> None:
+def test_a_clock_that_was_set_back_opens_it_no_longer_than_its_wait(breaker: CircuitBreaker, time: Time) -> None:
     fail(breaker)
     time.passes(-3600)
 

@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from refunds.errors import LedgerBusy, LedgerUnavailable, OrderChanged, RefundChanged
-from refunds.ledger import CONFLICT_TRIES, Ledger
-from refunds.model import Order, OrderKey, Origin, Reason, Refund, RefundRequest, RefundStatus, first_record
+from gateway.core.context import RequestContext
+from gateway.core.errors import LedgerBusy, LedgerUnavailable, OrderChanged, RefundChanged
+from gateway.core.ledger import CONFLICT_TRIES, Ledger
+from gateway.core.model import Order, OrderKey, Reason, Refund, RefundRequest, new_refund
+from gateway.core.transitions import RefundStatus
 
 REQUEST = RefundRequest(OrderKey("m1", "O-1"), "k", Decimal(1000), Reason.OTHERS, None, "agent")
 AT = datetime(2026, 11, 27, 7, 0, tzinfo=UTC)
@@ -45,15 +47,17 @@ class Client:
 
 
 def canceled(*reasons: dict[str, Any] | None) -> Canceled:
-    answer: dict[str, Any] = {"Error": {"Code": "TransactionCanceledException", "Message": ""}}
+    answer: Any = {"Error": {"Code": "TransactionCanceledException", "Message": ""}}
     if reasons:
         answer["CancellationReasons"] = list(reasons)
     return Canceled(answer, "TransactWriteItems")
 
 
+CONTEXT = RequestContext("agent", "api", "r-1")
+
+
 def submitting() -> Refund:
-    origin = Origin("agent", "api", "r-1")
-    return first_record(REQUEST, RefundStatus.SUBMITTING, AT, origin, reserved_amount=Decimal(1000))
+    return new_refund(REQUEST, RefundStatus.SUBMITTING, AT, CONTEXT, reserved_amount=Decimal(1000))
 
 
 @pytest.fixture
@@ -69,9 +73,9 @@ def write(transitions: list[Refund]) -> Callable[[Client, Refund], None]:
             "ledger",
             "audit",
             sleep=lambda _: None,
-            on_transition=transitions.append,
+            on_transition=lambda _, after: transitions.append(after),
         )
-        ledger.transition(None, after, {}, order=ORDER)
+        ledger.transition(None, after, CONTEXT, order=ORDER)
 
     return write
 
@@ -85,7 +89,7 @@ def item_of() -> Callable[[Refund], Any]:
 
     def item_of(refund: Refund) -> Any:
         client = Client(None)
-        Ledger(client, "ledger", "audit").transition(None, refund, {}, order=ORDER)  # type: ignore[arg-type]
+        Ledger(client, "ledger", "audit").transition(None, refund, CONTEXT, order=ORDER)  # type: ignore[arg-type]
         return client.calls[0]["TransactItems"][0]["Put"]["Item"]
 
     return item_of
@@ -118,7 +122,7 @@ def test_a_refusal_with_too_few_reasons_followed_by_success_is_a_write(
     assert transitions == [after]
 
 
-def test_a_write_that_landed_before_its_refusal_without_reasons_is_recognised(
+def test_a_write_that_landed_before_its_refusal_is_recognised(
     write: Write, transitions: list[Refund], item_of: ItemOf
 ) -> None:
     after = submitting()

@@ -11,24 +11,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from refunds.model import (
-    LEGAL_TRANSITIONS,
-    OPEN_STATUSES,
+from gateway.core.context import RequestContext
+from gateway.core.inputs import REFUND_ID
+from gateway.core.model import (
     REFUND_ID_LENGTH,
     Order,
     OrderKey,
-    Origin,
     Reason,
     Refund,
     RefundRequest,
-    RefundStatus,
-    first_record,
     from_iso,
     iso,
+    new_refund,
     new_transition_id,
     utc_now,
 )
-from refunds.validation import REFUND_ID
+from gateway.core.transitions import LEGAL_TRANSITIONS, OPEN_STATUSES, RefundStatus
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 JAKARTA = timezone(timedelta(hours=7))
@@ -39,7 +37,7 @@ def request(merchant: str = "m1", order: str = "ORDER-PAID", key: str = "return-
 
 
 def refund(status: RefundStatus = RefundStatus.QUEUED, **changes: object) -> Refund:
-    return first_record(request(), status, NOON, Origin("agent", "api", "request-1"), **changes)
+    return new_refund(request(), status, NOON, RequestContext("agent", "api", "request-1"), **changes)
 
 
 class TestRefundId:
@@ -107,7 +105,7 @@ class TestMoved:
     def test_times_only_go_up_whatever_the_clocks_say(self, offsets: list[timedelta]) -> None:
         steps = [refund()]
         for offset in offsets:
-            steps.append(steps[-1].moved(RefundStatus.SUBMITTING, NOON + offset))
+            steps.append(steps[-1].transition_to(RefundStatus.SUBMITTING, NOON + offset))
 
         for before, after in pairwise(steps):
             assert after.updated_at > before.updated_at
@@ -118,12 +116,12 @@ class TestMoved:
 
     def test_a_clock_that_is_right_is_believed(self) -> None:
         later = NOON + timedelta(seconds=7)
-        assert refund().moved(RefundStatus.SUBMITTING, later).updated_at == later
+        assert refund().transition_to(RefundStatus.SUBMITTING, later).updated_at == later
 
     def test_all_else_stays_but_what_is_changed(self) -> None:
         before = refund(attempts=2, next_attempt_at=NOON)
 
-        after = before.moved(RefundStatus.UNKNOWN, NOON, ambiguous=True, next_attempt_at=None)
+        after = before.transition_to(RefundStatus.UNKNOWN, NOON, ambiguous=True, next_attempt_at=None)
 
         changed = {"status", "updated_at", "version", "transition_id", "ambiguous", "next_attempt_at"}
         assert {name for name in vars(before) if getattr(before, name) != getattr(after, name)} == changed
@@ -144,8 +142,8 @@ class TestSums:
         held = refund(status, reserved_amount=Decimal(25_000))
 
         reserves = 25_000 if status in OPEN_STATUSES else 0
-        assert (held.reserves, held.refunds) == (reserves, 25_000 if status is RefundStatus.SUCCEEDED else 0)
-        assert (refund(status).reserves, refund(status).refunds) == (0, 0)
+        assert (held.held_reserved, held.held_refunded) == (reserves, 25_000 if status is RefundStatus.SUCCEEDED else 0)
+        assert (refund(status).held_reserved, refund(status).held_refunded) == (0, 0)
 
     def test_its_amount_is_what_was_reserved_or_else_asked_for(self) -> None:
         assert refund().amount == 25_000
@@ -161,7 +159,9 @@ class TestSums:
         assert refund(transaction_amount=amount).is_full is is_full
 
     def test_an_order_opens_with_all_of_it_refundable(self) -> None:
-        assert Order.unopened(Decimal(7)) == Order(Decimal(7), Decimal(7), Decimal(0), Decimal(0), stored=False)
+        assert Order.opened_by("PAID", Decimal(7)) == Order(
+            Decimal(7), Decimal(7), Decimal(0), Decimal(0), stored=False
+        )
 
 
 class TestTimes:

@@ -11,7 +11,7 @@ from decimal import Decimal
 from functools import cache
 from http import HTTPStatus
 from pathlib import Path
-from re import _parser  # type: ignore[attr-defined]
+from re import _parser
 from typing import Any
 
 import pytest
@@ -25,38 +25,38 @@ import indodana
 from devstack import pages
 from devstack.pages import operations
 from devstack.template import Route, Template
-from http_api import problems
-from http_api.requests import CORRELATION_HEADER, Forbidden, PreconditionRequired
-from http_api.responses import Response, json_response, location, refund_response, refund_view, refunds_view
-from refunds import audit, texts, validation
-from refunds.dynamodb import from_item
-from refunds.errors import InvalidRequest
-from refunds.ledger import OrderRefunds
-from refunds.model import (
-    OPEN_STATUSES,
+from gateway.core import audit, inputs, texts
+from gateway.core.context import RequestContext
+from gateway.core.dynamodb import from_item
+from gateway.core.errors import InvalidRequest
+from gateway.core.ledger import OrderRefundsPage
+from gateway.core.model import (
     EvidenceSource,
     Failure,
     FailureCode,
     Order,
     OrderKey,
-    Origin,
     Reason,
     Refund,
     RefundRequest,
-    RefundStatus,
-    first_record,
     iso,
+    new_refund,
 )
-from refunds.upstream import UpstreamSaid
+from gateway.core.transitions import OPEN_STATUSES, RefundStatus
+from gateway.core.upstream import UpstreamAnswer
+from gateway.http import problems
+from gateway.http.requests import CORRELATION_HEADER, Forbidden, PreconditionRequired
+from gateway.http.responses import Response, json_response, location, refund_response, refund_view, refunds_view
+from gateway.refunds import validation
 from tests.openapi import DOCUMENT, closed, complaints, inlined, schema
-from tests.unit.test_problems import DOMAIN, FAILURES, UPSTREAM
+from tests.problem_cases import DOMAIN, FAILURES, UPSTREAM
 
 ROOT = Path(__file__).parents[2]
 ROUTES = Template.load_local().model().routes
 OPERATIONS = {f"{method} {path}": inlined(operation) for method, path, operation in operations(DOCUMENT)}
 PROBLEM = "application/problem+json"
 ORDER = OrderKey("m1", "A&B")
-ORIGIN = Origin("back-office", "api", "request-1")
+CONTEXT = RequestContext("back-office", "api", "request-1")
 AT = datetime(2026, 11, 22, 7, 5, tzinfo=UTC)
 FAILURE = Failure(FailureCode.UPSTREAM_REFUSED, "because", 422, "ValidationError", "too late")
 
@@ -72,7 +72,7 @@ def request(**changes: Any) -> RefundRequest:
 
 
 def refund(status: RefundStatus, **changes: Any) -> Refund:
-    return first_record(request(), status, AT, ORIGIN, **changes)
+    return new_refund(request(), status, AT, CONTEXT, **changes)
 
 
 # ---- the document itself
@@ -198,10 +198,10 @@ def all_but(refused: str) -> str:
 
 def test_the_patterns_are_the_codes() -> None:
     patterns = {
-        "MerchantOrderId": validation.MERCHANT_ORDER_ID,
-        "RefundId": validation.REFUND_ID,
-        "CorrelationId": validation.CORRELATION_ID,
-        "EntityTag": validation.ENTITY_TAG,
+        "MerchantOrderId": inputs.MERCHANT_ORDER_ID,
+        "RefundId": inputs.REFUND_ID,
+        "CorrelationId": inputs.CORRELATION_ID,
+        "EntityTag": inputs.ENTITY_TAG,
     }
     assert {name: schema(name)["pattern"] for name in patterns} == {
         name: f"^{pattern.pattern}$" for name, pattern in patterns.items()
@@ -212,7 +212,7 @@ def test_the_patterns_are_the_codes() -> None:
     assert refund["requestedBy"]["pattern"] == rf"^{visible}{all_but(texts.REFUSED_ON_ONE_LINE)}+(?!\n)$"
     evidence = schema("Evidence")["properties"]
     assert evidence["reference"]["pattern"] == refund["requestedBy"]["pattern"]
-    assert evidence["checkedAt"]["pattern"] == f"^{validation.CHECKED_AT.pattern}$"
+    assert evidence["checkedAt"]["pattern"] == f"^{inputs.CHECKED_AT.pattern}$"
     assert evidence["note"] | {"description": ""} == refund["note"] | {"description": ""}
     assert schema("Withdrawal")["properties"]["note"] | {"description": ""} == refund["note"] | {"description": ""}
 
@@ -220,15 +220,15 @@ def test_the_patterns_are_the_codes() -> None:
 def test_the_limits_are_the_codes() -> None:
     body = schema("RefundRequest")
     limit = DOCUMENT["components"]["parameters"]["Limit"]["schema"]
-    assert schema("RequestAmount")["maximum"] == validation.MAX_AMOUNT
-    assert body["properties"]["note"]["maxLength"] == validation.MAX_NOTE
+    assert schema("RequestAmount")["maximum"] == inputs.MAX_AMOUNT
+    assert body["properties"]["note"]["maxLength"] == inputs.MAX_NOTE
     assert body["properties"]["requestedBy"]["maxLength"] == validation.MAX_REQUESTED_BY
     assert schema("Evidence")["properties"]["reference"]["maxLength"] == validation.MAX_REFERENCE
-    assert (limit["minimum"], limit["maximum"], limit["default"]) == (1, validation.MAX_PAGE, validation.DEFAULT_PAGE)
-    assert {schema(name)["properties"][items]["maxItems"] for name, items in PAGES} == {validation.MAX_PAGE}
+    assert (limit["minimum"], limit["maximum"], limit["default"]) == (1, inputs.MAX_PAGE, inputs.DEFAULT_PAGE)
+    assert {schema(name)["properties"][items]["maxItems"] for name, items in PAGES} == {inputs.MAX_PAGE}
     for operation in OPERATIONS.values():
         if "requestBody" in operation:
-            assert f"{validation.MAX_BODY_BYTES // 1024} KiB" in operation["requestBody"]["description"]
+            assert f"{inputs.MAX_BODY_BYTES // 1024} KiB" in operation["requestBody"]["description"]
 
 
 PAGES = [("RefundPage", "refunds"), ("OrderRefunds", "refunds"), ("AuditPage", "records")]
@@ -315,7 +315,7 @@ def test_who_wants_it_is_taken_where_the_document_says_so(text: str) -> None:
     assert is_taken(body) == is_documented("RefundRequest", body)
 
 
-@given(texts_of(pattern_of("note"), validation.MAX_NOTE) | st.none() | st.booleans())
+@given(texts_of(pattern_of("note"), inputs.MAX_NOTE) | st.none() | st.booleans())
 @example("two\nlines\n")
 @example("\n")
 @example("")
@@ -337,11 +337,11 @@ NUMBERS = (
 @given(NUMBERS, st.integers(0, 40), st.integers(-4, 4))
 @example(Decimal("0.01"), 0, 0)
 @example(Decimal("0.001"), 0, 0)
-@example(validation.MAX_AMOUNT, 20, 0)
-@example(validation.MAX_AMOUNT + Decimal("0.01"), 0, 0)
+@example(inputs.MAX_AMOUNT, 20, 0)
+@example(inputs.MAX_AMOUNT + Decimal("0.01"), 0, 0)
 @example(Decimal("1E+3"), 0, 0)
 @example(Decimal("25000"), 4, 0)
-def test_an_amount_is_taken_where_the_document_says_so_however_it_is_spelled(
+def test_an_amount_in_any_spelling_is_taken_where_the_document_says_so(
     amount: Decimal, zeros: int, exponent: int
 ) -> None:
     sign, digits, power = amount.as_tuple()
@@ -349,7 +349,7 @@ def test_an_amount_is_taken_where_the_document_says_so_however_it_is_spelled(
     amount = Decimal((sign, (*digits, *[0] * zeros), power - zeros + exponent))
     beyond_a_schema = abs(amount.adjusted()) > 20  # whose own arithmetic can't tell
     if beyond_a_schema or amount.as_tuple().exponent == -3:  # … nor does it see how a number is spelled
-        assert not validation.is_money(amount)
+        assert not inputs.is_money(amount)
     else:
         assert is_taken(refund_body(amount=amount)) == is_documented("RefundRequest", refund_body(amount=amount))
 
@@ -388,7 +388,7 @@ def test_a_key_is_taken_where_the_document_says_so(key: str) -> None:
 @example("..")
 @example("...")
 def test_an_order_id_is_taken_where_the_document_says_so(order_id: str) -> None:
-    assert bool(validation.MERCHANT_ORDER_ID.fullmatch(order_id)) == is_documented("MerchantOrderId", order_id)
+    assert bool(inputs.MERCHANT_ORDER_ID.fullmatch(order_id)) == is_documented("MerchantOrderId", order_id)
 
 
 @pytest.mark.parametrize(
@@ -423,7 +423,7 @@ def test_what_the_code_refuses_the_document_forbids(change: dict[str, Any]) -> N
 
 
 def answers() -> list[Response]:
-    """One of each that http_api.problems can give."""
+    """One of each that gateway.http.problems can give."""
     return [
         *(found for kind in UPSTREAM if (found := problems.from_error(kind("it went wrong", http_status=500), "r"))),
         *(found for error, *_ in DOMAIN.values() if (found := problems.from_error(error, "r"))),
@@ -493,35 +493,35 @@ def body_of(value: Any) -> Any:
     [
         *(refund(status, reserved_amount=Decimal("1000.5")) for status in RefundStatus),
         refund(RefundStatus.FAILED, failure=FAILURE, transaction_amount=Decimal(2000)),
-        first_record(request(amount=None, note=None), RefundStatus.QUEUED, AT, ORIGIN),
+        new_refund(request(amount=None, note=None), RefundStatus.QUEUED, AT, CONTEXT),
     ],
     ids=lambda found: found.status,
 )
 def test_a_refund_is_as_the_document_has_it(found: Refund) -> None:
     order = Order(Decimal(2000), Decimal("999.5"), reserved=Decimal("1000.5"))
     assert complaints(schema("Refund"), body_of(refund_view(found))) == []
-    for listed in (OrderRefunds(order, [found], None), OrderRefunds(None, [found], "next")):
+    for listed in (OrderRefundsPage(order, [found], None), OrderRefundsPage(None, [found], "next")):
         assert complaints(schema("OrderRefunds"), body_of(refunds_view("A&B", listed))) == []
     assert complaints(schema("EntityTag"), refund_response(found)["headers"]["etag"]) == []
     assert complaints(schema("RefundPath"), location(found)) == []
 
 
 def test_an_audit_record_is_as_the_document_has_it() -> None:
-    said = UpstreamSaid(200, "{}", "0" * 64)
+    said = UpstreamAnswer(200, "{}", "0" * 64)
     evidence = {"source": "SETTLEMENT_REPORT", "reference": "line 12", "checkedAt": iso(AT)}
     decision = {"decision": "RESOLVE_FAILED", "evidence": evidence, "onVersion": 2}
     before, after = refund(RefundStatus.UNKNOWN), refund(RefundStatus.FAILED, failure=FAILURE)
     records = [
-        audit.transition_record(before, after, ORIGIN, cause="x", upstream=said, decision=decision),
-        audit.refused_decision_record(before, AT, ORIGIN, decision, "x"),
-        audit.reused_key_record(request(), before, AT, ORIGIN),
-        audit.settled_refund_record(after, "message-1", AT, ORIGIN),
-        audit.forbidden_record(AT, "rina", "request-1", "request-1", "GET /v1/refunds", {"refundId": "x"}, "why"),
-        audit.transition_record(None, refund(RefundStatus.QUEUED), ORIGIN),
-        audit.refusal_record(request(amount=None, note=None), FAILURE, AT, ORIGIN, said),
-        audit.status_record(ORDER, AT, ORIGIN, "PAID", said, Decimal(5)),
-        audit.late_evidence_record(after, AT, ORIGIN, "SUCCEEDED", said),
-        audit.dead_letter_record(ORDER, "message-1", AT, ORIGIN, "no JSON", "0" * 64),
+        audit.transition_record(before, after, CONTEXT, cause="x", upstream=said, decision=decision),
+        audit.refused_decision_record(before, AT, CONTEXT, decision, "x"),
+        audit.reused_key_record(request(), before, AT, CONTEXT),
+        audit.settled_refund_record(after, "message-1", AT, CONTEXT),
+        audit.forbidden_record(AT, CONTEXT, "GET /v1/refunds", {"refundId": "x"}, "why"),
+        audit.transition_record(None, refund(RefundStatus.QUEUED), CONTEXT),
+        audit.refusal_record(request(amount=None, note=None), FAILURE, AT, CONTEXT, said),
+        audit.status_record(ORDER, AT, CONTEXT, "PAID", said, Decimal(5)),
+        audit.late_evidence_record(after, AT, CONTEXT, "SUCCEEDED", said),
+        audit.dead_letter_record(ORDER, "message-1", AT, CONTEXT, "no JSON", "0" * 64),
     ]
     shown: set[str] = set()
     for record in records:
@@ -549,7 +549,7 @@ def test_the_page_names_every_operation_code_and_schema() -> None:
         assert f"id='schema-{name}'" in page
 
 
-def test_the_page_needs_nothing_from_elsewhere_and_its_links_lead_somewhere() -> None:
+def test_the_page_needs_nothing_from_elsewhere_and_its_links_work() -> None:
     body, headers = pages.serve("/docs", "http://127.0.0.1:9999") or (b"", ())
     page = body.decode()
     anchors = set(re.findall(r"\bid='?([\w-]+)", page))

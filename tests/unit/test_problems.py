@@ -4,90 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
 import indodana
-from http_api import problems
-from http_api.requests import Forbidden, PreconditionRequired
-from http_api.responses import Response, json_response, refund_view
+from gateway.core import errors
+from gateway.core.errors import FieldError, RefundsError
+from gateway.core.model import Failure, FailureCode
+from gateway.core.transitions import RefundStatus
+from gateway.http import problems
+from gateway.http.requests import Forbidden, PreconditionRequired
+from gateway.http.responses import Response, json_response, refund_view
 from indodana import IndodanaError
-from refunds import errors
-from refunds.errors import FieldError, RefundsError
-from refunds.model import (
-    Failure,
-    FailureCode,
-    OrderKey,
-    Origin,
-    Reason,
-    Refund,
-    RefundRequest,
-    RefundStatus,
-    first_record,
-)
+from tests.problem_cases import DOMAIN, FAILURES, INTERNAL, REFUND, UPSTREAM
 
-ASKED = RefundRequest(OrderKey("m1", "A&B"), "k", Decimal(1000), Reason.OTHERS, None, "Rina")
-REFUND: Refund = first_record(
-    ASKED, RefundStatus.FAILED, datetime(2026, 11, 22, tzinfo=UTC), Origin("agent", "api", "request-1")
-)
-
-# Every class of the layer: status, code, and whether it says when to try again.
-UPSTREAM: dict[type[IndodanaError], tuple[int, str, bool]] = {
-    indodana.IndodanaError: (502, "UPSTREAM_FAILED", False),
-    indodana.NotSent: (502, "UPSTREAM_FAILED", False),
-    indodana.SendingTooLate: (502, "UPSTREAM_FAILED", False),
-    indodana.OutcomeUnknown: (502, "UPSTREAM_FAILED", False),
-    indodana.ConnectionFailed: (502, "UPSTREAM_UNREACHABLE", False),
-    indodana.ConnectTimedOut: (504, "UPSTREAM_TIMEOUT", True),
-    indodana.RateLimited: (503, "UPSTREAM_RATE_LIMITED", True),
-    indodana.CredentialsRejected: (502, "UPSTREAM_CREDENTIALS_REJECTED", False),
-    indodana.CredentialsUnavailable: (502, "CREDENTIALS_UNAVAILABLE", False),
-    indodana.Refused: (422, "UPSTREAM_REFUSED", False),
-    indodana.AnswerTimedOut: (504, "UPSTREAM_TIMEOUT", True),
-    indodana.ConnectionLost: (502, "UPSTREAM_UNREACHABLE", False),
-    indodana.ServerFailed: (502, "UPSTREAM_FAILED", False),
-    indodana.AnswerUnreadable: (502, "UPSTREAM_UNREADABLE", False),
-    indodana.ForeignAnswer: (502, "UPSTREAM_UNREADABLE", False),
-    indodana.ContradictingAnswer: (502, "UPSTREAM_UNREADABLE", False),
-}
-
-# Every class of the domain, with one of its errors.
-DOMAIN: dict[type[RefundsError], tuple[RefundsError, int, str, bool]] = {
-    errors.InvalidRequest: (errors.InvalidRequest(FieldError("amount", "is wrong")), 400, "INVALID_REQUEST", False),
-    errors.BodyTooLarge: (errors.BodyTooLarge(FieldError("body", "is large")), 413, "INVALID_REQUEST", False),
-    errors.IdempotencyKeyReused: (errors.IdempotencyKeyReused(REFUND), 422, "IDEMPOTENCY_KEY_REUSED", False),
-    errors.NotFound: (errors.NotFound("no such refund"), 404, "NOT_FOUND", False),
-    errors.NotPermitted: (errors.NotPermitted("not another's"), 403, "FORBIDDEN", False),
-    errors.StaleVersion: (errors.StaleVersion(REFUND), 412, "VERSION_MISMATCH", False),
-    errors.NotResolvable: (errors.NotResolvable(REFUND), 409, "REFUND_NOT_UNKNOWN", False),
-    errors.NotWithdrawable: (errors.NotWithdrawable(REFUND), 409, "REFUND_NOT_WITHDRAWABLE", False),
-    errors.ResolutionTooEarly: (
-        errors.ResolutionTooEarly(REFUND, REFUND.updated_at, 1.5),
-        *(409, "RESOLUTION_TOO_EARLY", True),
-    ),
-    errors.LedgerUnavailable: (errors.LedgerUnavailable("no answer"), 503, "LEDGER_UNAVAILABLE", True),
-    errors.LedgerBusy: (errors.LedgerBusy("many writers"), 503, "LEDGER_BUSY", True),
-}
-# These are caught where they are raised. One that comes as far as the API is a bug, and is logged as one.
-INTERNAL: list[RefundsError] = [
-    errors.RefundsError("base"),
-    errors.DecisionRefused(REFUND, "base"),
-    errors.RefundChanged(REFUND),
-    errors.OrderChanged(None),
-    errors.IllegalTransition("QUEUED may not become UNKNOWN"),
-]
-
-FAILURES = {
-    FailureCode.ORDER_NOT_FOUND: 404,
-    FailureCode.TRANSACTION_NOT_PAID: 409,
-    FailureCode.AMOUNT_EXCEEDS_REFUNDABLE: 422,
-    FailureCode.UPSTREAM_REFUSED: 422,
-    FailureCode.RESOLVED_AS_FAILED: 422,
-    FailureCode.WITHDRAWN: 422,
-}
 # What errors of ours and of the packages' say among us: a secret's name, a table's, AWS's and TLS's own words.
 INTERNALS = (
     "the secret qris-gateway/m1 could not be read: AccessDeniedException on arn:aws:secretsmanager:1234 for table "
@@ -201,7 +134,7 @@ def test_broken_rules_are_listed_field_by_field() -> None:
     assert body["detail"] == "amount: is wrong; reason: is missing"
 
 
-def test_a_ledger_that_did_not_answer_claims_nothing_and_says_how_to_learn_it() -> None:
+def test_a_ledger_without_answer_claims_nothing_and_says_how_to_learn() -> None:
     busy = problems.from_error(errors.LedgerBusy(INTERNALS), "request-1")
     lost = problems.from_error(errors.LedgerUnavailable(INTERNALS), "request-1")
 
@@ -211,7 +144,7 @@ def test_a_ledger_that_did_not_answer_claims_nothing_and_says_how_to_learn_it() 
     assert body_of(lost, 503, "LEDGER_UNAVAILABLE")["detail"] == f"a dependency was unavailable; {again}"
 
 
-def test_a_decision_on_an_older_version_is_answered_with_the_refund_as_it_is() -> None:
+def test_a_decision_on_an_old_version_is_answered_with_the_refund_now() -> None:
     response = problems.from_error(errors.StaleVersion(REFUND), "request-1") or {}
 
     assert body_of(response, 412, "VERSION_MISMATCH")["refund"] == json.loads(
@@ -259,7 +192,7 @@ def test_a_failed_refund_is_named_with_what_upstream_said() -> None:
 
 
 def test_a_refund_that_failed_just_now_is_no_older_decision() -> None:
-    refund = REFUND.moved(RefundStatus.FAILED, REFUND.updated_at + timedelta(hours=1))
+    refund = REFUND.transition_to(RefundStatus.FAILED, REFUND.updated_at + timedelta(hours=1))
     response = problems.from_failure(Failure(FailureCode.WITHDRAWN, "because"), "request-1", refund)
     assert body_of(response, 422, "WITHDRAWN")["detail"] == "because"
 

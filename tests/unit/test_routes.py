@@ -13,7 +13,7 @@ HTTP_FUNCTIONS = sorted({route.function for route in MODEL.routes})
 
 
 @pytest.mark.parametrize("function", HTTP_FUNCTIONS)
-def test_a_function_answers_the_routes_that_the_template_gives_it_and_no_other(function: str) -> None:
+def test_a_function_answers_only_the_routes_the_template_gives_it(function: str) -> None:
     handler = importlib.import_module(MODEL.functions[function].handler.rpartition(".")[0])
 
     assert set(handler.ROUTES) == {route.key for route in MODEL.routes if route.function == function}

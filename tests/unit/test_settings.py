@@ -7,8 +7,8 @@ import re
 import pytest
 
 from devstack.template import Template
-from refunds.model import AmbiguousRefunds
-from settings import Settings, SettingsError
+from gateway.core.model import AmbiguousRefunds
+from gateway.runtime.settings import Settings, SettingsError
 
 ENVIRONMENT = {
     "INDODANA_URL": "https://stg-k-api.indodanafinance.com",

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-import telemetry
+from gateway.runtime import telemetry
 from indodana import AnswerUnreadable, ContradictingAnswer
 
 THREADS, EACH = 8, 200

@@ -16,7 +16,7 @@ import pytest
 
 from devstack.cloudformation import Resolver
 from devstack.template import Template
-from tests.e2e.test_sam_docker import INVOCATIONS
+from tests.docker.invocations import INVOCATIONS
 
 ROOT = Path(__file__).parents[2]
 
@@ -157,7 +157,7 @@ def test_every_route_checks_the_callers_token(function: str) -> None:
             assert properties["Auth"]["Authorizer"] in authorizers
 
 
-def test_the_open_route_is_throttled_harder_than_the_others_and_says_nothing() -> None:
+def test_the_open_route_is_throttled_harder_and_says_nothing() -> None:
     properties = RESOURCES["Api"]["Properties"]
     limits = properties["RouteSettings"][HEALTH]
     assert 0 < limits["ThrottlingRateLimit"] < properties["DefaultRouteSettings"]["ThrottlingRateLimit"]
@@ -168,7 +168,7 @@ def test_the_open_route_is_throttled_harder_than_the_others_and_says_nothing() -
     assert answer == {"statusCode": 204, "headers": {"cache-control": "no-store"}}
 
 
-def test_the_access_log_says_who_was_answered_what_and_holds_no_personal_data() -> None:
+def test_the_access_log_says_who_got_what_and_has_no_personal_data() -> None:
     log = json.loads(RESOURCES["Api"]["Properties"]["AccessLogSettings"]["Format"])
     assert log.keys() >= {"requestId", "status", "method", "path", "sourceIp", "subject", "client", "authorizedParty"}
     for value in log.values():
@@ -180,7 +180,7 @@ def test_a_function_behind_the_api_ends_before_the_api_gives_up(function: str) -
     assert FUNCTIONS[function]["Timeout"] < HTTP_API_TIMEOUT_SECONDS
 
 
-def test_the_user_pool_knows_the_routes_scopes_and_only_machines_get_tokens_there() -> None:
+def test_the_user_pool_knows_the_scopes_and_serves_only_machines() -> None:
     assert {name for name, resource in RESOURCES.items() if resource["Type"].startswith("AWS::Cognito::")} == {
         name for name, resource in RESOURCES.items() if resource.get("Condition") == "CreatesUserPool"
     }
@@ -217,9 +217,7 @@ def test_the_user_pool_knows_the_routes_scopes_and_only_machines_get_tokens_ther
         ({"CreateUserPool": "yes", "JwtAudience": "gateway"}, False),
     ],
 )
-def test_a_stack_has_one_issuer_and_a_claim_only_if_its_tokens_have_it_and_its_merchants_are_named(
-    given: dict[str, str], is_right: bool
-) -> None:
+def test_a_stack_has_one_issuer_and_the_claim_its_tokens_have(given: dict[str, str], is_right: bool) -> None:
     resolver = Resolver(Template(TEMPLATE, overrides={"MerchantId": "m1"} | given), {})
     failed = [
         assertion["AssertDescription"]
@@ -304,7 +302,7 @@ def test_the_audit_query_may_only_read_the_audit_table_and_add_to_it() -> None:
     }
 
 
-def test_no_role_may_delete_from_the_ledger_and_the_status_check_cannot_reach_it() -> None:
+def test_no_role_deletes_from_the_ledger_and_status_check_has_no_access() -> None:
     assert [name for name in FUNCTIONS if "dynamodb:DeleteItem" in actions_on(name, "LedgerTable")] == []
     assert actions_on("StatusCheckFunction", "LedgerTable") == set()
 
@@ -372,7 +370,7 @@ def test_the_functions_know_the_queues_own_receive_limit() -> None:
 
 
 @pytest.mark.parametrize("queue", QUEUES)
-def test_every_queue_is_encrypted_takes_only_tls_and_keeps_messages_for_14_days(queue: str) -> None:
+def test_queues_are_encrypted_take_only_tls_and_keep_messages_14_days(queue: str) -> None:
     assert QUEUES[queue]["SqsManagedSseEnabled"] == {"Fn::If": ["HasKmsKey", False, True]}
     assert QUEUES[queue]["KmsMasterKeyId"] == OWN_KEY
     assert QUEUES[queue]["MessageRetentionPeriod"] == 14 * 24 * 3600
@@ -405,7 +403,7 @@ def test_every_parameter_stands_in_one_group_and_in_the_guide() -> None:
     assert sorted(documented) == sorted(PARAMETERS)
 
 
-def test_a_deployment_stamps_its_configuration_where_the_template_expects_it() -> None:
+def test_a_deployment_stamps_its_configuration_where_expected() -> None:
     """Else a change of parameters alone would publish no version, and reach nobody."""
     assert TEMPLATE["Globals"]["Function"]["Tags"] == {"Configuration": "unstamped"}
     assert "s/Configuration: unstamped/Configuration: $$stamp/" in (ROOT / "Makefile").read_text()

@@ -13,11 +13,13 @@ from typing import Any, Never
 
 import pytest
 
-import telemetry
 from devstack.template import Template
+from gateway.core.context import RequestContext
+from gateway.core.model import OrderKey, Reason, RefundRequest, new_refund
+from gateway.core.transitions import RefundStatus
+from gateway.refunds.recovery import Counts
+from gateway.runtime import telemetry
 from indodana import ContradictingAnswer, CredentialsRejected
-from refunds.model import OrderKey, Origin, Reason, RefundRequest, RefundStatus, first_record
-from refunds.reconcile import Counts
 
 ROOT = Path(__file__).parents[2]
 TEMPLATE = Template.load_local().document
@@ -74,7 +76,8 @@ def emitted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     order = OrderKey("m1", "ORDER")
     request = RefundRequest(order, "key", Decimal(1), Reason.OTHERS, None, "rina")
     for status in RefundStatus:
-        telemetry.transition(first_record(request, status, datetime.now(UTC), Origin("rina", "api", "request-1")))
+        context = RequestContext("rina", "api", "request-1")
+        telemetry.transition(None, new_refund(request, status, datetime.now(UTC), context))
     timed: Any = telemetry.TimedIndodana(Broken())
     with pytest.raises(CredentialsRejected):
         timed.check_status("m1", "ORDER")
@@ -134,7 +137,7 @@ def test_every_alarm_looks_at_a_metric_that_is_emitted(emitted: set[Metric]) -> 
         assert [metric for metric in watched(alarm) if not is_there(metric, emitted)] == [], name
 
 
-def test_the_metrics_service_is_the_stack_so_that_two_stacks_have_alarms_of_their_own() -> None:
+def test_the_metrics_service_is_the_stack_so_each_has_its_own_alarms() -> None:
     variables = TEMPLATE["Globals"]["Function"]["Environment"]["Variables"]
     assert variables["POWERTOOLS_SERVICE_NAME"] == {"Ref": "AWS::StackName"}
 
@@ -165,16 +168,16 @@ def test_what_needs_a_human_has_an_alarm() -> None:
         (NAMESPACE, "UpstreamErrors"),
         (NAMESPACE, "CredentialFailures"),
         (NAMESPACE, "ContradictingAnswers"),
-        (NAMESPACE, "UnknownRefunds"),  # that it is emitted at all: the reconciler runs
-        (NAMESPACE, "ReconcileErrors"),
+        (NAMESPACE, "UnknownRefunds"),  # that it is emitted at all: recovery runs
+        (NAMESPACE, "RecoveryFailures"),
         (NAMESPACE, "AuditRecordsLost"),
         (NAMESPACE, "LoggedErrors"),
     }
     assert next(watched(ALARMS["DeadLettersAlarm"]))[2] == {("QueueName", "RefundDeadLetterQueue.QueueName")}
 
 
-def test_a_reconciler_that_is_silent_rings() -> None:
-    alarm = ALARMS["ReconcilerSilentAlarm"]
+def test_a_silent_recovery_rings_an_alarm() -> None:
+    alarm = ALARMS["RecoverySilentAlarm"]
     assert (alarm["Statistic"], alarm["ComparisonOperator"]) == ("SampleCount", "LessThanThreshold")
     assert alarm["TreatMissingData"] == "breaching"
 

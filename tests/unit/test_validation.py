@@ -9,24 +9,19 @@ import unicodedata
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from itertools import batched
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from refunds import keys, paging, texts, validation
-from refunds.errors import BodyTooLarge, InvalidRequest
-from refunds.keys import Key
-from refunds.model import (
-    OPEN_STATUSES,
-    Evidence,
-    EvidenceSource,
-    OrderKey,
-    Reason,
-    RefundStatus,
-    Resolution,
-)
+from gateway.core import inputs, keys, paging, texts
+from gateway.core.errors import BodyTooLarge, InvalidRequest
+from gateway.core.keys import Key
+from gateway.core.model import Evidence, EvidenceSource, OrderKey, Reason, Resolution
+from gateway.core.transitions import OPEN_STATUSES, RefundStatus
+from gateway.refunds import validation
 
 ORDER = OrderKey("m1", "ORDER-1")
 NOW = datetime(2026, 11, 23, 8, 0, tzinfo=UTC)
@@ -68,11 +63,11 @@ BAD_LINES = [
 
 
 def parse(document: object) -> dict[str, Any]:
-    return validation.json_object(json.dumps(document).encode())
+    return inputs.json_object(json.dumps(document).encode())
 
 
 def amount_of(spelling: str) -> Decimal | None:
-    body = validation.json_object(f'{{"amount": {spelling}, "reason": "OTHERS", "requestedBy": "Rina"}}'.encode())
+    body = inputs.json_object(f'{{"amount": {spelling}, "reason": "OTHERS", "requestedBy": "Rina"}}'.encode())
     return validation.refund_request(ORDER, "key", body).amount
 
 
@@ -137,7 +132,7 @@ class TestBody:
         ],
     )
     def test_what_is_no_json_object_is_refused(self, raw: bytes) -> None:
-        assert fields_refused(lambda: validation.json_object(raw)) == ["body"]
+        assert fields_refused(lambda: inputs.json_object(raw)) == ["body"]
 
     @pytest.mark.parametrize(
         "raw",
@@ -151,18 +146,18 @@ class TestBody:
     )
     def test_what_is_not_utf8_is_refused(self, raw: bytes) -> None:
         with pytest.raises(InvalidRequest, match="body: must be UTF-8"):
-            validation.json_object(raw)
+            inputs.json_object(raw)
 
     def test_the_largest_body_is_read_and_one_byte_more_is_too_large(self) -> None:
-        largest = b"{}" + b" " * (validation.MAX_BODY_BYTES - 2)
+        largest = b"{}" + b" " * (inputs.MAX_BODY_BYTES - 2)
 
-        assert validation.json_object(largest) == {}
-        with pytest.raises(BodyTooLarge, match=f"is {validation.MAX_BODY_BYTES + 1}"):
-            validation.json_object(largest + b" ")
+        assert inputs.json_object(largest) == {}
+        with pytest.raises(BodyTooLarge, match=f"is {inputs.MAX_BODY_BYTES + 1}"):
+            inputs.json_object(largest + b" ")
 
     def test_a_refund_with_every_field_at_its_longest_is_far_from_too_large(self) -> None:
         longest = {
-            "note": "\U0001f600" * validation.MAX_NOTE,
+            "note": "\U0001f600" * inputs.MAX_NOTE,
             "requestedBy": "\U0001f600" * validation.MAX_REQUESTED_BY,
         }
 
@@ -172,21 +167,21 @@ class TestBody:
     @pytest.mark.parametrize("depth", [100, 1000, 16_000])
     def test_what_is_nested_is_refused_however_deep(self, opens: str, depth: int) -> None:
         closes = {"[": "]", "{": "}"}
-        times = min(depth, (validation.MAX_BODY_BYTES - 10) // (len(opens) + sum(opens.count(c) for c in closes)))
+        times = min(depth, (inputs.MAX_BODY_BYTES - 10) // (len(opens) + sum(opens.count(c) for c in closes)))
         tail = "".join(closes[c] for c in reversed(opens) if c in closes)
         raw = f"{opens * times}1{tail * times}".encode()
 
-        refused = fields_refused(lambda: validation.refund_request(ORDER, "key", validation.json_object(raw)))
+        refused = fields_refused(lambda: validation.refund_request(ORDER, "key", inputs.json_object(raw)))
         assert refused in (["body"], ["amount", "reason", "requestedBy"])
 
     @pytest.mark.parametrize(
         "raw", [b'{"amount": 1, "amount": 1}', b'{"amount": 1, "reason": "OTHERS", "\\u0061mount": 2}']
     )
     def test_a_field_that_stands_twice_is_refused(self, raw: bytes) -> None:
-        assert fields_refused(lambda: validation.json_object(raw)) == ["amount"]
+        assert fields_refused(lambda: inputs.json_object(raw)) == ["amount"]
 
     def test_numbers_keep_every_digit(self) -> None:
-        assert validation.json_object(b'{"a": 0.1, "b": 12345678901234567890.123456789}') == {
+        assert inputs.json_object(b'{"a": 0.1, "b": 12345678901234567890.123456789}') == {
             "a": Decimal("0.1"),
             "b": Decimal("12345678901234567890.123456789"),
         }
@@ -210,12 +205,10 @@ class TestUnknownFields:
         assert refused_in_body({field: 1}) == [said]
         assert fields_refused(lambda: resolution({}, {field: 1})) == [said.replace("field", "field of evidence", 1)]
         twice = json.dumps({field: 1})[:-1] + "," + json.dumps({field: 1})[1:]
-        assert fields_refused(lambda: validation.json_object(twice.encode())) == [said]
+        assert fields_refused(lambda: inputs.json_object(twice.encode())) == [said]
 
     def test_thousands_of_unknown_fields_get_a_short_answer(self) -> None:
-        body = validation.json_object(
-            json.dumps(dict.fromkeys(map(str, range(1500)), 0), separators=(",", ":")).encode()
-        )
+        body = inputs.json_object(json.dumps(dict.fromkeys(map(str, range(1500)), 0), separators=(",", ":")).encode())
 
         with pytest.raises(InvalidRequest) as refused:
             validation.refund_message(body, "m1")
@@ -291,7 +284,7 @@ class TestAmount:
         "value", [1000, 1000.0, True, "1000", None, Decimal("NaN"), Decimal("sNaN"), Decimal("-Inf")]
     )
     def test_only_a_decimal_is_money(self, value: object) -> None:
-        assert not validation.is_money(value)
+        assert not inputs.is_money(value)
 
 
 class TestReason:
@@ -401,8 +394,13 @@ class TestWords:
             )
 
         for lines in (False, True):
-            refused = {code for code in range(0x110000) if texts.flaw(f"a{chr(code)}", 9, lines=lines)}
-            assert refused == {code for code in range(0x110000) if is_refused(code, lines=lines)}
+            expected = {code for code in range(0x110000) if is_refused(code, lines=lines)}
+            assert all(texts.flaw(f"a{chr(code)}", 9, lines=lines) for code in expected)
+            # The others together, at most 2,000 at a time: one by one they take seconds.
+            taken = [chr(code) for code in range(0x110000) if code not in expected]
+            for some in batched(taken, 2000, strict=False):
+                flaw = texts.flaw("a" + "".join(some), 100_000, lines=lines)
+                assert flaw is None, flaw
 
     def test_no_white_space_and_no_format_character_is_something_to_see(self) -> None:
         unseen = [chr(code) for code in range(0x110000) if unicodedata.category(chr(code)) in ("Cf", "Zs", "Zl", "Zp")]
@@ -528,7 +526,7 @@ BAD_ORDER_IDS = (
 class TestIds:
     @pytest.mark.parametrize("order_id", BAD_ORDER_IDS)
     def test_a_bad_order_id_is_refused(self, order_id: str) -> None:
-        assert fields_refused(lambda: validation.order_key("m1", order_id)) == ["merchantOrderId"]
+        assert fields_refused(lambda: inputs.order_key("m1", order_id)) == ["merchantOrderId"]
 
     @pytest.mark.parametrize("order_id", [None, *NOT_A_TEXT, *BAD_ORDER_IDS])
     def test_a_bad_order_id_in_a_message_is_refused(self, order_id: object) -> None:
@@ -541,7 +539,7 @@ class TestIds:
 
     @pytest.mark.parametrize("order_id", ["A", "a9=.-_+@:&^%!$", "%2F", "100%", "...", ".A", "A.", "A" * 32])
     def test_what_indodana_allows_is_taken_as_it_is(self, order_id: str) -> None:
-        assert validation.order_key("m1", order_id) == OrderKey("m1", order_id)
+        assert inputs.order_key("m1", order_id) == OrderKey("m1", order_id)
 
     @pytest.mark.parametrize(
         "merchant_id", [None, *NOT_A_TEXT, "", " ", "m 1", "m/1", "m#1", "m.1", "m1\n", "é", SURROGATE, "m" * 65]
@@ -558,10 +556,10 @@ class TestIds:
         "refund_id", ["", "0" * 31, "0" * 33, "0" * 31 + "A", "0" * 31 + "g", "0" * 32 + "\n", "٣" * 32, SURROGATE]
     )
     def test_a_malformed_refund_id_is_refused(self, refund_id: str) -> None:
-        assert fields_refused(lambda: validation.refund_id(refund_id)) == ["refundId"]
+        assert fields_refused(lambda: inputs.refund_id(refund_id)) == ["refundId"]
 
     def test_a_refund_id_is_taken_as_it_is(self) -> None:
-        assert validation.refund_id("0123456789abcdef" * 2) == "0123456789abcdef" * 2
+        assert inputs.refund_id("0123456789abcdef" * 2) == "0123456789abcdef" * 2
 
 
 class TestResolution:
@@ -642,7 +640,7 @@ class TestResolution:
 
     def test_what_succeeded_cannot_have_been_looked_up_later(self) -> None:
         """Whether what FAILED was looked up too early or is yet to be, the domain knows."""
-        skew = timedelta(seconds=validation.CLOCK_SKEW_SECONDS)
+        skew = timedelta(seconds=inputs.CLOCK_SKEW_SECONDS)
         for ahead, is_taken in ((skew, True), (skew + timedelta(microseconds=1), False)):
             evidence: dict[str, object] = {"checkedAt": (NOW + ahead).isoformat()}
             assert resolution({"outcome": "FAILED"}, evidence).evidence.checked_at == NOW + ahead
@@ -658,7 +656,7 @@ class TestIfMatch:
         ("tag", "version"), [('"1"', 1), ('"0"', 0), ('"42"', 42), ('"' + "9" * 18 + '"', 10**18 - 1)]
     )
     def test_a_strong_tag_is_the_refunds_version(self, tag: str, version: int) -> None:
-        assert validation.version_in(tag) == version
+        assert inputs.version_in(tag) == version
 
     @pytest.mark.parametrize(
         "tag",
@@ -666,7 +664,7 @@ class TestIfMatch:
          '"-1"', '"+1"', '"1.0"', '"x"', '"١"', '"1"\n', '"' + "9" * 5000 + '"'],
     )  # fmt: skip
     def test_anything_else_is_refused(self, tag: str) -> None:
-        assert fields_refused(lambda: validation.version_in(tag)) == ["If-Match"]
+        assert fields_refused(lambda: inputs.version_in(tag)) == ["If-Match"]
 
 
 class TestQuery:
@@ -674,11 +672,11 @@ class TestQuery:
         "limit", ["", " ", "0", "-1", "+1", "101", "1000", "1.0", "1e1", "0x1", "ten", "٣", "²", "1\n", "9" * 5000]
     )
     def test_a_bad_limit_is_refused(self, limit: str) -> None:
-        assert fields_refused(lambda: validation.page_limit(limit)) == ["limit"]
+        assert fields_refused(lambda: inputs.page_limit(limit)) == ["limit"]
 
-    @pytest.mark.parametrize(("limit", "taken"), [(None, validation.DEFAULT_PAGE), ("1", 1), ("100", 100)])
+    @pytest.mark.parametrize(("limit", "taken"), [(None, inputs.DEFAULT_PAGE), ("1", 1), ("100", 100)])
     def test_a_limit_is_taken(self, limit: str | None, taken: int) -> None:
-        assert validation.page_limit(limit) == taken
+        assert inputs.page_limit(limit) == taken
 
     @pytest.mark.parametrize(
         "status", [None, "", "LOST", "unknown", "UNKNOWN ", "UNKNOWN,QUEUED", "SUCCEEDED", "FAILED", SURROGATE]
@@ -788,7 +786,7 @@ def assert_sayable(refused: InvalidRequest) -> None:
 )
 def test_any_bytes_are_an_object_or_refused(raw: bytes) -> None:
     try:
-        assert isinstance(validation.json_object(raw), dict)
+        assert isinstance(inputs.json_object(raw), dict)
     except InvalidRequest as refused:
         assert_sayable(refused)
 
@@ -832,7 +830,8 @@ def test_a_message_and_a_decision_are_refused_or_taken(
     for document in (decision, RESOLUTION | {"evidence": evidence}):
         try:
             found = validation.resolution(parse(document), NOW)
-            assert (found.outcome, found.evidence.source) == (document["outcome"], document["evidence"]["source"])
+            source = document["evidence"]["source"]  # type: ignore[index]
+            assert (found.outcome, found.evidence.source) == (document["outcome"], source)
         except InvalidRequest as refused:
             assert_sayable(refused)
     try:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from indodana import Cancellation, CredentialStore, IndodanaClient, Timeouts
-from tests.unit.certificates import self_signed
+from testkit.certificates import self_signed
 from tests.wire.answers import Asked
 from tests.wire.carriage import CANCEL_READ_SECONDS, CONNECT_SECONDS, STATUS_READ_SECONDS
 from tests.wire.lag import Lag

@@ -19,6 +19,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import simplejson
 
+from indodana import ContradictingAnswer
 from tests.wire import answers, carriage
 from tests.wire.answers import Asked, Said
 from tests.wire.carriage import Carried, Clarity, End, Next, Opening
@@ -294,7 +295,7 @@ class _Booth:
 
 def _given(own: Said, other: Said) -> Said:
     """The other's answer, to a request that was done."""
-    name, verdicts = "OK, exchanged with another's", (answers.ContradictingAnswer,)
+    name, verdicts = "OK, exchanged with another's", (ContradictingAnswer,)
     return Said(name, 200, other.body, verdicts, own.moved, other.headers)
 
 

@@ -1,0 +1,302 @@
+"""The audit log: who did what to which order, when, why, and what Indodana said. Records are added, never changed."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from gateway.core import paging
+from gateway.core.context import RequestContext
+from gateway.core.dynamodb import Item, from_item, to_item
+from gateway.core.errors import LedgerUnavailable, NotFound
+from gateway.core.model import Failure, OrderKey, Refund, RefundRequest, iso
+from gateway.core.upstream import UpstreamAnswer
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+log = logging.getLogger("gateway")
+
+LATE_EVIDENCE = "LATE_EVIDENCE"
+STATUS_CHECKED = "STATUS_CHECKED"
+REFUND_REFUSED = "REFUND_REFUSED"
+REFUND_RESOLVED = "REFUND_RESOLVED"
+REFUND_WITHDRAWN = "REFUND_WITHDRAWN"
+DECISION_REFUSED = "DECISION_REFUSED"
+MESSAGE_DEAD_LETTERED = "MESSAGE_DEAD_LETTERED"
+MESSAGE_FOR_SETTLED_REFUND = "MESSAGE_FOR_SETTLED_REFUND"
+FORBIDDEN = "FORBIDDEN"
+
+KEY_ATTRIBUTES = frozenset({"pk", "sk"})
+# Of what nobody has checked yet, as much as tells whose it is.
+MAX_ACTOR = 256
+MAX_PATH_PART = 256
+
+
+@dataclass(frozen=True)
+class Page:
+    records: list[dict[str, Any]]
+    next_token: str | None
+
+
+def transition_record(
+    before: Refund | None,
+    after: Refund,
+    context: RequestContext,
+    *,
+    cause: str | None = None,
+    upstream: UpstreamAnswer | None = None,
+    action: str | None = None,
+    decision: Mapping[str, Any] | None = None,
+) -> Item:
+    """The one record of the transition from `before` to `after`; it stands in the same transaction.
+
+    `decision`: what a person decided, and by what evidence.
+    """
+    return to_item(
+        {
+            **_record(after.request.order, after.updated_at, f"{after.refund_id}#{after.version:06d}", context, after),
+            **_asked_for(after.request),
+            "action": action or f"REFUND_{after.status}",
+            "before": before.status if before else None,
+            "after": after.status,
+            "amount": after.amount,
+            "cause": cause,
+            **(decision or {}),
+            **_upstream(upstream),
+            **_failure(after.failure),
+        }
+    )
+
+
+def refusal_record(
+    request: RefundRequest, failure: Failure, at: datetime, context: RequestContext, upstream: UpstreamAnswer | None
+) -> Item:
+    """A refund that was asked for and refused before it became one."""
+    return to_item(
+        {
+            **_record(request.order, at, uuid.uuid4().hex, context),
+            **_asked_for(request),
+            "action": REFUND_REFUSED,
+            "amount": request.amount,
+            **_upstream(upstream),
+            **_failure(failure),
+        }
+    )
+
+
+def reused_key_record(request: RefundRequest, existing: Refund, at: datetime, context: RequestContext) -> Item:
+    """A refund that was asked for with the key of another one."""
+    return to_item(
+        {
+            **_record(request.order, at, uuid.uuid4().hex, context),
+            **_asked_for(request),
+            "refundId": existing.refund_id,
+            "action": REFUND_REFUSED,
+            "after": existing.status,
+            "amount": request.amount,
+            "failureCode": "IDEMPOTENCY_KEY_REUSED",
+            "failureDetail": "the idempotency key already names a refund that asked for something else",
+        }
+    )
+
+
+def refused_decision_record(
+    refund: Refund, at: datetime, context: RequestContext, decision: Mapping[str, Any], cause: str
+) -> Item:
+    """A person's decision on a refund that was not taken."""
+    return to_item(
+        {
+            **_record(refund.request.order, at, uuid.uuid4().hex, context, refund),
+            **_asked_for(refund.request),
+            "action": DECISION_REFUSED,
+            "after": refund.status,
+            "amount": refund.amount,
+            "cause": cause,
+            **decision,
+        }
+    )
+
+
+def settled_refund_record(refund: Refund, message_id: str, sent_at: datetime, context: RequestContext) -> Item:
+    """A message that asks for a refund that was settled before it was sent. Its key is the message's own, so a
+    redelivery records it once."""
+    return to_item(
+        {
+            **_record(refund.request.order, sent_at, message_id, context, refund),
+            **_asked_for(refund.request),
+            "action": MESSAGE_FOR_SETTLED_REFUND,
+            "after": refund.status,
+            "amount": refund.amount,
+            "messageId": message_id,
+            "cause": f"the idempotency key was used before, and its refund is {refund.status} since "
+            f"{iso(refund.updated_at)}; another refund needs a new key",
+        }
+    )
+
+
+def forbidden_record(at: datetime, context: RequestContext, route: str, path: Mapping[str, str], why: str) -> Item:
+    """A request of the API whose token does not allow it. It stands in a partition of its day that no merchant can
+    have: whose it is, the token does not say."""
+    where = OrderKey("", f"forbidden-{at:%Y-%m-%d}")
+    return to_item(
+        {
+            **_record(where, at, uuid.uuid4().hex, replace(context, actor=context.actor[:MAX_ACTOR])),
+            "action": FORBIDDEN,
+            "route": route,
+            "path": {name: value[:MAX_PATH_PART] for name, value in path.items()},
+            "cause": why,
+        }
+    )
+
+
+def late_evidence_record(
+    refund: Refund, at: datetime, context: RequestContext, came_to: str, upstream: UpstreamAnswer | None
+) -> Item:
+    """What Indodana said of a refund that was settled otherwise before its answer came."""
+    return to_item(
+        {
+            **_record(refund.request.order, at, uuid.uuid4().hex, context, refund),
+            **_asked_for(refund.request),
+            "action": LATE_EVIDENCE,
+            "after": refund.status,
+            "amount": refund.amount,
+            "cause": f"late response: outcome was {came_to}, but the refund had already become {refund.status}",
+            **_upstream(upstream),
+        }
+    )
+
+
+def status_record(
+    order: OrderKey,
+    at: datetime,
+    context: RequestContext,
+    outcome: str,
+    upstream: UpstreamAnswer | None,
+    amount: Decimal | None,
+) -> Item:
+    """`outcome` is the transactionStatus, or what kept it from being known."""
+    return to_item(
+        {
+            **_record(order, at, uuid.uuid4().hex, context),
+            "action": STATUS_CHECKED,
+            "after": outcome,
+            "amount": amount,
+            **_upstream(upstream),
+        }
+    )
+
+
+def dead_letter_record(
+    order: OrderKey | None, message_id: str, sent_at: datetime, context: RequestContext, cause: str, body_sha256: str
+) -> Item:
+    """A message that can never work. Its key is the message's own, so a redelivery records it once.
+
+    Where the order can't be told, the record stands in a partition of its day that no merchant can have.
+    """
+    where = order or OrderKey("", f"dead-letters-{sent_at:%Y-%m-%d}")
+    return to_item(
+        {
+            **_record(where, sent_at, message_id, context),
+            "action": MESSAGE_DEAD_LETTERED,
+            "messageId": message_id,
+            "cause": cause,
+            "bodySha256": body_sha256,
+        }
+    )
+
+
+class AuditLog:
+    """Records beside the ledger's own (which the ledger writes in its transactions), and the timeline of them all."""
+
+    def __init__(self, client: DynamoDBClient, table: str, *, on_lost: Callable[[], None] = lambda: None) -> None:
+        self._client = client
+        self._table = table
+        self._on_lost = on_lost
+
+    def add(self, record: Item) -> None:
+        """Raises LedgerUnavailable. Adding the very same record again changes nothing."""
+        try:
+            self._client.put_item(TableName=self._table, Item=record, ConditionExpression="attribute_not_exists(pk)")
+        except self._client.exceptions.ConditionalCheckFailedException:
+            return
+        except (ClientError, BotoCoreError) as error:
+            raise LedgerUnavailable("the audit record could not be written") from error
+
+    def record_best_effort(self, record: Item) -> None:
+        """Adds a record of what moved no money. If that fails, what it tells of stands all the same, and is counted."""
+        try:
+            self.add(record)
+        except LedgerUnavailable:
+            log.exception(
+                "audit record %s of %s could not be written and is lost", record["action"]["S"], record["pk"]["S"]
+            )
+            self._on_lost()
+
+    def timeline(self, order: OrderKey, limit: int, token: str | None) -> Page:
+        """The order's records, oldest first. Raises NotFound where there is none, LedgerUnavailable, InvalidRequest."""
+        start = paging.start_of(token, attributes=KEY_ATTRIBUTES, must_hold={"pk": order.partition})
+        try:
+            answer = self._client.query(
+                TableName=self._table,
+                KeyConditionExpression="pk = :order",
+                ExpressionAttributeValues={":order": {"S": order.partition}},
+                ConsistentRead=True,
+                Limit=limit,
+                **start,
+            )
+        except (ClientError, BotoCoreError) as error:
+            raise LedgerUnavailable("the audit log could not be read") from error
+        if not answer["Items"] and not start:
+            raise NotFound("nothing about this order is on record")
+        records = [_shown(from_item(item)) for item in answer["Items"]]
+        return Page(records, paging.to_token(answer.get("LastEvaluatedKey")))
+
+
+def _record(
+    order: OrderKey, at: datetime, unique: str, context: RequestContext, refund: Refund | None = None
+) -> dict[str, Any]:
+    # Who takes a step with no id given for it (recovery, a message without one) takes it for whoever asked.
+    asked_as = refund.correlation_id if refund else None
+    return {
+        "pk": order.partition,
+        "sk": f"{iso(at)}#{unique}",
+        "at": iso(at),
+        "merchantId": order.merchant_id,
+        "merchantOrderId": order.merchant_order_id,
+        "actor": context.actor,
+        "channel": context.channel,
+        "requestId": context.request_id,
+        "correlationId": context.correlation_id or asked_as or context.request_id,
+    }
+
+
+def _asked_for(request: RefundRequest) -> dict[str, Any]:
+    return {
+        "refundId": request.refund_id,
+        "idempotencyKey": request.idempotency_key,
+        "reason": request.reason,
+        "note": request.note,
+        "requestedBy": request.requested_by,
+    }
+
+
+def _upstream(upstream: UpstreamAnswer | None) -> dict[str, Any]:
+    if upstream is None:
+        return {}
+    return {"upstreamStatus": upstream.status, "upstreamBody": upstream.body, "upstreamSha256": upstream.sha256}
+
+
+def _failure(failure: Failure | None) -> dict[str, Any]:
+    return {"failureCode": failure.code, "failureDetail": failure.detail} if failure else {}
+
+
+def _shown(record: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in record.items() if name not in KEY_ATTRIBUTES}

@@ -1,0 +1,431 @@
+"""The ledger: every refund and every order's sums, in DynamoDB.
+
+One write does everything: `transition` takes a refund from one state to the next, moves the order's sums by what that
+means, and adds the audit record, in one TransactWriteItems, on condition that nothing has changed since it was read.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from gateway.core import audit, paging
+from gateway.core.backoff import JITTER
+from gateway.core.context import RequestContext
+from gateway.core.dynamodb import Item, to_item
+from gateway.core.errors import (
+    IllegalTransition,
+    LedgerBusy,
+    LedgerUnavailable,
+    NotFound,
+    OrderChanged,
+    RefundChanged,
+)
+from gateway.core.items import (
+    ORDER,
+    UNREADABLE,
+    from_refund,
+    key_of,
+    keys_of,
+    list_key,
+    open_key,
+    order_item_key,
+    position,
+    refund_item_key,
+    to_order,
+    to_refund,
+)
+from gateway.core.model import Order, OrderKey, Refund, RefundRequest, SumsChange, iso
+from gateway.core.order_locks import Lock, OrderLocks
+from gateway.core.transitions import LEGAL_TRANSITIONS, RefundStatus
+from gateway.core.upstream import UpstreamAnswer
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+log = logging.getLogger("gateway")
+
+OPEN_REFUNDS_INDEX = "open-refunds"
+INDEX_KEY_ATTRIBUTES = frozenset({"pk", "sk", "openKey", "openSince"})
+LIST_KEY_ATTRIBUTES = frozenset({"pk", "sk", "createdAt"})
+
+# Refunds of one order meet in its sums. DynamoDB refuses all but one of those that meet (TransactionConflict), and the
+# others try again, after no less than a transaction takes, and for up to 3.2 s in all.
+CONFLICT_TRIES = 8
+CONFLICT_BASE_SECONDS = 0.0125
+
+PASSING_REASONS = frozenset({"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"})
+
+
+class Snapshot(NamedTuple):
+    """What was on record when a request was read: its order's sums and its refund, as far as they exist."""
+
+    order: Order | None
+    refund: Refund | None
+
+
+@dataclass(frozen=True)
+class OrderRefundsPage:
+    """A page of an order's refunds, and its sums."""
+
+    order: Order | None  # None while no refund has reserved anything yet
+    refunds: list[Refund]
+    next_token: str | None
+
+
+@dataclass(frozen=True)
+class OpenRefundsPage:
+    refunds: list[Refund]
+    next_token: str | None
+
+
+class Ledger:
+    def __init__(
+        self,
+        client: DynamoDBClient,
+        ledger_table: str,
+        audit_table: str,
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+        new_lock: Callable[[], Lock] = threading.Lock,
+        on_transition: Callable[[Refund | None, Refund], None] = lambda _before, _after: None,
+    ) -> None:
+        """`on_transition` is told of each transition once, by whoever made it."""
+        self._client = client
+        self._table = ledger_table
+        self._audit_table = audit_table
+        self._sleep = sleep
+        self._order_locks = OrderLocks(new_lock)
+        self._on_transition = on_transition
+
+    # ---- reading
+
+    def read(self, request: RefundRequest) -> Snapshot:
+        """What is on record of the request. Raises LedgerUnavailable."""
+        return _snapshot(self._get(keys_of(request)), request)
+
+    def prefetch(self, requests: Collection[RefundRequest]) -> list[Snapshot | None]:
+        """The same of up to 30 requests in one call. None: it could not be read, and `read` will say why."""
+        if not requests:
+            return []
+        try:
+            items = self._get([key for request in requests for key in keys_of(request)])
+        except LedgerUnavailable:
+            log.exception("prefetch failed; each refund of the batch is read alone")
+            return [None for _ in requests]
+        return [_snapshot_if_readable(items, request) for request in requests]
+
+    def refund(self, order: OrderKey, refund_id: str) -> Refund:
+        """Raises NotFound, LedgerUnavailable."""
+        key = refund_item_key(order, refund_id)
+        item = self._get([key]).get(key_of(key))
+        if item is None:
+            raise NotFound("this order has no such refund")
+        return to_refund(item)
+
+    def refunds_of(self, order: OrderKey, limit: int, token: str | None) -> OrderRefundsPage:
+        """A page of the order's refunds, oldest first. All are read for each page: their keys are in no order.
+
+        Raises NotFound where no refund was ever recorded, InvalidRequest for the token, LedgerUnavailable.
+        """
+        start = paging.start_of(token, attributes=LIST_KEY_ATTRIBUTES, must_hold={"pk": order.partition})
+        after = position(start["ExclusiveStartKey"]) if start else None
+        sums: Order | None = None
+        refunds: list[Refund] = []
+        for item in self._items(
+            self._client.query,
+            KeyConditionExpression="pk = :order",
+            ExpressionAttributeValues={":order": {"S": order.partition}},
+            ConsistentRead=True,
+        ):
+            if item["sk"]["S"] == ORDER:
+                sums = to_order(item)
+            else:
+                refunds.append(to_refund(item))
+        if not refunds:
+            raise NotFound("no refund of this order was ever requested")
+        refunds.sort(key=lambda refund: position(list_key(refund)))
+        rest = [refund for refund in refunds if after is None or position(list_key(refund)) > after]
+        next_token = paging.to_token(list_key(rest[limit - 1])) if len(rest) > limit else None
+        return OrderRefundsPage(sums, rest[:limit], next_token)
+
+    def open_refunds_page(
+        self, merchant_id: str, status: RefundStatus, limit: int, token: str | None
+    ) -> OpenRefundsPage:
+        """The merchant's refunds in an open status, the longest waiting first. Raises InvalidRequest for the token."""
+        wanted_key = open_key(merchant_id, status)
+        start = paging.start_of(token, attributes=INDEX_KEY_ATTRIBUTES, must_hold={"openKey": wanted_key})
+        try:
+            answer = self._client.query(
+                TableName=self._table,
+                IndexName=OPEN_REFUNDS_INDEX,
+                KeyConditionExpression="openKey = :key",
+                ExpressionAttributeValues={":key": {"S": wanted_key}},
+                Limit=limit,
+                **start,
+            )
+        except (ClientError, BotoCoreError) as error:
+            raise LedgerUnavailable("the ledger could not be read") from error
+        refunds = [to_refund(item) for item in answer["Items"]]
+        return OpenRefundsPage(refunds, paging.to_token(answer.get("LastEvaluatedKey")))
+
+    def all_open_refunds(self) -> Iterator[Refund | None]:
+        """Every open refund of every merchant, perhaps a moment old. None: an item that is no refund, which is logged.
+
+        Raises LedgerUnavailable.
+        """
+        for item in self._items(self._client.scan, IndexName=OPEN_REFUNDS_INDEX):
+            try:
+                refund = to_refund(item)
+            except UNREADABLE:
+                log.exception("unreadable item in the ledger: %s / %s", item["pk"]["S"], item["sk"]["S"])
+                yield None
+            else:
+                yield refund
+
+    # ---- writing
+
+    def transition(
+        self,
+        before: Refund | None,
+        after: Refund,
+        context: RequestContext,
+        *,
+        cause: str | None = None,
+        upstream: UpstreamAnswer | None = None,
+        action: str | None = None,
+        decision: Mapping[str, Any] | None = None,
+        order: Order | None = None,
+        exact: bool = False,
+    ) -> None:
+        """Takes the refund from `before` to `after`, with the order's sums and the audit record, or does nothing.
+
+        `cause`, `upstream`, `action` and `decision` are for the audit record. `order` is what the sums were read to
+        be; it is needed where the refund reserves. `exact`: reserve only if all that is refundable is still what was
+        read (for "all that remains").
+
+        Raises RefundChanged or OrderChanged where the conditions do not hold, IllegalTransition, LedgerBusy (nothing
+        was written), LedgerUnavailable (nobody knows).
+        """
+        if after.status not in LEGAL_TRANSITIONS[before.status if before else None]:
+            raise IllegalTransition(f"{before.status if before else 'a new refund'} may not become {after.status}")
+        record = audit.transition_record(
+            before, after, context, cause=cause, upstream=upstream, action=action, decision=decision
+        )
+        items: list[Any] = [self._refund_write(before, after), self._audit_write(record)]
+        if sums := self._sums_write(after, SumsChange.between(before, after), order, exact=exact):
+            items.append(sums)
+
+        for attempt in range(CONFLICT_TRIES):
+            if attempt:
+                self._back_off(attempt)
+            try:
+                with self._order_locks.held(after.request.order):
+                    self._client.transact_write_items(TransactItems=items)
+            except self._client.exceptions.TransactionCanceledException as canceled:
+                reasons: list[dict[str, Any]] = list(canceled.response.get("CancellationReasons", []))  # type: ignore[arg-type]
+                if len(reasons) != len(items):
+                    # Refused for a reason that is not said, perhaps because it had landed already: the next try tells.
+                    if attempt + 1 == CONFLICT_TRIES:
+                        raise LedgerUnavailable("the ledger refused the write without a reason") from canceled
+                    continue
+                if _already_written(after, reasons):
+                    break
+                if not any(reason.get("Code") in PASSING_REASONS for reason in reasons):
+                    raise LedgerUnavailable(f"the ledger refused the write: {_codes(reasons)}") from canceled
+            except (ClientError, BotoCoreError) as error:
+                raise LedgerUnavailable("it is not known whether the ledger was written") from error
+            else:
+                break
+        else:
+            raise LedgerBusy("too many refunds of this order at once")
+        self._on_transition(before, after)
+
+    def postpone(self, refund: Refund, until: datetime, queue_message: str) -> Refund:
+        """Records another attempt that came to nothing, when the next is due, and the message that will lead to it.
+
+        Raises RefundChanged where someone else was quicker, LedgerUnavailable.
+        """
+        after = replace(refund, next_attempt_at=until, attempts=refund.attempts + 1, queue_message=queue_message)
+        self._update_waiting(
+            refund,
+            "SET nextAttemptAt = :until, attempts = :attempts, queueMessage = :message",
+            {":until": iso(until), ":attempts": after.attempts, ":message": queue_message},
+        )
+        return after
+
+    def record_message(self, refund: Refund, queue_message: str, at: datetime) -> Refund:
+        """Records the message that is about to be sent for a refund that is overdue. Raises as `postpone`."""
+        self._update_waiting(
+            refund,
+            "SET queueMessage = :message, enqueuedAt = :at",
+            {":message": queue_message, ":at": iso(at)},
+        )
+        return replace(refund, queue_message=queue_message, enqueued_at=at)
+
+    # ---- how
+
+    def _update_waiting(self, refund: Refund, update: str, values: dict[str, Any]) -> None:
+        """Bookkeeping of a refund that waits: no transition."""
+        same_message = ":seenMessage = queueMessage" if refund.queue_message else "attribute_not_exists(queueMessage)"
+        seen = {":version": refund.version, ":seen": refund.attempts, ":seenMessage": refund.queue_message}
+        try:
+            self._client.update_item(
+                TableName=self._table,
+                Key=refund_item_key(refund.request.order, refund.refund_id),
+                UpdateExpression=update,
+                ConditionExpression=f"version = :version AND attempts = :seen AND {same_message}",
+                ExpressionAttributeValues=to_item(values | seen),
+                ReturnValuesOnConditionCheckFailure="ALL_OLD",
+            )
+        except self._client.exceptions.ConditionalCheckFailedException as failed:
+            current: Any = failed.response.get("Item")
+            if not current:
+                raise LedgerUnavailable("the refund is gone from the ledger") from failed
+            raise RefundChanged(to_refund(current)) from failed
+        except (ClientError, BotoCoreError) as error:
+            raise LedgerUnavailable("it is not known whether the ledger was written") from error
+
+    def _get(self, wanted_keys: Iterable[Item]) -> dict[tuple[str, str], Item]:
+        """These items by partition and sort key, as far as they exist."""
+        # By key, for two refunds may share an order, and DynamoDB takes a key but once.
+        wanted = {key_of(key): key for key in wanted_keys}
+        keys: list[Any] = list(wanted.values())
+        found: dict[tuple[str, str], Item] = {}
+        try:
+            for attempt in range(CONFLICT_TRIES):
+                if attempt:
+                    self._back_off(attempt)
+                answer = self._client.batch_get_item(RequestItems={self._table: {"Keys": keys, "ConsistentRead": True}})
+                found |= {key_of(item): item for item in answer["Responses"].get(self._table, [])}
+                left = answer.get("UnprocessedKeys", {})
+                keys = list(left[self._table]["Keys"]) if left else []
+                if not keys:
+                    return found
+        except (ClientError, BotoCoreError) as error:
+            raise LedgerUnavailable("the ledger could not be read") from error
+        raise LedgerBusy("the ledger's answer was incomplete")
+
+    def _back_off(self, attempt: int) -> None:
+        most = CONFLICT_BASE_SECONDS * 2**attempt
+        self._sleep(JITTER.uniform(most / 2, most))
+
+    def _audit_write(self, record: Item) -> dict[str, Any]:
+        put = {"TableName": self._audit_table, "Item": record, "ConditionExpression": "attribute_not_exists(pk)"}
+        return {"Put": put}
+
+    def _refund_write(self, before: Refund | None, after: Refund) -> dict[str, Any]:
+        put: dict[str, Any] = {
+            "TableName": self._table,
+            "Item": from_refund(after),
+            "ConditionExpression": "attribute_not_exists(pk)",
+            "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+        }
+        if before:
+            put["ConditionExpression"] = "#status = :status AND version = :version"
+            put["ExpressionAttributeNames"] = {"#status": "status"}
+            put["ExpressionAttributeValues"] = to_item({":status": before.status, ":version": before.version})
+            if after.status is RefundStatus.SUBMITTING:
+                # Postponed since it was read, it is not due any more.
+                put["ConditionExpression"] += " AND attempts = :attempts"
+                put["ExpressionAttributeValues"] |= to_item({":attempts": before.attempts})
+        return {"Put": put}
+
+    def _sums_write(
+        self, after: Refund, change: SumsChange, order: Order | None, *, exact: bool
+    ) -> dict[str, Any] | None:
+        if not change:
+            return None
+        if order and not order.stored:
+            opened = order.plus(change)
+            sums = {
+                "amount": opened.amount,
+                "refundable": opened.refundable,
+                "reserved": opened.reserved,
+                "refunded": opened.refunded,
+                "openedAt": iso(after.updated_at),
+            }
+            return {
+                "Put": {
+                    "TableName": self._table,
+                    "Item": order_item_key(after.request.order) | to_item(sums),
+                    "ConditionExpression": "attribute_not_exists(pk)",
+                    "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+                }
+            }
+        values = {":refundable": change.refundable, ":reserved": change.reserved, ":refunded": change.refunded}
+        if change.refundable < 0:
+            condition = "refundable = :needed" if exact else "refundable >= :needed"
+            values[":needed"] = -change.refundable
+        else:
+            condition = "reserved >= :needed"
+            values[":needed"] = -change.reserved
+        return {
+            "Update": {
+                "TableName": self._table,
+                "Key": order_item_key(after.request.order),
+                "UpdateExpression": "SET refundable = refundable + :refundable, reserved = reserved + :reserved, "
+                "refunded = refunded + :refunded",
+                "ConditionExpression": condition,
+                "ExpressionAttributeValues": to_item(values),
+                "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+            }
+        }
+
+    def _items(self, operation: Callable[..., Any], **arguments: Any) -> Iterator[Item]:
+        start: Any = {}
+        while True:
+            try:
+                answer = operation(TableName=self._table, **arguments, **start)
+            except (ClientError, BotoCoreError) as error:
+                raise LedgerUnavailable("the ledger could not be read") from error
+            yield from answer["Items"]
+            if not answer.get("LastEvaluatedKey"):
+                return
+            start = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
+
+
+def _already_written(after: Refund, reasons: list[dict[str, Any]]) -> bool:
+    """Whether the write that was just refused had already taken effect, its first answer having been lost.
+
+    Raises RefundChanged or OrderChanged where a condition failed for any other reason.
+    """
+    failed = [reason if reason.get("Code") == "ConditionalCheckFailed" else None for reason in reasons]
+    if failed[0]:
+        if not failed[0].get("Item"):
+            raise LedgerUnavailable("the refund is gone from the ledger")
+        current = to_refund(failed[0]["Item"])
+        if current.transition_id == after.transition_id:
+            return True
+        raise RefundChanged(current)
+    if reasons[0].get("Code") in PASSING_REASONS:
+        return False  # the same refund is being written just now: what the sums say may be its doing
+    if len(failed) > 2 and failed[2]:
+        item = failed[2].get("Item")
+        raise OrderChanged(to_order(item) if item else None)
+    return False
+
+
+def _snapshot(items: dict[tuple[str, str], Item], request: RefundRequest) -> Snapshot:
+    """A refund that is on record under the key as it was spelled goes first: that is the one that its caller made."""
+    sums, *refunds = (items.get(key_of(key)) for key in keys_of(request))
+    refund = next((item for item in reversed(refunds) if item), None)
+    return Snapshot(to_order(sums) if sums else None, to_refund(refund) if refund else None)
+
+
+def _snapshot_if_readable(items: dict[tuple[str, str], Item], request: RefundRequest) -> Snapshot | None:
+    try:
+        return _snapshot(items, request)
+    except UNREADABLE:
+        return None
+
+
+def _codes(reasons: list[dict[str, Any]]) -> str:
+    return ", ".join(str(reason.get("Code")) for reason in reasons)

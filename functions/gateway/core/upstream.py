@@ -1,0 +1,58 @@
+"""Indodana as the domain sees it: what is asked of it, and what it answered in a form that may be kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from gateway.core.model import Reason, Refund
+from indodana import AnswerEvidence, Cancellation, CancellationAccepted, IndodanaError, TransactionStatus
+
+# Indodana's own words for our reasons (its documentation of cancellationReason).
+INDODANA_REASONS = {
+    Reason.EXPIRED: "Expired",
+    Reason.OUT_OF_STOCK: "Out of Stock",
+    Reason.ITEMS_RETURNED: "Items Returned",
+    Reason.OTHERS: "Others",
+}
+
+
+class Indodana(Protocol):
+    def check_status(self, merchant_id: str, merchant_order_id: str) -> TransactionStatus: ...
+    def cancel(
+        self, merchant_id: str, cancellation: Cancellation, *, may_send: Callable[[], bool]
+    ) -> CancellationAccepted: ...
+
+
+@dataclass(frozen=True)
+class UpstreamAnswer:
+    """What Indodana answered, for the record: of the body what may be kept, and the sha256 of all of it."""
+
+    status: int | None
+    body: str | None
+    sha256: str | None = None
+
+    @classmethod
+    def of(cls, http_status: int, evidence: AnswerEvidence | None) -> UpstreamAnswer:
+        if evidence is None:
+            return cls(http_status, None)
+        return cls(http_status, evidence.body, evidence.sha256)
+
+
+def answer_in(error: IndodanaError) -> UpstreamAnswer | None:
+    """None: Indodana did not answer."""
+    return None if error.http_status is None else UpstreamAnswer.of(error.http_status, error.evidence)
+
+
+def cancellation_of(refund: Refund) -> Cancellation:
+    request = refund.request
+    assert refund.amount is not None  # SUBMITTING has reserved
+    return Cancellation(
+        refund_id=refund.refund_id,
+        merchant_order_id=request.order.merchant_order_id,
+        amount=refund.amount,
+        reason=INDODANA_REASONS[request.reason],
+        cancelled_by=request.requested_by,
+        date=refund.created_at,  # the same in every attempt, so that a repetition is the same request
+    )

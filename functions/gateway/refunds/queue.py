@@ -1,0 +1,82 @@
+"""The refund queue: one message asks for one refund, in the same words whoever sends it."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import simplejson
+from botocore.exceptions import BotoCoreError, ClientError
+
+from gateway.core.errors import QueueUnavailable
+from gateway.core.inputs import correlation_id_in
+from gateway.core.model import Refund, RefundRequest
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs import SQSClient
+    from mypy_boto3_sqs.type_defs import MessageAttributeValueTypeDef
+
+log = logging.getLogger("gateway")
+
+MAX_DELAY_SECONDS = 900  # SQS's own limit for DelaySeconds
+MAX_VISIBILITY_SECONDS = 43_200  # SQS's own limit, 12 hours
+
+
+class RefundQueue:
+    def __init__(self, client: SQSClient, url: str, dead_letter_url: str) -> None:
+        self._client = client
+        self._url = url
+        self._dead_letter_url = dead_letter_url
+
+    def send(self, refund: Refund, *, delay_seconds: float = 0) -> None:
+        """Raises QueueUnavailable; the ledger holds the refund all the same."""
+        delay = min(MAX_DELAY_SECONDS, max(0, round(delay_seconds)))
+        try:
+            self._client.send_message(
+                QueueUrl=self._url,
+                MessageBody=message_body(refund.request),
+                DelaySeconds=delay,
+                MessageAttributes=_attributes(
+                    # Held to the rule once more: the worker dead-letters whatever breaks it.
+                    correlationId=correlation_id_in(refund.correlation_id),
+                    token=refund.queue_message,
+                ),
+            )
+        except (ClientError, BotoCoreError) as error:
+            raise QueueUnavailable("the refund queue did not take the message") from error
+
+    def extend_visibility(self, receipt_handle: str, seconds: float) -> None:
+        """Best effort: keeps a received message from being delivered again for so long. Where SQS does not take it, the
+        queue's own visibility timeout holds, which is only less well timed."""
+        visibility = min(MAX_VISIBILITY_SECONDS, max(1, round(seconds)))
+        try:
+            self._client.change_message_visibility(
+                QueueUrl=self._url, ReceiptHandle=receipt_handle, VisibilityTimeout=visibility
+            )
+        except (ClientError, BotoCoreError):
+            log.exception("visibility timeout of a message could not be changed")
+
+    def dead_letter(self, body: str, message_id: str, cause: str, correlation_id: str | None) -> None:
+        """Puts an invalid message beside those that failed too often. Raises QueueUnavailable."""
+        attributes = _attributes(cause=cause[:1000], originalMessageId=message_id, correlationId=correlation_id)
+        try:
+            self._client.send_message(QueueUrl=self._dead_letter_url, MessageBody=body, MessageAttributes=attributes)
+        except (ClientError, BotoCoreError) as error:
+            raise QueueUnavailable("the dead-letter queue did not take the message") from error
+
+
+def _attributes(**texts: str | None) -> dict[str, MessageAttributeValueTypeDef]:
+    return {name: {"DataType": "String", "StringValue": text} for name, text in texts.items() if text is not None}
+
+
+def message_body(request: RefundRequest) -> str:
+    fields: dict[str, Any] = {
+        "merchantId": request.order.merchant_id,
+        "merchantOrderId": request.order.merchant_order_id,
+        "idempotencyKey": request.idempotency_key,
+        "amount": request.amount,
+        "reason": request.reason,
+        "note": request.note,
+        "requestedBy": request.requested_by,
+    }
+    return simplejson.dumps({name: value for name, value in fields.items() if value is not None}, use_decimal=True)

@@ -1,0 +1,222 @@
+"""What callers and the queue ask for: refunds that are made, replayed, refused and queued.
+
+Money moves in the protocol alone (protocol.py). What people decide is in decisions.py.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from gateway.core import audit
+from gateway.core.audit import AuditLog
+from gateway.core.backoff import backoff_seconds
+from gateway.core.context import RequestContext
+from gateway.core.errors import FieldError, IdempotencyKeyReused, InvalidRequest, QueueUnavailable, RefundChanged
+from gateway.core.ledger import Ledger, Snapshot
+from gateway.core.model import Failure, Refund, RefundRequest, new_refund, utc_now
+from gateway.core.protocol import Deferred, RefundProtocol, Refusal
+from gateway.core.transitions import RefundStatus
+from gateway.core.upstream import UpstreamAnswer
+from gateway.refunds.queue import RefundQueue
+from gateway.refunds.validation import KEY_LIST_RULE
+
+log = logging.getLogger("gateway")
+
+
+@dataclass(frozen=True)
+class RefundResult:
+    """What a request came to. A FAILED refund is a result, too."""
+
+    refund: Refund
+    replayed: bool = False
+
+
+class RefundService:
+    def __init__(
+        self,
+        protocol: RefundProtocol,
+        ledger: Ledger,
+        audit_log: AuditLog,
+        queue: RefundQueue,
+        *,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self._protocol = protocol
+        self._ledger = ledger
+        self._audit_log = audit_log
+        self._queue = queue
+        self._clock = clock
+
+    # ---- what callers ask for
+
+    def refund_now(self, request: RefundRequest, context: RequestContext) -> RefundResult | Failure:
+        """Refunds while the caller waits. What Indodana can't take now is QUEUED. A Failure: it was never begun.
+
+        Raises InvalidRequest for a key that names none, IdempotencyKeyReused, LedgerUnavailable.
+        """
+        order, existing = self._known_or_read(request, context)
+        if existing:
+            return self._replay(existing, request, context)
+        try:
+            result = self._protocol.attempt(request, None, order, context)
+            if isinstance(result, Deferred):
+                result = self._defer(request, None, result, context)
+        except RefundChanged as changed:
+            return self._replay(changed.current, request, context)
+        if isinstance(result, Refusal):
+            return self._refuse(request, result, context)
+        if result.status is RefundStatus.QUEUED:
+            self._enqueue(result)
+        return RefundResult(result)
+
+    def refund_later(self, request: RefundRequest, context: RequestContext) -> RefundResult | Failure:
+        """Takes the refund on and leaves it to the queue. Raises as `refund_now`."""
+        order, existing = self._read(request, context)
+        if existing:
+            return self._replay(existing, request, context)
+        if order and (failure := order.shortfall(request.amount)):
+            return self._refuse(request, Refusal(failure), context)
+        try:
+            refund = self._record_queued(request, context, cause="requested with Prefer: respond-async", wait_seconds=0)
+        except RefundChanged as changed:
+            return self._replay(changed.current, request, context)
+        self._enqueue(refund)
+        return RefundResult(refund)
+
+    def prefetch(self, requests: Iterable[RefundRequest]) -> list[Snapshot | None]:
+        """What `work` would read of each, in one call; None: it must do so itself."""
+        return self._ledger.prefetch(list(requests))
+
+    def work(self, request: RefundRequest, context: RequestContext, prefetched: Snapshot | None = None) -> Refund:
+        """Takes a queued refund as far as it will go now. What it returns is on record, whatever its status.
+
+        `prefetched` is what `prefetch` read: where it is old by now, the conditions of what is written tell.
+
+        Raises as `refund_now`.
+        """
+        snapshot = prefetched or self._ledger.read(request)
+        order, existing = _refuse_new_key_list(snapshot, request, context)
+        if existing:
+            existing = self._matching(existing, request, context)
+            if not self._protocol.is_due(existing):
+                return existing
+        try:
+            result = self._protocol.attempt(request, existing, order, context)
+            if isinstance(result, Refusal):
+                return self._fail(request, existing, result, context)
+            if isinstance(result, Deferred):
+                return self._defer(request, existing, result, context)
+        except RefundChanged as changed:
+            return self._matching(changed.current, request, context)  # another worker has it
+        return result
+
+    def take_on(self, request: RefundRequest, context: RequestContext) -> Refund:
+        """Puts a queued refund on record without working it; recovery enqueues it. Raises as `refund_now`."""
+        _, existing = self._read(request, context)
+        if existing:
+            return self._matching(existing, request, context)
+        try:
+            return self._record_queued(request, context, cause="not enough time left to attempt it", wait_seconds=0)
+        except RefundChanged as changed:
+            return self._matching(changed.current, request, context)
+
+    # ---- how
+
+    def _known_or_read(self, request: RefundRequest, context: RequestContext) -> Snapshot:
+        """The order as this process last saw it, if that has the money: where that is old, or the refund exists, the
+        reservation's conditions tell. Nothing is refused without reading."""
+        order = self._protocol.known_orders.get(request.order)
+        if order and not order.shortfall(request.amount) and not (request.spelled_key or request.replay_only):
+            return Snapshot(order, None)
+        return self._read(request, context)
+
+    def _read(self, request: RefundRequest, context: RequestContext) -> Snapshot:
+        return _refuse_new_key_list(self._ledger.read(request), request, context)
+
+    def _replay(self, existing: Refund, request: RefundRequest, context: RequestContext) -> RefundResult:
+        try:
+            return RefundResult(self._matching(existing, request, context), replayed=True)
+        except IdempotencyKeyReused:
+            self._audit_log.record_best_effort(audit.reused_key_record(request, existing, self._clock(), context))
+            raise
+
+    def _matching(self, existing: Refund, request: RefundRequest, context: RequestContext) -> Refund:
+        """The refund as it is now, where it is the one that the request asks for. Raises IdempotencyKeyReused."""
+        if not existing.request.asks_the_same_as(request):
+            raise IdempotencyKeyReused(existing)
+        return (
+            self._protocol.expire_lease(existing, context) if self._protocol.has_expired_lease(existing) else existing
+        )
+
+    def _defer(
+        self, request: RefundRequest, before: Refund | None, deferred: Deferred, context: RequestContext
+    ) -> Refund:
+        log.info("refund %s of order %s is deferred: %s", request.refund_id, request.order.partition, deferred.cause)
+        if before is None:
+            return self._record_queued(
+                request,
+                context,
+                cause=deferred.cause,
+                upstream=deferred.upstream,
+                wait_seconds=backoff_seconds(1, deferred.retry_after_seconds),
+            )
+        wait = backoff_seconds(before.attempts + 1, deferred.retry_after_seconds)
+        return self._ledger.postpone(before, self._clock() + timedelta(seconds=wait), context.carrier)
+
+    def _record_queued(
+        self,
+        request: RefundRequest,
+        context: RequestContext,
+        *,
+        cause: str,
+        wait_seconds: float,
+        upstream: UpstreamAnswer | None = None,
+    ) -> Refund:
+        at = self._clock()
+        due = at + timedelta(seconds=wait_seconds)
+        refund = new_refund(
+            request, RefundStatus.QUEUED, at, context, next_attempt_at=due, queue_message=context.carrier
+        )
+        self._ledger.transition(None, refund, context, cause=cause, upstream=upstream)
+        return refund
+
+    def _fail(self, request: RefundRequest, before: Refund | None, refusal: Refusal, context: RequestContext) -> Refund:
+        """A queued refund has no caller to tell: its refusal is on record as a FAILED refund."""
+        at = self._clock()
+        if before:
+            after = before.transition_to(
+                RefundStatus.FAILED, at, failure=refusal.failure, next_attempt_at=None, queue_message=None
+            )
+        else:
+            after = new_refund(request, RefundStatus.FAILED, at, context, failure=refusal.failure)
+        self._ledger.transition(before, after, context, upstream=refusal.upstream)
+        return after
+
+    def _refuse(self, request: RefundRequest, refusal: Refusal, context: RequestContext) -> RefundResult | Failure:
+        """The refusal is the answer, unless the same request, sent twice at once, has meanwhile taken the money."""
+        _, twin = self._ledger.read(request)
+        if twin:
+            return self._replay(twin, request, context)
+        self._audit_log.record_best_effort(
+            audit.refusal_record(request, refusal.failure, self._clock(), context, refusal.upstream)
+        )
+        return refusal.failure
+
+    def _enqueue(self, refund: Refund) -> None:
+        """A message lost here costs time and no refund: recovery enqueues what stays QUEUED."""
+        wait = (refund.next_attempt_at - self._clock()).total_seconds() if refund.next_attempt_at else 0.0
+        try:
+            self._queue.send(refund, delay_seconds=wait)
+        except QueueUnavailable:
+            log.exception("refund %s could not be enqueued; recovery will enqueue it", refund.refund_id)
+
+
+def _refuse_new_key_list(snapshot: Snapshot, request: RefundRequest, context: RequestContext) -> Snapshot:
+    """A key that is a list names a refund of an earlier release, or none. Raises InvalidRequest."""
+    if request.replay_only and snapshot.refund is None:
+        field = "idempotencyKey" if context.message else "Idempotency-Key"
+        raise InvalidRequest(FieldError(field, KEY_LIST_RULE))
+    return snapshot

@@ -1,0 +1,25 @@
+"""The schedule: finds refunds that were left open, and measures how many there are and how old."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from gateway.core.context import RequestContext
+from gateway.core.correlation import correlated
+from gateway.runtime import bootstrap, telemetry
+
+if TYPE_CHECKING:
+    from aws_lambda_powertools.utilities.typing import LambdaContext
+
+
+def lambda_handler(_event: Mapping[str, Any], context: LambdaContext) -> dict[str, Any]:
+    with correlated(context.aws_request_id):
+        counts = bootstrap.gateway().recovery.run_once(RequestContext("recovery", "schedule", context.aws_request_id))
+        telemetry.open_refunds(counts)
+        telemetry.logger.info("recovery run", extra=dataclasses.asdict(counts))
+    return dataclasses.asdict(counts)
+
+
+bootstrap.start(lambda gateway: gateway.recovery)

@@ -1,0 +1,291 @@
+"""Rules over what the template becomes at a deployment, so that a new function can't forget one of them.
+
+The transform is SAM's own, from .venv-sam (`make test` has it installed before the tests).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SAM_PYTHON = ROOT / ".venv-sam" / "bin" / "python"
+PARAMETERS = {"MerchantId": "m1", "JwtIssuer": "https://issuer.example", "JwtAudience": "gateway"}
+OPEN_ROUTES = {("/v1/health", "get")}
+# For one's own, and for others'.
+TWO_SCOPES = {("/v1/transactions/{merchantOrderId}/refunds/{refundId}/withdrawal", "post")}
+
+pytestmark = pytest.mark.skipif(not SAM_PYTHON.exists(), reason="the SAM CLI is not installed; make validate")
+
+Properties = dict[str, Any]
+
+
+@cache
+def transformed() -> list[dict[str, Any]]:
+    """The template as it is, with another layer, with other code, and with another configuration's digest."""
+    first = {"code": "code-1", "layer": "layer-1", "configuration": "1", "parameters": PARAMETERS}
+    variants = [first, first | {"layer": "layer-2"}, first | {"code": "code-2"}, first | {"configuration": "2"}]
+    done = subprocess.run(
+        [SAM_PYTHON, Path(__file__).with_name("transform_template.py")],
+        input=json.dumps(variants),
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"AWS_DEFAULT_REGION": "ap-southeast-3"},
+    )
+    assert done.returncode == 0, done.stderr
+    templates: list[dict[str, Any]] = json.loads(done.stdout)
+    return templates
+
+
+def of_type(kind: str, variant: int = 0) -> dict[str, Properties]:
+    resources = transformed()[variant]["Resources"]
+    return {name: resource.get("Properties", {}) for name, resource in resources.items() if resource["Type"] == kind}
+
+
+def functions() -> dict[str, Properties]:
+    found = of_type("AWS::Lambda::Function")
+    assert len(found) >= 6
+    return found
+
+
+def attribute(value: Any) -> tuple[str, str]:
+    """GetAtt's resource and attribute, whichever way it is spelled."""
+    target = value["Fn::GetAtt"]
+    parts = target.split(".", 1) if isinstance(target, str) else target
+    return parts[0], parts[1]
+
+
+def as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def statements(role: Properties) -> list[Properties]:
+    found = [statement for policy in role["Policies"] for statement in policy["PolicyDocument"]["Statement"]]
+    return [statement["Fn::If"][1] if "Fn::If" in statement else statement for statement in found]
+
+
+# ---- functions
+
+
+def test_every_function_has_a_log_group_of_its_own_with_a_retention() -> None:
+    groups = [function["LoggingConfig"]["LogGroup"]["Ref"] for function in functions().values()]
+    assert len(groups) == len(set(groups))
+    for group in groups:
+        assert of_type("AWS::Logs::LogGroup")[group]["RetentionInDays"]
+
+
+def test_every_function_has_alarms_for_errors_and_throttles() -> None:
+    alarms = of_type("AWS::CloudWatch::Alarm").values()
+    throttled = [
+        query["MetricStat"]["Metric"]["Dimensions"]
+        for alarm in alarms
+        for query in alarm.get("Metrics", [])
+        if query.get("MetricStat", {}).get("Metric", {}).get("MetricName") == "Throttles"
+    ]
+    for name in functions():
+        this = [{"Name": "FunctionName", "Value": {"Ref": name}}]
+        assert [alarm for alarm in alarms if alarm.get("MetricName") == "Errors" and alarm["Dimensions"] == this], name
+        assert this in throttled, name
+
+
+def test_every_function_has_a_role_of_its_own() -> None:
+    roles = [attribute(function["Role"])[0] for function in functions().values()]
+    assert len(roles) == len(set(roles))
+
+
+def test_functions_are_deployed_gradually_and_rolled_back_by_alarms() -> None:
+    errors = {
+        alarm["Dimensions"][0]["Value"]["Ref"]: name
+        for name, alarm in of_type("AWS::CloudWatch::Alarm").items()
+        if alarm.get("MetricName") == "Errors"
+    }
+    for name in functions():
+        group = of_type("AWS::CodeDeploy::DeploymentGroup")[f"{name}DeploymentGroup"]
+        watched = [alarm["Name"]["Ref"] for alarm in group["AlarmConfiguration"]["Alarms"]]
+        assert watched == [errors[name], "LoggedErrorsAlarm"]
+        assert group["AlarmConfiguration"]["Enabled"]
+        assert "DEPLOYMENT_STOP_ON_ALARM" in group["AutoRollbackConfiguration"]["Events"]
+
+
+def test_what_callers_wait_for_may_be_started_ahead_and_is_not_by_default() -> None:
+    waited_for = {"StatusCheckFunction", "RefundApiFunction"}
+    snapshots = {name for name, function in functions().items() if "SnapStart" in function}
+    aliases = of_type("AWS::Lambda::Alias").items()
+    provisioned = {name.removesuffix("Aliaslive") for name, alias in aliases if "ProvisionedConcurrencyConfig" in alias}
+    assert snapshots == provisioned == waited_for
+    for name in waited_for:
+        snapshot = functions()[name]["SnapStart"]["ApplyOn"]["Fn::If"]
+        assert snapshot == ["StartsFromSnapshot", "PublishedVersions", "None"]
+        kept = of_type("AWS::Lambda::Alias")[f"{name}Aliaslive"]["ProvisionedConcurrencyConfig"]["Fn::If"]
+        assert kept[0] == "HasProvisionedConcurrency"
+    parameters = transformed()[0]["Parameters"]
+    assert (parameters["SnapStart"]["Default"], parameters["ProvisionedConcurrency"]["Default"]) == ("no", 0)
+
+
+def test_whatever_calls_a_function_calls_its_alias() -> None:
+    aliases = {name for name, alias in of_type("AWS::Lambda::Alias").items() if alias["Name"] == "live"}
+    called = [permission["FunctionName"]["Ref"] for permission in of_type("AWS::Lambda::Permission").values()]
+    called += [mapping["FunctionName"]["Ref"] for mapping in of_type("AWS::Lambda::EventSourceMapping").values()]
+    called += [target["Arn"]["Ref"] for rule in of_type("AWS::Events::Rule").values() for target in rule["Targets"]]
+    assert set(called) == aliases
+    assert len(aliases) == len(functions())
+    [api] = of_type("AWS::ApiGatewayV2::Api").values()
+    for operation in operations(api).values():
+        uri = json.dumps(operation["x-amazon-apigateway-integration"]["uri"])
+        assert any(f"${{{alias}}}" in uri for alias in aliases), uri
+
+
+@pytest.mark.parametrize("changed", [1, 2, 3], ids=["the layer", "the code", "the configuration"])
+def test_a_change_publishes_a_new_version_of_every_function(changed: int) -> None:
+    before, after = of_type("AWS::Lambda::Version"), of_type("AWS::Lambda::Version", changed)
+    assert len(before) == len(after) == len(functions())
+    assert set(before) & set(after) == set()
+
+
+# ---- API
+
+
+def operations(api: Properties) -> dict[tuple[str, str], Properties]:
+    return {
+        (path, method): operation
+        for path, methods in api["Body"]["paths"].items()
+        for method, operation in methods.items()
+    }
+
+
+def test_routes_but_the_health_check_need_a_token_with_their_scope() -> None:
+    [api] = of_type("AWS::ApiGatewayV2::Api").values()
+    for route, operation in operations(api).items():
+        if route in OPEN_ROUTES:
+            assert "Jwt" not in json.dumps(operation.get("security", [])), route
+        else:
+            [scopes] = [security["Jwt"] for security in operation["security"]]
+            assert len(scopes) == (2 if route in TWO_SCOPES else 1)
+            assert all(scopes)
+    assert set(operations(api)) > OPEN_ROUTES
+
+
+def test_every_stage_limits_its_requests_and_logs_them() -> None:
+    for stage in of_type("AWS::ApiGatewayV2::Stage").values():
+        assert stage["DefaultRouteSettings"]["ThrottlingRateLimit"]
+        assert stage["DefaultRouteSettings"]["ThrottlingBurstLimit"]
+        assert stage["AccessLogSettings"]["DestinationArn"]
+
+
+# ---- roles
+
+
+def test_every_role_is_a_functions_or_codedeploys() -> None:
+    roles = of_type("AWS::IAM::Role")
+    codedeploy = roles.pop("CodeDeployServiceRole")
+    assert codedeploy["ManagedPolicyArns"] == [
+        "arn:aws:iam::aws:policy/service-role/AWSCodeDeployRoleForLambda",
+    ]
+    assert "Policies" not in codedeploy
+    assert set(roles) == {attribute(function["Role"])[0] for function in functions().values()}
+    for name, role in roles.items():
+        [trust] = role["AssumeRolePolicyDocument"]["Statement"]
+        assert trust["Principal"] == {"Service": "lambda.amazonaws.com"}, name
+        assert "ManagedPolicyArns" not in role, f"{name}: a managed policy reaches further than one function needs"
+
+
+def test_no_role_has_a_wildcard_action_or_a_resource_wider_than_it_needs() -> None:
+    for name, role in of_type("AWS::IAM::Role").items():
+        for statement in statements(role) if "Policies" in role else []:
+            where = f"{name}: {statement['Sid']}"
+            actions = as_list(statement["Action"])
+            assert statement["Effect"] == "Allow"
+            assert "NotAction" not in statement
+            assert "NotResource" not in statement
+            assert [action for action in actions if "*" in action] == [], where
+            for resource in as_list(statement["Resource"]):
+                if resource == "*":
+                    assert {action.split(":")[0] for action in actions} == {"xray"}, where
+                elif "Fn::Sub" in resource:
+                    assert resource["Fn::Sub"] in (
+                        "arn:${AWS::Partition}:secretsmanager:${AWS::Region}:${AWS::AccountId}:secret:${SecretPrefix}*",
+                        "${LedgerTable.Arn}/index/open-refunds",
+                    ), where
+                elif "Ref" in resource:
+                    assert resource["Ref"] == "KmsKeyArn"
+                else:
+                    assert attribute(resource)[1] == "Arn", where
+
+
+def test_a_function_writes_to_its_own_logs_only() -> None:
+    for name, function in functions().items():
+        role = of_type("AWS::IAM::Role")[attribute(function["Role"])[0]]
+        [logs] = [statement for statement in statements(role) if statement["Sid"] == "WriteLogs"]
+        assert attribute(logs["Resource"])[0] == function["LoggingConfig"]["LogGroup"]["Ref"], name
+
+
+def test_a_role_may_use_the_key_only_through_the_services_it_uses() -> None:
+    for name, role in of_type("AWS::IAM::Role").items():
+        if "Policies" not in role:
+            continue
+        services = {action.split(":")[0] for each in statements(role) for action in as_list(each["Action"])}
+        used = services & {"dynamodb", "sqs", "secretsmanager"}
+        through = [
+            each["Condition"]["StringEquals"]["kms:ViaService"] for each in statements(role) if "Condition" in each
+        ]
+        named = {service["Fn::Sub"].split(".")[0] for each in through for service in each}
+        assert named == used, name
+        assert ("kms" in services) == bool(used), name
+
+
+# ---- storage
+
+
+def test_every_table_is_encrypted_recoverable_and_kept() -> None:
+    resources = transformed()[0]["Resources"]
+    for name, table in of_type("AWS::DynamoDB::Table").items():
+        assert table["SSESpecification"]["SSEEnabled"] is True
+        assert table["PointInTimeRecoverySpecification"]["PointInTimeRecoveryEnabled"] is True
+        assert table["DeletionProtectionEnabled"] is True
+        assert resources[name]["DeletionPolicy"] == resources[name]["UpdateReplacePolicy"] == "Retain"
+
+
+def test_every_queue_is_encrypted_and_refuses_what_comes_without_tls() -> None:
+    policies = of_type("AWS::SQS::QueuePolicy").values()
+    covered = {queue["Ref"] for policy in policies for queue in policy["Queues"]}
+    assert covered == set(of_type("AWS::SQS::Queue"))
+    for policy in policies:
+        [statement] = policy["PolicyDocument"]["Statement"]
+        assert (statement["Effect"], statement["Principal"], statement["Action"]) == ("Deny", "*", "sqs:*")
+        assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+        assert {attribute(each)[0] for each in statement["Resource"]} == {queue["Ref"] for queue in policy["Queues"]}
+    for queue in of_type("AWS::SQS::Queue").values():
+        assert queue["SqsManagedSseEnabled"] == {"Fn::If": ["HasKmsKey", False, True]}
+
+
+def test_the_key_given_by_parameter_encrypts_all_that_is_stored() -> None:
+    where: dict[str, Callable[[Properties], Any]] = {
+        "AWS::DynamoDB::Table": lambda properties: properties["SSESpecification"]["KMSMasterKeyId"],
+        "AWS::SQS::Queue": lambda properties: properties["KmsMasterKeyId"],
+        "AWS::SecretsManager::Secret": lambda properties: properties["KmsKeyId"],
+        "AWS::Logs::LogGroup": lambda properties: properties["KmsKeyId"],
+    }
+    for kind, key in where.items():
+        for name, properties in of_type(kind).items():
+            assert key(properties) == {"Fn::If": ["HasKmsKey", {"Ref": "KmsKeyArn"}, {"Ref": "AWS::NoValue"}]}, name
+
+
+# ---- the guides
+
+
+@pytest.mark.parametrize("guide", ["README.md", "docs/operations.md"])
+def test_a_guides_commands_name_outputs_and_resources_of_the_stack(guide: str) -> None:
+    text = (ROOT / guide).read_text()
+    outputs = set(re.findall(r"\$\(output (\w+)\)", text))
+    assert outputs
+    assert outputs <= set(transformed()[0]["Outputs"])
+    assert set(re.findall(r"--logical-resource-id (\w+)", text)) <= set(transformed()[0]["Resources"])

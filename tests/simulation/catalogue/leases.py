@@ -1,0 +1,163 @@
+"""Mutants of leases, of operators' decisions and of what is due."""
+
+from __future__ import annotations
+
+from tests.simulation.catalogue.mutant import (
+    AT_MOST_ONCE,
+    FAILED_HAS_NOT,
+    INTENT_FIRST,
+    LEGAL,
+    NEVER_AGAIN,
+    NOT_BEFORE_DUE,
+    OF_ITS_VERSION,
+    UNKNOWN_IS_HONEST,
+    mutant,
+)
+from tests.simulation.mutating import Edit
+
+MUTANTS = (
+    # ---- leases
+    mutant(
+        "lease-ignored",
+        "A refund that somebody is submitting is submitted by another.",
+        LEGAL,
+        "one_message_delivered_twice",
+        Edit(
+            "LEGAL_TRANSITIONS",
+            "{RefundStatus.SUCCEEDED, RefundStatus.FAILED, RefundStatus.UNKNOWN, RefundStatus.QUEUED}",
+            "set(RefundStatus)",
+        ),
+        Edit(
+            "RefundProtocol.waits_for_an_attempt",
+            "refund.status is RefundStatus.QUEUED",
+            "refund.status in (RefundStatus.QUEUED, RefundStatus.SUBMITTING)",
+        ),
+    ),
+    mutant(
+        "expired-lease-is-requeued",
+        "Whoever held the lease is gone, so the refund is tried again.",
+        AT_MOST_ONCE,
+        "one_refund_by_api",
+        Edit(
+            "RefundProtocol.expire_lease",
+            "refund.transition_to(...)",
+            "refund.transition_to(RefundStatus.QUEUED, self._clock(), lease_until=None, next_attempt_at=self._clock())",
+        ),
+    ),
+    mutant(
+        "expired-lease-is-a-failure",
+        "Whoever held the lease is gone, so the refund has failed.",
+        FAILED_HAS_NOT,
+        "one_refund_by_api",
+        Edit(
+            "RefundProtocol.expire_lease",
+            "refund.transition_to(...)",
+            """
+            refund.transition_to(
+                RefundStatus.FAILED,
+                self._clock(),
+                lease_until=None,
+                failure=Failure(FailureCode.UPSTREAM_REFUSED, cause),
+            )
+            """,
+        ),
+    ),
+    mutant(
+        "expired-lease-is-not-ambiguous",
+        "An expired lease is not noted as a submission that may have been done; under `resubmit` a 422 then fails it.",
+        FAILED_HAS_NOT,
+        "a_lost_process_whose_repetition_may_be_refused",
+        Edit("RefundProtocol.expire_lease", "ambiguous=True", "ambiguous=refund.ambiguous"),
+    ),
+    mutant(
+        "running-lease-is-over",
+        "A submission under way is taken for lost by whoever comes by.",
+        UNKNOWN_IS_HONEST,
+        "two_refunds_by_api_with_one_key",
+        Edit("RefundProtocol.has_expired_lease", "refund.lease_until is not None", "True"),
+        Edit("RefundProtocol.has_expired_lease", "self._clock() >= refund.lease_until", "True"),
+    ),
+    mutant(
+        "unknown-submitted-again",
+        "Under `review`, an UNKNOWN refund whose message comes again is submitted again.",
+        NEVER_AGAIN,
+        "one_message",
+        Edit(
+            "RefundProtocol.waits_for_an_attempt",
+            "self._ambiguous_refunds is AmbiguousRefunds.RESUBMIT and ...",
+            "True",
+        ),
+    ),
+    # ---- operators
+    mutant(
+        "evidence-from-before-the-lease-ran-out",
+        "An operator who looked while the refund was under way settles it as soon as its lease is over.",
+        FAILED_HAS_NOT,
+        "an_operator_who_looked_too_early",
+        Edit(
+            "Decisions._decide",
+            "before = self._protocol.expire_lease(before, context)",
+            """
+            ORIGINAL
+            version = before.version
+            """,
+        ),
+        Edit("Decisions.resolve", "self._hold_to(refund, evidence.checked_at)", "pass"),
+    ),
+    mutant(
+        "submission-withdrawn",
+        "An operator withdraws a refund that is being sent.",
+        FAILED_HAS_NOT,
+        "a_refund_under_way_and_an_operator",
+        Edit(
+            "Decisions.withdraw",
+            "refund.status is not RefundStatus.QUEUED",
+            "refund.status not in (RefundStatus.QUEUED, RefundStatus.SUBMITTING)",
+        ),
+    ),
+    mutant(
+        "decision-holds-for-any-version",
+        "An operator's FAILED is taken for a refund that was sent again since they looked.",
+        OF_ITS_VERSION,
+        "a_decision_on_a_refund_that_is_sent_again",
+        Edit("Decisions._decide", "before.version != version", "False"),
+        Edit("Decisions.resolve", "self._hold_to(refund, evidence.checked_at)", "pass"),
+    ),
+    mutant(
+        "withdrawn-whatever-it-is",
+        "A withdrawal settles whatever the refund has become since the operator saw it QUEUED.",
+        OF_ITS_VERSION,
+        "a_withdrawal_and_the_worker",
+        Edit("Decisions._decide", "before.version != version", "False"),
+        Edit("Decisions.withdraw", "refund.status is not RefundStatus.QUEUED", "False"),
+    ),
+    mutant(
+        "hold-forgotten",
+        "An operator's FAILED counts at once, while the request is still on its way to Indodana.",
+        FAILED_HAS_NOT,
+        "a_refund_done_late",
+        Edit("Decisions.resolve", "self._hold_to(refund, evidence.checked_at)", "pass"),
+    ),
+    # ---- time
+    mutant(
+        "due-time-not-asked",
+        "A refund that waits is attempted whenever a message of it comes.",
+        NOT_BEFORE_DUE,
+        "two_messages_of_a_refund_that_waits",
+        Edit("RefundProtocol.is_due", "due <= self._clock()", "True"),
+    ),
+    mutant(
+        "put-off-since-it-was-read",
+        "A worker sends a refund that another one has put off since it was read.",
+        NOT_BEFORE_DUE,
+        "two_workers_and_a_refund_that_waits",
+        Edit("Ledger._refund_write", "after.status is RefundStatus.SUBMITTING", "False"),
+    ),
+    mutant(
+        "last-look-forgotten",
+        "A process that froze after its checks writes its request as if no time had passed.",
+        INTENT_FIRST,
+        "a_process_that_freezes_as_it_sends",
+        Edit("RefundProtocol._submit", "is_time_for(WRITE_SECONDS) and ...", "True"),
+    ),
+)

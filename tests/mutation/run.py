@@ -349,8 +349,8 @@ def _uses(files: Iterable[str]) -> dict[str, set[tuple[str, int]]]:
 # ---- results
 
 
-def tests_hash() -> str:
-    found = hashlib.sha256()
+def tests_hash(paths: Iterable[str]) -> str:
+    found = hashlib.sha256("".join(paths).encode())
     for folder in ("tests", "testkit"):
         for file in sorted((ROOT / folder).rglob("*.py")):
             if "mutation" not in file.parts:
@@ -359,14 +359,14 @@ def tests_hash() -> str:
 
 
 class Results:
-    def __init__(self) -> None:
+    def __init__(self, paths: Iterable[str] = TESTS) -> None:
         self.by_id: dict[str, dict[str, Any]] = {}
         if RESULTS.exists():
             for line in RESULTS.read_text().splitlines():
                 with suppress(ValueError):  # the line that an interrupted run was writing
                     result = json.loads(line)
                     self.by_id[result["id"]] = result
-        self._tests = tests_hash()
+        self._tests = tests_hash(paths)
 
     def is_known(self, mutant: Mutant, thorough: bool) -> bool:
         result = self.by_id.get(mutant.id)
@@ -402,7 +402,7 @@ class Campaign:
         self._selection = selection
         self._reached = reached
         self._thorough = thorough
-        self.results = Results()
+        self.results = Results(self._paths)
         self._to_do = [mutant for mutant in mutants if not self.results.is_known(mutant, thorough)]
         self._done = 0
         self._began = time.monotonic()
@@ -433,7 +433,7 @@ class Campaign:
         _, status = os.waitpid(process, 0)
         if status:
             raise SystemExit("the mutants could not be run")
-        self.results = Results()
+        self.results = Results(self._paths)
         again = set(json.loads(left.read_text()))
         return [mutant for mutant in mutants if mutant.id in again]
 

@@ -89,7 +89,7 @@ def test_a_customer_named_in_an_answer_is_masked_in_its_message(world: World, fi
 
 
 @pytest.mark.parametrize(("status", "requests"), [(401, 2), (429, 2), (500, 2), (599, 2), (499, 3), (600, 3)])
-def test_only_an_error_that_fits_every_request_is_taken_from_a_kept_connection(
+def test_a_kept_connection_is_believed_only_errors_that_fit_any_request(
     world: World, status: int, requests: int
 ) -> None:
     upstream = world.upstream(http(body=PAID), http(status, {"status": "ERROR"}), http(500))

@@ -2,15 +2,16 @@
 
     .venv-mutate/bin/python -m tests.mutation.make FILE …
 
-Only mutmut's operators are used, not its runner: that one changes functions alone, so that the table of legal
-transitions, the constants and every decorated function would have no mutant; and it copies the code to one source root,
-where this repository has two. cosmic-ray changes files in place and starts pytest anew for each of thousands of mutants.
+Only mutmut's operators are used, not its runner. That one changes functions alone, so the table of legal transitions,
+the constants and every decorated function would have no mutant; and it copies the code to one source root, where this
+repository has two. cosmic-ray changes files in place and starts pytest anew for each of thousands of mutants.
 
 mutmut lacks three operators that matter where money moves: a call whose result is not used disappears, a condition is
 negated, an `except` no longer catches. They stand below.
 
 Not mutated: docstrings, annotations and what only names types, imports, whether a dataclass is frozen, and texts for
-people (the message of a log line or of an exception). A text that a machine reads gets one mutant, not also one in capitals and one in small letters.
+people (the message of a log line or of an exception). A text that a machine reads gets one mutant, not also one in
+capitals and one in small letters.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def catch_nothing(node: cst.ExceptHandler) -> Iterator[cst.CSTNode]:
 OPERATORS: list[tuple[type, Callable[[Any], Iterable[cst.CSTNode]]]] = [
     *mutation_operators,
     (cst.Expr, drop_call),
-    (cst.If | cst.While | cst.IfExp, negate_condition),  # type: ignore[list-item]
+    (cst.If | cst.While | cst.IfExp, negate_condition),
     (cst.ExceptHandler, catch_nothing),
 ]
 
@@ -68,7 +69,7 @@ def is_text_for_people(node: cst.Call, argument: cst.Arg) -> bool:
 
 
 def chosen(node: cst.CSTNode, made: list[cst.CSTNode], *, within_raise: bool) -> Iterable[cst.CSTNode]:
-    """Without those that say what another one says: thousands of arguments would be replaced by None and left out too."""
+    """Without those that say what another one says: each argument would become None and be left out too."""
     match node:
         case cst.SimpleString() if "r" not in node.prefix.lower():
             return made[:1]
@@ -159,7 +160,7 @@ class Maker(cst.CSTVisitor):
             self._add_lines(node, mutated, operator)
 
     def _add_lines(self, node: cst.CSTNode, mutated: cst.CSTNode, operator: str) -> None:
-        changed = self._module.deep_replace(node, mutated).code  # type: ignore[arg-type]
+        changed = self._module.deep_replace(node, mutated).code
         start = 0
         while self._source[start] == changed[start]:
             start += 1

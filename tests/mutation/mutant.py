@@ -124,7 +124,7 @@ def _tree(file: str) -> ast.Module:
 
 
 def _scope(file: str, line: int, column: int) -> _Scope:
-    """Columns are those of characters; sources with other than ASCII before a mutant on its line are off by a little."""
+    """The statement around a place. A character beyond ASCII before it on its line puts the column off by a little."""
     classes: list[str] = []
     names: set[str] = set()
     body: Sequence[ast.stmt] = _tree(file).body
@@ -180,9 +180,8 @@ def _statement_lines(function: Function, line: int) -> range:
     """Of the innermost statement; of one with a block, its head."""
     innermost: ast.stmt = function
     for node in ast.walk(function):
-        if isinstance(node, ast.stmt) and node.lineno <= line <= (node.end_lineno or 0) and node is not function:
-            if node.lineno >= innermost.lineno:
-                innermost = node
+        if isinstance(node, ast.stmt) and innermost.lineno <= node.lineno <= line <= (node.end_lineno or 0):
+            innermost = node
     body = getattr(innermost, "body", None)
     last = body[0].lineno - 1 if body else innermost.end_lineno or 0
     return range(innermost.lineno, max(last, innermost.lineno) + 1)

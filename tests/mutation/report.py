@@ -63,9 +63,9 @@ def write(mutants: Sequence[Mutant], results: Mapping[str, Mapping[str, Any]]) -
     lines = [
         "# Mutation testing",
         "",
-        "`make mutate` lets mutmut's operators make small mistakes in the money path and in the signing layer, and runs",
-        "the tests that reach each of them until one fails. docs/mutants.md is about others: mistakes that were picked by",
-        "hand, and that the simulation must find. This page is written by `make mutate`.",
+        "`make mutate` lets mutmut's operators make small mistakes in the money path and in the signing layer, and",
+        "runs the tests that reach each of them until one fails. docs/mutants.md is about others: mistakes picked by",
+        "hand, which the simulation must find. This page is written by `make mutate`.",
         "",
         "| module | mutants | killed | of those by a time-out | alive | killed, % |",
         "|---|---:|---:|---:|---:|---:|",

@@ -7,9 +7,9 @@
 
 Each test is run once to see which lines it reaches and how long it takes. Then a process that has collected all tests
 is forked for each mutant, the code of one function is exchanged in the child, and the tests that reach that line run in
-it: those first that killed a mutant of the same function, then the fastest. What runs while a module is imported (its
-constants, tables, decorators) needs the module anew: those children are forked from a process which has imported nothing
-but other people's packages.
+it: first those that killed a mutant of the same function, then the fastest. What runs while a module is imported (its
+constants, tables, decorators) needs the module anew: those children are forked from a process which has imported
+nothing but other people's packages.
 
 `.mutation/` keeps what was made, reached and found. A mutant is run again when the function around it has changed, a
 survivor also when a test has changed.
@@ -109,7 +109,7 @@ def in_children[T](jobs: Iterable[T], work: Callable[[T, int], None]) -> Iterato
             sys.stdout.flush()
             process = os.fork()
             if not process:
-                _work_and_exit(lambda job=job, writing=writing: work(job, writing))  # type: ignore[misc]
+                _work_and_exit(lambda job=job, writing=writing: work(job, writing))
             os.close(writing)
             running[process] = (job, reading)
         if not running:
@@ -140,13 +140,18 @@ def first_failure(items: Sequence[pytest.Item], seconds: Mapping[str, float]) ->
     """The test that fails, if one does. A test that hangs ends the process."""
     from _pytest.runner import runtestprotocol
 
-    for item, following in zip(items, [*items[1:], None], strict=True):
+    for item, following in _with_following(items):
         signal.setitimer(signal.ITIMER_REAL, GRACE_SECONDS + GRACE_TIMES * seconds[item.nodeid])
         reports = runtestprotocol(item, log=False, nextitem=following)
         if any(report.failed for report in reports):
             return item.nodeid
     signal.setitimer(signal.ITIMER_REAL, 0)
     return None
+
+
+def _with_following(items: Sequence[pytest.Item]) -> Iterator[tuple[pytest.Item, pytest.Item | None]]:
+    """pytest keeps the fixtures that the following item shares."""
+    return zip(items, [*items[1:], None], strict=False)
 
 
 def pytest_arguments(paths: Iterable[str]) -> list[str]:
@@ -229,7 +234,7 @@ class Reach:
         part, items = job
         measured = Reached()
         signal.signal(signal.SIGALRM, _take_too_long)
-        for item, following in zip(items, [*items[1:], None], strict=True):
+        for item, following in _with_following(items):
             self._lines = set()
             sys.monitoring.restart_events()
             began = time.monotonic()
@@ -296,7 +301,7 @@ class Selection:
         return mutant.function is None or any((mutant.file, line) in self._reached.imported for line in mutant.lines)
 
     def tests(self, mutant: Mutant) -> list[str]:
-        groups = [self._on(((mutant.file, line) for line in mutant.lines))]
+        groups = [self._on((mutant.file, line) for line in mutant.lines)]
         if self.is_cold(mutant):
             users = (line for name in mutant.names for line in self._uses[name])
             groups = [groups[0] | self._on(users), self._by_file[mutant.file]]
@@ -324,7 +329,8 @@ class Selection:
         return sorted(ranks, key=ranks.__getitem__)
 
     def _within_budget(self, tests: Iterable[str]) -> list[str]:
-        chosen, seconds = [], 0.0
+        chosen: list[str] = []
+        seconds = 0.0
         for test in tests:
             seconds += self._reached.seconds[test]
             if seconds > BUDGET_SECONDS and len(chosen) >= 10:

@@ -12,7 +12,6 @@ from tests.simulation.mutant_worlds import OWN_WORLDS, widened
 from tests.simulation.simulated import installed
 from tests.simulation.worlds import WORLDS
 
-
 ALL = WORLDS | OWN_WORLDS
 # With a fault, only those that take a tenth of a second; the others take some.
 WITH_A_FAULT = (

@@ -16,7 +16,7 @@ from indodana import AnswerUnreadable, IndodanaError, OutcomeUnknown, Refused
 from tests.transport.upstream import PAID, World, cancel_on, cancellation, http, sends, status_of
 
 
-class RawNumber(RawJSON):  # type: ignore[misc]
+class RawNumber(RawJSON):
     """A number as it is spelled."""
 
     def __str__(self) -> str:

@@ -276,6 +276,11 @@ def test_a_prefetch_that_fails_leaves_each_to_be_read_alone(made: Made, caplog: 
     assert line.exc_info
 
 
+def test_a_batch_may_answer_nothing_of_a_table(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(made.tables, "batch_get_item", lambda **_: {"Responses": {}, "UnprocessedKeys": {}})
+    assert made.ledger.read(request()) == (None, None)
+
+
 def test_an_unreadable_item_spoils_only_its_own_prefetch(made: Made) -> None:
     refund = made.put(queued("a"))
     odd = request("odd")
@@ -347,7 +352,7 @@ def test_only_legal_transitions_are_written(
         assert made.transitions == [(before, after)]
         assert made.read(after).refund == after
     else:
-        with pytest.raises(IllegalTransition):
+        with pytest.raises(IllegalTransition, match=f"{before_status or 'a new refund'} may not become {status}"):
             made.ledger.transition(before, after, CONTEXT, order=PAID)
         assert made.transitions == []
         assert made.records() == []
@@ -536,21 +541,30 @@ def test_a_write_whose_answer_was_lost_is_recognised(made: Made, monkeypatch: py
     assert len(made.records()) == 1
 
 
-def test_writes_of_one_order_take_turns(made: Made) -> None:
-    """Of one process: two that meet would each try again."""
-    held: list[OrderKey] = []
+def test_writes_of_one_order_take_turns_and_those_of_others_do_not(made: Made) -> None:
+    held: list[tuple[str, int]] = []
 
     class Lock:
         def acquire(self, *, timeout: float) -> bool:
-            held.append(ORDER)
+            assert 0 < timeout < 2
+            held.append(("acquired", id(self)))
             return True
 
         def release(self) -> None:
-            held.append(OrderKey("", ""))
+            held.append(("released", id(self)))
 
-    ledger = Ledger(made.client, "ledger", "audit", new_lock=Lock)  # type: ignore[arg-type]
-    ledger.transition(None, queued(), CONTEXT)
-    assert held == [ORDER, OrderKey("", "")]
+    locks: list[Lock] = []
+
+    def new_lock() -> Lock:
+        locks.append(Lock())
+        return locks[-1]
+
+    ledger = Ledger(made.client, "ledger", "audit", new_lock=new_lock)  # type: ignore[arg-type]
+    for key, order in (("a", ORDER), ("b", OrderKey("m1", "ORDER-2")), ("c", ORDER)):
+        ledger.transition(None, queued(key, order=order), CONTEXT)
+    first, other = held[0][1], held[2][1]
+    assert first != other
+    assert held == [(what, lock) for lock in (first, other, first) for what in ("acquired", "released")]
 
 
 # ---- bookkeeping of a refund that waits

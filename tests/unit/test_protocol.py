@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -301,6 +301,7 @@ def test_an_order_without_an_amount_is_put_off(world: World) -> None:
 
     assert isinstance(deferred, Deferred)
     assert deferred.cause == "Indodana's answer names no amount"
+    assert deferred.upstream is not None
     assert (deferred.upstream.status, deferred.unanswered) == (200, False)
 
 
@@ -668,14 +669,14 @@ def test_a_probe_that_came_to_nothing_lets_the_next_one_probe(world: World) -> N
     assert world.breaker.admit() is Admission.PROBE
 
 
-def test_a_crash_does_not_keep_the_probe(world: World) -> None:
+def test_a_crash_does_not_keep_the_probe(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.breaker.report(Admission.SEND, AttemptResult.DOUBTFUL)
     world.passes(2)
 
     def crash(*_: object) -> Any:
         raise ZeroDivisionError
 
-    world.indodana.check_status = crash  # type: ignore[method-assign]
+    monkeypatch.setattr(world.indodana, "check_status", crash)
     with pytest.raises(ZeroDivisionError):
         world.attempt(request())
     assert world.breaker.admit() is Admission.PROBE
@@ -822,7 +823,7 @@ def test_an_outcome_that_loses_both_races_is_evidence(world: World, monkeypatch:
 
 
 @pytest.fixture
-def failing(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
+def failing(world: World, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Whether each of the next writes is answered with an error; they land all the same where it is False."""
     failures: list[bool] = []
     write = world.dynamo.transact_write_items

@@ -697,6 +697,20 @@ def test_sums_that_changed_since_they_were_read_are_read_again(world: World) -> 
     assert all_of_it.reserved_amount == Decimal(40_000)
 
 
+def test_all_that_remains_is_all_of_it_where_money_came_back(world: World) -> None:
+    """Another refund gave its reservation back since the sums were read."""
+    read: list[Order] = []
+    world.indodana.during = lambda: read.append(world.read(request()).order)
+    world.indodana.outcome = Refused("no", http_status=422)
+    assert world.refund(request(30_000, "first")).status is FAILED
+    assert read[0].refundable == 70_000
+
+    world.indodana.outcome = None
+    refund = world.protocol.attempt(request(None), None, read[0], world.context())
+    assert isinstance(refund, Refund)
+    assert refund.reserved_amount == 100_000
+
+
 def test_sums_that_never_hold_still_make_the_ledger_busy(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.refund(request(1_000, "first"))
     order = world.read(request()).order

@@ -112,3 +112,16 @@ def test_a_clock_that_was_set_back_opens_it_no_longer_than_its_wait(breaker: Cir
     time.passes(-3600)
 
     assert breaker.admit() is Admission.PROBE
+
+
+def test_a_breaker_that_never_opened_waits_its_shortest(breaker: CircuitBreaker) -> None:
+    assert breaker.wait_seconds == 2
+
+
+def test_a_closed_breaker_opens_as_if_for_the_first_time(breaker: CircuitBreaker, time: Time) -> None:
+    for _ in range(2):
+        fail(breaker)
+        assert breaker.wait_seconds == 2
+        time.passes(2)
+        breaker.report(breaker.admit(), AttemptResult.ANSWERED)
+        assert breaker.admit() is Admission.SEND

@@ -24,7 +24,17 @@ from gateway.core.errors import (
     RefundChanged,
 )
 from gateway.core.ledger import CONFLICT_BASE_SECONDS, CONFLICT_TRIES, Ledger
-from gateway.core.model import Order, OrderKey, Reason, Refund, RefundRequest, iso, new_refund
+from gateway.core.model import (
+    Failure,
+    FailureCode,
+    Order,
+    OrderKey,
+    Reason,
+    Refund,
+    RefundRequest,
+    iso,
+    new_refund,
+)
 from gateway.core.transitions import LEGAL_TRANSITIONS, RefundStatus
 from gateway.core.upstream import UpstreamAnswer
 from testkit.emulator import Dynamo
@@ -144,6 +154,16 @@ def test_an_orders_refunds_come_oldest_first_in_pages(made: Made) -> None:
     assert sizes == [3, 3, 1]
 
 
+def test_refunds_of_one_moment_are_each_on_a_page(made: Made) -> None:
+    refunds = {made.put(queued(f"key-{number}")).refund_id for number in range(3)}
+    found, token = [], None
+    for _ in refunds:
+        page = made.ledger.refunds_of(ORDER, 1, token)
+        found += [refund.refund_id for refund in page.refunds]
+        token = page.next_token
+    assert sorted(found) == sorted(refunds)
+
+
 def test_a_full_last_page_has_no_next(made: Made) -> None:
     for number, at in enumerate(minutes(3)):
         made.put(queued(f"key-{number}", at))
@@ -173,6 +193,45 @@ def test_a_page_token_opens_no_other_orders_list(made: Made) -> None:
         made.ledger.refunds_of(OrderKey("m1", "ORDER-2"), 1, token)
     with pytest.raises(InvalidRequest):
         made.ledger.open_refunds_page("m1", QUEUED, 1, token)
+
+
+# ---- a refund as it is kept
+
+
+def test_a_refund_is_kept_with_all_that_is_known_of_it(made: Made) -> None:
+    asked = RefundRequest(ORDER, "k", None, Reason.ITEMS_RETURNED, "a note", "Rina")
+    failure = Failure(FailureCode.UPSTREAM_REFUSED, "refused", 422, "ValidationError", "bad")
+    times: dict[str, Any] = {
+        name: NOON + timedelta(seconds=number)
+        for number, name in enumerate(("lease_until", "sendable_until", "next_attempt_at", "enqueued_at"))
+    }
+    refund = Refund(
+        request=asked,
+        status=FAILED,
+        created_by="agent",
+        created_at=NOON,
+        updated_at=NOON + timedelta(seconds=9),
+        version=7,
+        transition_id="t-1",
+        correlation_id="c-1",
+        reserved_amount=Decimal("1.5"),
+        transaction_amount=Decimal(9),
+        attempts=3,
+        ambiguous=True,
+        queue_message="message-1",
+        decision_id="decision-1",
+        failure=failure,
+        **times,
+    )
+    made.tables.put_item(TableName="ledger", Item=_item(refund))
+    assert made.read(refund).refund == refund
+    assert not _item(refund).keys() & {"openKey", "openSince"}
+
+    nothing: dict[str, Any] = dict.fromkeys(times)
+    least = replace(refund, failure=Failure(FailureCode.WITHDRAWN, "withdrawn"), **nothing)
+    least = replace(least, reserved_amount=None, transaction_amount=None, correlation_id=None, decision_id=None)
+    made.tables.put_item(TableName="ledger", Item=_item(least))
+    assert made.read(refund).refund == least
 
 
 # ---- open refunds
@@ -391,7 +450,8 @@ def test_a_refund_is_reserved_only_where_the_sums_allow_it(made: Made) -> None:
     stored = made.read(submitting("first")).order
     with pytest.raises(OrderChanged):
         made.ledger.transition(None, submitting("too much", 2001), CONTEXT, order=stored)
-    made.ledger.transition(None, submitting("just so", 2000), CONTEXT, order=stored)
+    made.ledger.transition(None, submitting("part", 500), CONTEXT, order=stored)
+    made.ledger.transition(None, submitting("just so", 1500), CONTEXT, order=stored)
     assert made.read(submitting("first")).order.refundable == 0
 
 
@@ -488,6 +548,7 @@ def test_a_write_that_always_meets_another_was_not_made(made: Made, monkeypatch:
     with pytest.raises(LedgerBusy):
         made.put(submitting(), PAID)
     assert made.transitions == []
+    assert 1.5 < sum(made.slept) < 3.2  # a caller waits meanwhile
 
 
 def test_a_refusal_for_another_reason_leaves_nobody_knowing(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:

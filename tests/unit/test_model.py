@@ -175,3 +175,19 @@ class TestTimes:
     def test_they_are_utc(self) -> None:
         assert iso(NOON.astimezone(JAKARTA)) == "2026-11-22T12:00:00.000000Z"
         assert from_iso(iso(NOON)).utcoffset() == utc_now().utcoffset() == timedelta(0)
+
+
+@pytest.mark.parametrize(
+    ("refundable", "amount", "is_enough"),
+    [(0, None, False), (1, None, True), (1, 1, True), (1, 2, False), (2, 1, True), (0, 1, False)],
+)
+def test_an_order_refunds_what_it_has_and_no_more(refundable: int, amount: int | None, is_enough: bool) -> None:
+    order = Order(Decimal(10), Decimal(refundable), reserved=Decimal(3), refunded=Decimal(7 - refundable))
+    shortfall = order.shortfall(None if amount is None else Decimal(amount))
+    assert (shortfall is None) is is_enough
+    if shortfall:
+        asked = "all that remains" if amount is None else f"{amount} rupiah"
+        assert shortfall.detail == (
+            f"{asked} was asked for, and {refundable} rupiah can be refunded: of 10 paid, "
+            f"{7 - refundable} are refunded and 3 reserved by refunds under way"
+        )

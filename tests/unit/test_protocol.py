@@ -408,7 +408,7 @@ def test_an_expired_lease_leaves_the_outcome_unknown(world: World, caplog: pytes
     assert world.sums() == (40_000, 60_000, 0)
     record = world.records()[-1]
     assert (record["action"], record["cause"]) == ("REFUND_UNKNOWN", "lease expired before the outcome was recorded")
-    [line] = [line for line in caplog.messages if "is unknown" in line]
+    [line] = [line for line in caplog.messages if "is unknown: lease expired" in line]
     assert unknown.refund_id in line
     assert "m1#ORDER-1" in line
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.core.context import RequestContext
+from gateway.core.errors import IllegalTransition
 from gateway.core.inputs import REFUND_ID
 from gateway.core.model import (
     REFUND_ID_LENGTH,
@@ -20,6 +22,7 @@ from gateway.core.model import (
     Reason,
     Refund,
     RefundRequest,
+    SumsChange,
     from_iso,
     iso,
     new_refund,
@@ -191,3 +194,21 @@ def test_an_order_refunds_what_it_has_and_no_more(refundable: int, amount: int |
             f"{asked} was asked for, and {refundable} rupiah can be refunded: of 10 paid, "
             f"{7 - refundable} are refunded and 3 reserved by refunds under way"
         )
+
+
+def test_no_order_gives_more_than_it_has() -> None:
+    order = Order(Decimal(10), Decimal(5), reserved=Decimal(2), refunded=Decimal(3))
+    assert order.plus(SumsChange(Decimal(5), Decimal(0))) == Order(Decimal(10), Decimal(0), Decimal(7), Decimal(3))
+    assert order.plus(SumsChange(Decimal(-2), Decimal(2))) == Order(Decimal(10), Decimal(5), Decimal(0), Decimal(5))
+    with pytest.raises(IllegalTransition):
+        order.plus(SumsChange(Decimal(6), Decimal(0)))
+
+
+def test_times_are_kept_in_utc_wherever_the_machine_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Jakarta")
+    time.tzset()
+    try:
+        assert iso(NOON) == iso(NOON.astimezone(JAKARTA)) == "2026-11-22T12:00:00.000000Z"
+    finally:
+        monkeypatch.undo()
+        time.tzset()

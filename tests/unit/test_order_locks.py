@@ -39,9 +39,14 @@ class Lock:
 
 def test_a_lock_is_given_back_whatever_happens_under_it() -> None:
     locks = Locks()
-    with pytest.raises(ZeroDivisionError), OrderLocks(locks).held(ORDER):
-        assert locks.calls == [("acquired", 1)]
-        raise ZeroDivisionError
+
+    def fail() -> None:
+        with OrderLocks(locks).held(ORDER):
+            assert locks.calls == [("acquired", 1)]
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert locks.calls == [("acquired", 1), ("released", 1)]
 
 

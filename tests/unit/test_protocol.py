@@ -333,7 +333,7 @@ def test_a_status_is_only_asked_for_while_there_is_time(world: World) -> None:
     world.seconds_left = STATUS_CHECK_SECONDS - 0.001
     deferred = world.attempt(request())
     assert isinstance(deferred, Deferred)
-    assert deferred.cause == "not enough time left to check the order's status"
+    assert deferred == Deferred("not enough time left to check the order's status", None, None, unanswered=False)
     assert world.indodana.checks == []
 
     world.seconds_left = STATUS_CHECK_SECONDS
@@ -592,7 +592,7 @@ def test_an_open_breaker_puts_refunds_off(world: World) -> None:
 
     assert isinstance(deferred, Deferred)
     assert deferred.cause == "Indodana's last answer left an outcome unknown; refunds wait until it answers again"
-    assert (deferred.retry_after_seconds, deferred.unanswered) == (2, False)
+    assert (deferred.retry_after_seconds, deferred.unanswered, deferred.upstream) == (2, False, None)
 
 
 def test_an_open_breaker_still_refuses_what_the_order_lacks(world: World) -> None:

@@ -3,47 +3,47 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
-from gateway.core.audit import AuditLog
-from gateway.core.breaker import Admission, AttemptResult, CircuitBreaker
+from gateway.core.breaker import Admission, AttemptResult
 from gateway.core.context import RequestContext
-from gateway.core.dynamodb import from_item
 from gateway.core.errors import LedgerBusy, LedgerUnavailable, OrderChanged, RefundChanged
-from gateway.core.ledger import Ledger
-from gateway.core.model import AmbiguousRefunds, FailureCode, Order, OrderKey, Reason, Refund, RefundRequest
+from gateway.core.model import FailureCode, Order, OrderKey, Refund
 from gateway.core.outcome import ConflictKinds
-from gateway.core.protocol import KNOWN_ORDERS, LEASE_SECONDS, RESERVE_TRIES, Deferred, RefundProtocol, Refusal
+from gateway.core.protocol import KNOWN_ORDERS, LEASE_SECONDS, RESERVE_TRIES, Deferred, Refusal
 from gateway.core.transitions import RefundStatus
 from indodana import (
-    AnswerEvidence,
     AnswerTimedOut,
     Cancellation,
-    CancellationAccepted,
     ConnectionFailed,
     CredentialsRejected,
     IndodanaError,
     RateLimited,
     Refused,
-    SendingTooLate,
     ServerFailed,
-    TransactionStatus,
 )
-from testkit.emulator import Dynamo
+from tests.unit.protocol_world import (
+    EVIDENCE,
+    FAILED,
+    NOON,
+    ORDER,
+    QUEUED,
+    SUBMITTING,
+    SUCCEEDED,
+    UNKNOWN,
+    World,
+    died,
+    paid,
+    request,
+)
 
-ORDER = OrderKey("m1", "ORDER-1")
-NOON = datetime(2026, 11, 27, 12, tzinfo=UTC)
-QUEUED, SUBMITTING, UNKNOWN = RefundStatus.QUEUED, RefundStatus.SUBMITTING, RefundStatus.UNKNOWN
-SUCCEEDED, FAILED = RefundStatus.SUCCEEDED, RefundStatus.FAILED
-EVIDENCE = AnswerEvidence('{"status":"OK"}', "f00d")
 # Of functions/gateway/core/protocol.py: what a status check and a submission need, and a write.
 STATUS_CHECK_SECONDS = 13 + 7
 SUBMIT_SECONDS = 18 + 7
@@ -51,136 +51,9 @@ WRITE_SECONDS = 10 + 7
 SETTLE_SECONDS = 7
 
 
-def paid(amount: int | None = 100_000, status: str = "PAID") -> TransactionStatus:
-    return TransactionStatus(status, None if amount is None else Decimal(amount), {})
-
-
-class Indodana:
-    """Answers as `status` and `outcome` say; `during` happens while a cancellation is on its way."""
-
-    def __init__(self) -> None:
-        self.status: TransactionStatus | IndodanaError = paid()
-        self.outcome: IndodanaError | None = None
-        self.during: Callable[[], object] = lambda: None
-        self.before_sending: Callable[[], object] = lambda: None
-        self.checks: list[tuple[str, str]] = []
-        self.sent: list[Cancellation] = []
-
-    def check_status(self, merchant_id: str, merchant_order_id: str) -> TransactionStatus:
-        self.checks.append((merchant_id, merchant_order_id))
-        if isinstance(self.status, IndodanaError):
-            raise self.status
-        return self.status
-
-    def cancel(
-        self, merchant_id: str, cancellation: Cancellation, *, may_send: Callable[[], bool]
-    ) -> CancellationAccepted:
-        assert merchant_id == "m1"
-        self.before_sending()
-        if not may_send():
-            raise SendingTooLate("too late")
-        self.sent.append(cancellation)
-        self.during()
-        if self.outcome:
-            raise self.outcome
-        return CancellationAccepted(200, EVIDENCE)
-
-
-class World:
-    def __init__(self) -> None:
-        self.now = NOON
-        self.seconds_left = math.inf
-        self.dynamo = Dynamo({"ledger": {"open-refunds": ("openKey", "openSince")}, "audit": {}})
-        self.indodana = Indodana()
-        self.errors: list[IndodanaError] = []
-        self.lost = 0
-        self.breaker = CircuitBreaker(self.clock)
-        self.ledger = Ledger(self.dynamo, "ledger", "audit", sleep=lambda _: None)  # type: ignore[arg-type]
-        self.protocol = self.with_settings()
-
-    def clock(self) -> datetime:
-        return self.now
-
-    def with_settings(
-        self, *, resubmit: bool = False, conflict_kinds: ConflictKinds | None = None, **options: Any
-    ) -> RefundProtocol:
-        def lost() -> None:
-            self.lost += 1
-
-        self.protocol = RefundProtocol(
-            self.ledger,
-            AuditLog(self.dynamo, "audit", on_lost=lost),  # type: ignore[arg-type]
-            self.indodana,
-            ambiguous_refunds=AmbiguousRefunds.RESUBMIT if resubmit else AmbiguousRefunds.REVIEW,
-            conflict_kinds=conflict_kinds or ConflictKinds(),
-            breaker=self.breaker,
-            clock=self.clock,
-            on_upstream_error=self.errors.append,
-            **options,
-        )
-        return self.protocol
-
-    def context(self, **changes: Any) -> RequestContext:
-        left = changes.pop("seconds_left", lambda: self.seconds_left)
-        return RequestContext("agent", "api", "request-1", seconds_left=left, **changes)
-
-    def read(self, request: RefundRequest) -> Any:
-        return self.ledger.read(request)
-
-    def attempt(self, request: RefundRequest, **changes: Any) -> Any:
-        """As a service makes it: with what is on record."""
-        on_record = self.read(request)
-        return self.protocol.attempt(request, on_record.refund, on_record.order, self.context(**changes))
-
-    def refund(self, request: RefundRequest, **changes: Any) -> Refund:
-        made = self.attempt(request, **changes)
-        assert isinstance(made, Refund), made
-        assert self.read(request).refund == made
-        return made
-
-    def sums(self) -> tuple[int, int, int]:
-        order = self.read(request()).order
-        assert order.refundable + order.reserved + order.refunded == order.amount
-        return int(order.refundable), int(order.reserved), int(order.refunded)
-
-    def records(self) -> list[dict[str, Any]]:
-        return sorted((from_item(item) for item in self.dynamo.items("audit")), key=lambda record: record["sk"])
-
-    def record(self, action: str) -> dict[str, Any]:
-        """The last one."""
-        return [record for record in self.records() if record["action"] == action][-1]
-
-    def passes(self, seconds: float) -> None:
-        self.now += timedelta(seconds=seconds)
-
-
-def request(amount: int | None = 60_000, key: str = "k", **changes: Any) -> RefundRequest:
-    rupiah = None if amount is None else Decimal(amount)
-    asked = RefundRequest(ORDER, key, rupiah, Reason.OUT_OF_STOCK, "a note", "Rina")
-    return replace(asked, **changes)
-
-
 @pytest.fixture
 def world() -> World:
     return World()
-
-
-def _died(world: World, asked: RefundRequest) -> Refund:
-    """A refund whose process died while it was submitted, and whose lease is over."""
-
-    class Killed(BaseException):
-        pass
-
-    def die() -> None:
-        raise Killed
-
-    world.indodana.during = die
-    with pytest.raises(Killed):
-        world.attempt(asked)
-    world.indodana.during = lambda: None
-    world.passes(LEASE_SECONDS)
-    refund: Refund = world.protocol.expire_lease(world.read(asked).refund, world.context())
-    return refund
 
 
 # ---- a refund that goes well
@@ -191,6 +64,7 @@ def test_a_first_refund_checks_the_order_and_sends_what_was_asked(world: World) 
 
     assert refund.status is SUCCEEDED
     assert world.indodana.checks == [("m1", "ORDER-1")]
+    assert world.indodana.merchants == ["m1"]
     assert world.indodana.sent == [
         Cancellation(refund.refund_id, "ORDER-1", Decimal(60_000), "Out of Stock", "Rina", NOON)
     ]
@@ -400,7 +274,7 @@ def test_a_lease_has_expired_at_its_end_and_not_before(world: World) -> None:
 
 
 def test_an_expired_lease_leaves_the_outcome_unknown(world: World, caplog: pytest.LogCaptureFixture) -> None:
-    unknown = _died(world, request())
+    unknown = died(world, request())
     assert unknown == world.read(request()).refund
     assert (unknown.status, unknown.ambiguous, unknown.lease_until) == (UNKNOWN, True, None)
     assert unknown.next_attempt_at is None
@@ -415,7 +289,7 @@ def test_an_expired_lease_leaves_the_outcome_unknown(world: World, caplog: pytes
 
 def test_an_expired_lease_is_due_again_where_the_stack_resubmits(world: World) -> None:
     world.with_settings(resubmit=True)
-    unknown = _died(world, request())
+    unknown = died(world, request())
 
     assert unknown.next_attempt_at is not None
     assert timedelta(seconds=2) <= unknown.next_attempt_at - world.now <= timedelta(seconds=2.4)
@@ -559,7 +433,7 @@ def test_a_resubmission_is_never_taken_for_the_first_attempt(
 ) -> None:
     kinds = ConflictKinds(frozenset({"NotDoneError"}), frozenset({"DoneError"}))
     world.with_settings(resubmit=True, conflict_kinds=kinds)
-    _died(world, request())
+    died(world, request())
     world.indodana.outcome = error
     again = world.refund(request())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import copy
 import difflib
 import gc
 import hashlib
@@ -73,7 +74,8 @@ def _mutant(raw: Mapping[str, Any], time: int) -> Mutant:
     first, last = source.count("\n", 0, start) + 1, source.count("\n", 0, max(start, end - 1)) + 1
     scope = _scope(raw["file"], first, start - (source.rfind("\n", 0, start) + 1))
     change = _change(source, mutated) + (f" ({time})" if time else "")
-    known_by = "\0".join([raw["file"], raw["where"], change, scope.text])
+    exchange = [" ".join(source[start:end].split()), " ".join(new.split()), raw["operator"], str(time)]
+    known_by = "\0".join([raw["file"], raw["where"], *exchange, scope.text])
     return Mutant(
         hashlib.sha256(known_by.encode()).hexdigest()[:16],
         raw["file"],
@@ -90,11 +92,6 @@ def _mutant(raw: Mapping[str, Any], time: int) -> Mutant:
 @cache
 def _source(file: str) -> str:
     return (ROOT / file).read_text()
-
-
-@cache
-def _lines(file: str) -> Sequence[str]:
-    return _source(file).splitlines()
 
 
 def _change(source: str, mutated: str) -> str:
@@ -145,11 +142,11 @@ def _scope(file: str, line: int, column: int) -> _Scope:
                     _first(statement),
                     _statement_lines(statement, line),
                     frozenset(),
-                    _text(file, statement),
+                    _code(statement),
                 )
         names |= _defined(statement)
         lines = range(_first(statement), (statement.end_lineno or 0) + 1)
-        return _Scope(None, _first(statement), lines, frozenset(names), _text(file, statement))
+        return _Scope(None, _first(statement), lines, frozenset(names), _code(statement))
 
 
 def _is_in_body(function: Function, line: int, column: int) -> bool:
@@ -161,8 +158,17 @@ def _first(statement: ast.stmt) -> int:
     return min([statement.lineno, *(decorator.lineno for decorator in decorators)])
 
 
-def _text(file: str, statement: ast.stmt) -> str:
-    return "\n".join(_lines(file)[_first(statement) - 1 : statement.end_lineno])
+def _code(statement: ast.stmt) -> str:
+    """Without comments, layout and docstrings: what is said of code does not change it."""
+    statement = copy.deepcopy(statement)
+    for node in ast.walk(statement):
+        match node:
+            case (
+                ast.FunctionDef(body=[ast.Expr(ast.Constant(str())), *rest])
+                | ast.ClassDef(body=[ast.Expr(ast.Constant(str())), *rest])
+            ):
+                node.body = rest or [ast.Pass()]
+    return ast.dump(statement)
 
 
 def _defined(statement: ast.stmt) -> set[str]:

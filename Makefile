@@ -29,29 +29,33 @@ MUTATED = $(filter-out %/__init__.py, $(wildcard functions/gateway/core/*.py fun
 	layers/indodana/indodana/*.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo chaos token aws simulator check test verify soak simulate wire mutate test-docker bench scale lint \
-	format validate secrets audit licences build deploy invoke clean
+.PHONY: help run demo chaos logs token aws simulator check test verify soak simulate wire mutate test-docker bench scale \
+	lint format validate secrets audit licences build deploy invoke clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: $(VENV)/.installed ## start the local stack; PORT, HOST, UPSTREAM_URL, AWS_ENDPOINT_URL, PARAMETERS change it; Ctrl-C ends it
+run: $(VENV)/.run ## start the local stack; PORT, HOST, UPSTREAM_URL, AWS_ENDPOINT_URL and PARAMETERS change it
 	@$(PY) -m devstack
 
-demo: $(VENV)/.installed ## tell the story of a refund in one minute
+demo: $(VENV)/.run ## show a refund's life in one minute: partial, repeated, queued, unknown, resolved
 	@$(PY) -m devstack.demo
 
-chaos: $(VENV)/.installed ## kill the stack under load, then compare ledger and books; SECONDS=60, ORDERS=200, SEED=n change it
+chaos: $(VENV)/.run ## kill the stack under load, then compare the ledger with Indodana's books; SECONDS=60 ORDERS=200 SEED=n
 	@$(PY) -m devstack.chaos $(if $(SECONDS),--seconds "$(SECONDS)") $(if $(ORDERS),--orders "$(ORDERS)") \
 		$(if $(SEED),--seed "$(SEED)")
 
-token: $(VENV)/.installed ## print a token for the local stack; SCOPES="refunds:read" (else all), MERCHANT=m1
+logs: $(VENV)/.run ## show what the local stack on PORT logged; ORDER=…, REFUND=…, CORRELATION=… filter it
+	@$(PY) -m devstack.logs $(if $(ORDER),--order "$(ORDER)") $(if $(REFUND),--refund "$(REFUND)") \
+		$(if $(CORRELATION),--correlation "$(CORRELATION)")
+
+token: $(VENV)/.run ## print a token for the local stack on PORT; SCOPES="refunds:read" (default: all), MERCHANT=m1
 	@$(PY) -m devstack.tokens $(if $(SCOPES),--scopes "$(SCOPES)") --merchant "$(MERCHANT)"
 
-aws: $(VENV)/.installed ## start the AWS emulator alone, to outlive the stack
+aws: $(VENV)/.run ## start the AWS emulator alone; its data outlives the stacks that use it
 	@$(PY) -m devstack.aws
 
-simulator: $(VENV)/.installed ## start the Indodana simulator alone
+simulator: $(VENV)/.run ## start the Indodana simulator alone
 	@$(PY) -m testkit.indodana
 
 check: lint ## while working, in seconds: style, types and the unit tests
@@ -76,8 +80,8 @@ simulate: $(VENV)/.installed ## tell random stories of crashes and faults: SEEDS
 wire: $(VENV)/.installed ## simulate the wire to Indodana: SEEDS=5000 of its accidents, or SEED=17 call by call
 	@PYTHONPATH=functions:layers/indodana:. $(PY) -m tests.wire $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),300))
 
-# Not in CI: it takes hours. Interrupted, it goes on where it was; .mutation/ holds what is known.
-mutate: $(VENV)/.installed $(VENV_MUTATE)/.installed ## make mutants of the money path and run the tests against each; MODULES="ledger masking", THOROUGH=1
+# Not in CI: it takes more than an hour. Interrupted, it resumes where it was; .mutation/ holds what is known.
+mutate: $(VENV)/.installed $(VENV_MUTATE)/.installed ## mutate the money path and run the tests against each mutant; MODULES="ledger masking", THOROUGH=1
 	@mkdir -p .mutation
 	@$(VENV_MUTATE)/bin/python -m tests.mutation.make $(MUTATED) > .mutation/mutants.jsonl
 	@nice $(PY) -m tests.mutation.run $(MODULES) $(if $(THOROUGH),--thorough)
@@ -123,7 +127,7 @@ deploy: build ## build, and deploy ENVIRONMENT=staging or production with samcon
 		&& grep -q "Configuration: $$stamp" $$built
 	@$(SAM) deploy --config-env "$(ENVIRONMENT)"
 
-invoke: $(VENV)/.installed $(VENV_SAM)/.installed ## run FUNCTION with EVENT in the Lambda runtime (Docker), against HOST=0.0.0.0 make run
+invoke: $(VENV)/.run $(VENV_SAM)/.installed ## run FUNCTION with EVENT in the Lambda runtime (Docker), against HOST=0.0.0.0 make run
 	@$(PY) -m devstack.sam_environment
 	@$(SAM) build --config-env local > .local/sam-build.log 2>&1 || { cat .local/sam-build.log; exit 1; }
 	@$(SAM) local invoke "$(FUNCTION)" --config-env local --event "$(EVENT)" \
@@ -133,17 +137,20 @@ clean: ## remove all that was installed, built or kept
 	rm -rf $(VENV) $(VENV_SAM) $(VENV_CHECKOV) $(VENV_MUTATE) .mutation .bench .aws-sam .local .hypothesis .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The stamps: a venv is brought up to date when a requirements file has changed since.
-$(VENV)/.installed: requirements-dev.txt layers/indodana/requirements.txt
+# The stamps: a venv is brought up to date when a requirements file has changed since. .venv has two stages, so that
+# `make run` needs only the first.
+$(VENV)/.run: requirements-run.txt layers/indodana/requirements.txt
+$(VENV)/.installed: requirements-dev.txt $(VENV)/.run
+$(VENV)/.run: WHAT := the local stack (about 20 s, 140 MB, once)
+$(VENV)/.installed: WHAT := the tests and tools (about 25 s, 170 MB more, once)
 $(VENV_SAM)/.installed: requirements-sam.txt
 $(VENV_CHECKOV)/.installed: requirements-checkov.txt
 $(VENV_MUTATE)/.installed: requirements-mutate.txt
-$(VENV)/.installed $(VENV_SAM)/.installed $(VENV_CHECKOV)/.installed $(VENV_MUTATE)/.installed:
+$(VENV_SAM)/.installed $(VENV_CHECKOV)/.installed $(VENV_MUTATE)/.installed: WHAT = $< (once)
+$(VENV)/.run $(VENV)/.installed $(VENV_SAM)/.installed $(VENV_CHECKOV)/.installed $(VENV_MUTATE)/.installed:
 	@test -n "$(PYTHON)" && "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 13))' 2>/dev/null \
 		|| { echo "Python 3.13 is needed and was not found$(if $(PYTHON), at '$(PYTHON)'): install it, or make PYTHON=/path/to/python3.13" >&2; exit 1; }
-	@echo "Installing $< into $(@D) (once) …" >&2
-	@"$(PYTHON)" -m venv "$(@D)"
-	@"$(@D)/bin/python" $(PIP_INSTALL) -r "$<"
+	@"$(PYTHON)" devstack/install.py "$(@D)" "$<" "$(WHAT)"
 	@touch "$@"
 
 # What the bench compares with, each set in a folder as pip fills it.

@@ -8,6 +8,7 @@ ROOT = Path(__file__).parents[1]
 DEPLOYED = Path("layers/indodana/requirements.txt")
 VENVS = {
     DEPLOYED: ".venv",
+    Path("requirements-run.txt"): ".venv",
     Path("requirements-dev.txt"): ".venv",
     Path("requirements-sam.txt"): ".venv-sam",
     Path("requirements-checkov.txt"): ".venv-checkov",

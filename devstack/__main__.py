@@ -5,7 +5,7 @@ import signal
 import sys
 import time
 
-# A second Ctrl-C this much later is from one who does not want to wait; an earlier one is the same, sent twice.
+# A second Ctrl-C after this time ends the process at once; an earlier one is the first, sent twice.
 REPEAT_SECONDS = 1.0
 _first: float | None = None
 
@@ -20,7 +20,7 @@ def _stop(*_: object) -> None:
 
 
 if __name__ == "__main__":
-    # Before the imports, which take a moment: a Ctrl-C among them is no traceback either.
+    # Before the imports, which take a moment: a Ctrl-C during them shows no traceback, either.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
     from devstack.run import main

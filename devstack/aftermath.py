@@ -1,4 +1,4 @@
-"""What a run of chaos left behind, held against what the gateway promises: the books, the ledger, the audit log."""
+"""Compares what a run of chaos left behind with what the gateway promises: the books, the ledger, the audit log."""
 
 import itertools
 from collections import Counter, defaultdict
@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-from devstack.callers import Answer, Ask, Item, Wanted
+from devstack.callers import Ask, Item, Wanted
+from testkit.http_caller import Answer
 
 LEDGER_ATTRIBUTES = (
     *("pk", "sk", "amount", "refunded", "reserved", "refundable"),
@@ -15,7 +16,7 @@ LEDGER_ATTRIBUTES = (
 AUDIT_ATTRIBUTES = ("sk", "refundId", "action", "before", "after", "at", "cause")
 
 OPEN = ("QUEUED", "SUBMITTING")
-# Written down again, from the design and not from the code that is judged by it (`UNKNOWN` is never sent again here).
+# From the design, not from the code that is checked with it. (`UNKNOWN` is never submitted again here.)
 LEGAL_STEPS = {
     ("", "QUEUED"),
     ("", "SUBMITTING"),
@@ -33,7 +34,7 @@ LEGAL_STEPS = {
 
 @dataclass
 class Check:
-    """A promise, how often it was looked at, and where it was broken."""
+    """A promise, how often it was checked, and where it was broken."""
 
     promise: str
     looked_at: int = 0
@@ -47,7 +48,7 @@ class Check:
 
 @dataclass
 class Aftermath:
-    """All that is known when the storm is over: Indodana's books, the ledger, the audit log, and who was told what."""
+    """All that is known after the storm: Indodana's books, the ledger, the audit log, and the callers' answers."""
 
     orders: Mapping[str, Decimal]
     movements: Sequence[Item]
@@ -78,7 +79,7 @@ class Aftermath:
         ]
 
     def cut_off(self) -> int:
-        """How many refunds became UNKNOWN because whoever submitted them was killed."""
+        """How many refunds became UNKNOWN because the process that submitted them was killed."""
         return sum(
             record.get("after") == "UNKNOWN" and "lease expired" in record.get("cause", "") for record in self.audit
         )
@@ -139,7 +140,7 @@ class Aftermath:
         return check
 
     def _callers(self) -> Iterable[Check]:
-        """A refusal binds only where it was the key's only one: of two, another may have come when there was room."""
+        """A refusal is final only if its key was used once: another request may have come when there was room."""
         true = Check("what a caller was told is true: 201 SUCCEEDED, 202 on record, refused not moved")
         findable = Check("every refund that got a 201 or 202 is found by its id")
         recorded = Check("every refund that was sent to the queue is on record")

@@ -1,4 +1,4 @@
-"""The AWS emulator (moto's server, made safe under concurrency), and what template.yaml needs provisioned in it.
+"""The AWS emulator (moto's server, made safe under concurrency), and provisioning what template.yaml has in it.
 
     python -m devstack.aws --host 127.0.0.1 --port 5000
 
@@ -63,7 +63,7 @@ class Serialized:
         lock = _LOCKS.get(_service(environ))
         if lock is None:
             return self._application(environ, start_response)
-        # Read before the lock is taken, so that a slow caller holds up nobody but itself.
+        # Read before the lock is taken, so that a slow caller delays only itself.
         length = environ.get("CONTENT_LENGTH") or "0"
         body = environ["wsgi.input"].read(int(length)) if length.isdecimal() else b""
         if environ.get("HTTP_X_AMZ_TARGET") == "AmazonSQS.ReceiveMessage":
@@ -124,7 +124,7 @@ class _RequestHandler(MotoRequestHandler):
     disable_nagle_algorithm = True
 
     def log_request(self, *_: object) -> None:
-        """Nothing: a line for each call would bury what the stack says."""
+        """Nothing: a line for each call would hide the stack's own lines."""
 
 
 class AwsServer:
@@ -155,7 +155,7 @@ class AwsServer:
 
 
 def _bound(host: str, port: int, seen: Callable[[str], None]) -> BaseWSGIServer:
-    # Bound here, since werkzeug would answer a taken port with advice of its own and sys.exit.
+    # Bound here: at a taken port werkzeug would print advice of its own and call sys.exit.
     listener = socket.socket()
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -172,17 +172,17 @@ def _bound(host: str, port: int, seen: Callable[[str], None]) -> BaseWSGIServer:
 
 
 def advertised_host(host: str) -> str:
-    """Where a caller on this machine finds what listens on `host`."""
+    """The address at which a caller on this machine reaches what listens on `host`."""
     return "127.0.0.1" if host in ("", "0.0.0.0") else host
 
 
 def prepare_environment(region: str = DEFAULT_REGION) -> None:
-    """Lets boto3 work here without an AWS account; what is already set stays."""
+    """Lets boto3 work here without an AWS account. Variables that are set stay."""
     os.environ.setdefault("AWS_ACCESS_KEY_ID", "local")
     os.environ.setdefault("AWS_SECRET_ACCESS_KEY", "local")
     os.environ.setdefault("AWS_DEFAULT_REGION", os.environ.get("AWS_REGION", region))
     os.environ.setdefault("AWS_REGION", os.environ["AWS_DEFAULT_REGION"])
-    # The functions' clients have their own; a profile that is not configured here would stop every client.
+    # A profile that is not configured here would make every client fail.
     os.environ.pop("AWS_PROFILE", None)
     # A company's proxy cannot reach this machine's own ports.
     for name in ("NO_PROXY", "no_proxy"):
@@ -204,7 +204,7 @@ def client(service: str, endpoint_url: str) -> Any:
 def provision(
     model: Model, endpoint_url: str, secret_values: Mapping[str, str] | None = None
 ) -> dict[str, dict[str, str]]:
-    """Creates what is missing; what is there is kept with its data. Answers what `Template.model()` takes as `actual`.
+    """Creates what is missing; what exists is kept with its data. Returns what `Template.model()` takes as `actual`.
 
     `secret_values` by name come before the template's own values, and may name secrets which the template lacks.
     """
@@ -223,8 +223,16 @@ def provision(
             with suppress(secretsmanager.exceptions.ResourceExistsException):
                 secretsmanager.create_secret(Name=name, SecretString=value)
     except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
-        raise DevstackError(f"the AWS endpoint {endpoint_url} does not do what the stack needs: {error}") from error
+        raise DevstackError(f"the AWS endpoint {endpoint_url} refused what the stack needs: {error}") from error
     return actual
+
+
+def store_secret(endpoint_url: str, name: str, value: str) -> None:
+    """Replaces what an earlier stack may have stored there."""
+    try:
+        client("secretsmanager", endpoint_url).put_secret_value(SecretId=name, SecretString=value)
+    except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
+        raise DevstackError(f"the AWS endpoint {endpoint_url} could not store the secret {name}: {error}") from error
 
 
 def _provision_table(dynamodb: "DynamoDBClient", table: Table) -> None:
@@ -234,7 +242,7 @@ def _provision_table(dynamodb: "DynamoDBClient", table: Table) -> None:
     found = dynamodb.describe_table(TableName=table.name)["Table"]
     if _keys(found) != _keys(table.definition):
         raise DevstackError(
-            f"the table {table.name} is there with other keys or indexes than template.yaml gives it; "
+            f"the table {table.name} exists with other keys or indexes than in template.yaml; "
             "start with an empty AWS endpoint, or delete the table"
         )
 
@@ -266,7 +274,7 @@ def _provision_queue(sqs: "SQSClient", queue: Queue, actual: Mapping[str, Mappin
 
 
 def checked_endpoint(url: str) -> str:
-    """AWS_ENDPOINT_URL, refused when it is no local or emulated endpoint that this stack may fill with its tables."""
+    """AWS_ENDPOINT_URL. Refused unless it is an emulator's, for the stack creates tables and queues there."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise DevstackError(f"AWS_ENDPOINT_URL is {url!r}, not a URL like http://127.0.0.1:5000")
@@ -289,7 +297,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.exit(1, f"{error}\n")
     with server:
         print(f"The AWS emulator (DynamoDB, SQS, Secrets Manager) listens on {server.url}", flush=True)
-        print(f"Start the stack with AWS_ENDPOINT_URL={server.url}; the data lives until Ctrl-C here.", flush=True)
+        print(f"Start the stack with AWS_ENDPOINT_URL={server.url}; its data is kept until Ctrl-C here.", flush=True)
         stop.wait()
     return 0
 

@@ -1,22 +1,19 @@
-"""python -m devstack.chaos: the stack is killed again and again under load while Indodana fails. Was money ever wrong?
+"""python -m devstack.chaos: kills the stack under load while Indodana fails, then compares the ledger with the books.
 
-The AWS emulator and the simulator are processes of their own and live on, as AWS and Indodana would; the stack is a
-process on them that gets SIGKILL every few seconds. Callers come over HTTP and by the queue, several at one order, and
+The AWS emulator and the simulator are processes of their own and keep running, as AWS and Indodana would; the stack is
+a process that uses them and gets SIGKILL every few seconds. Callers use HTTP and the queue, several for one order, and
 repeat what got no answer. When all has settled, the simulator's books and the ledger are compared, refund by refund.
 
-What the seed chooses is the same in every run: who asks for what, how long each life of the stack is, how the faults
-fall on the requests in their order. What meets what is a matter of timing, and is not.
+The seed decides the requests, how long the stack runs between kills, and which requests get a fault. It does not decide
+the timing: which requests meet in the same moment differs from run to run.
 """
 
 import argparse
 import json
-import os
 import random
-import re
 import shutil
 import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,31 +24,31 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from boto3.dynamodb.types import TypeDeserializer
 
 from devstack.aftermath import AUDIT_ATTRIBUTES, LEDGER_ATTRIBUTES, OPEN, Aftermath, Check
 from devstack.aws import client, prepare_environment
-from devstack.callers import CALLERS, Callers, Item, Plan, Wanted, call, refunds_path
-from devstack.cloudformation import ROOT
+from devstack.callers import CALLERS, Callers, Item, Plan, Wanted, refunds_path
 from devstack.errors import DevstackError
+from testkit.http_caller import call
 from testkit.indodana.control_client import SimulatorControl
 from testkit.indodana.faults import FAULTS, REFUSE_CONNECTIONS
+from testkit.processes import Program, ProgramError
 
 MERCHANT = "m1"
 DEFAULT_ORDERS = 200
 DEFAULT_SECONDS = 60.0
 
-# ---- what the storm is made of
+# ---- the storm
 FAULT_SHARE = 0.2
-# A slow answer is no fault, but gives a kill something to cut off.
+# A slow answer is no fault, but a kill can interrupt it.
 SLOW_SHARE = 0.3
 SLOW_SECONDS = 0.2
-# How long the stack lives once it is ready.
+# How long the stack runs, once it is ready, until it is killed.
 LIFE_SECONDS = (1.5, 4.5)
-# In some lives nobody can connect to Indodana for a while.
+# In some of its runs Indodana refuses connections for a while.
 OUTAGE_SHARE = 0.3
 OUTAGE_SECONDS = (0.3, 1.0)
 
@@ -65,72 +62,20 @@ POLL_SECONDS = 1.0
 # So long the queue must show no message before what a killed worker took away is sent again.
 QUIET_POLLS = 3
 
-# What would take the processes elsewhere than they are sent.
-FOREIGN = ("PORT", "HOST", "UPSTREAM_URL", "AWS_ENDPOINT_URL", "PARAMETERS", "LOCAL_DIR", "PYTHONPATH")
-
 
 class ChaosError(DevstackError):
-    """The run itself went wrong, so it says nothing about the gateway."""
-
-
-# ---------------------------------------------------------------------------------------------- processes
-
-
-class Program:
-    """`python -m …` with its output in a file. It ends with the `with`, or is killed."""
-
-    def __init__(self, directory: Path, name: str, *arguments: str, environment: Mapping[str, str] | None = None):
-        self.name = name
-        self._output = directory / f"{name}.out"
-        kept = {variable: value for variable, value in os.environ.items() if variable not in FOREIGN}
-        with self._output.open("wb") as output:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", *arguments],
-                cwd=ROOT,
-                env=kept | dict(environment or {}),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # a Ctrl-C is for this program, which ends them in its own order
-            )
-
-    def says(self, pattern: str) -> str:
-        """Waits for a line; its group."""
-        deadline = time.monotonic() + START_SECONDS
-        while not (found := re.search(pattern, text := self._output.read_text(errors="replace"), re.MULTILINE)):
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                raise ChaosError(f"{self.name} did not start:\n{text}")
-            time.sleep(0.02)
-        return found[1]
-
-    def is_running(self) -> bool:
-        return self._process.poll() is None
-
-    def stop(self) -> None:
-        self._process.terminate()
-        self._process.wait(START_SECONDS)
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.wait()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        if self.is_running():
-            self.kill()
+    """The run itself failed, so it says nothing about the gateway."""
 
 
 class Stack:
-    """`python -m devstack`, life after life, on what lives on outside."""
+    """`python -m devstack`, started again after each kill."""
 
     def __init__(self, directory: Path, environment: Mapping[str, str]) -> None:
         self._directory = directory
         self._environment = {"PORT": "0", "LOCAL_DIR": str(directory)} | dict(environment)
         self._program: Program | None = None
         self.starts: list[float] = []
-        """Seconds that each took."""
+        """How many seconds each took."""
         self.kills = 0
         self.info: Item = {}
         """Where it is, or was until it was killed."""
@@ -138,31 +83,32 @@ class Stack:
     def start(self) -> None:
         started = time.monotonic()
         log = self._directory / "functions.log"
-        if log.exists():  # the next life would begin its own in its place
+        if log.exists():  # the next start would overwrite it
             log.rename(self._directory / f"functions-{len(self.starts)}.log")
-        arguments = (self._directory, f"stack-{len(self.starts) + 1}", "devstack")
-        self._program = Program(*arguments, environment=self._environment)
-        self._program.says("^(Ctrl-C stops it)")
+        name = f"stack-{len(self.starts) + 1}"
+        self._program = Program(self._directory, "devstack", name=name, environment=self._environment)
+        self._program.wait_for("^Ctrl-C stops it", START_SECONDS)
         self.info = json.loads((self._directory / "stack.json").read_text(encoding="utf-8"))
         self.starts.append(time.monotonic() - started)
 
     def kill(self) -> None:
         assert self._program
-        if not self._program.is_running():
+        if not self._program.is_running:
             raise ChaosError("the stack ended by itself")
         self._program.kill()
         self.kills += 1
 
     def stop(self) -> None:
-        if self._program and self._program.is_running():
-            self._program.stop()
+        if self._program and self._program.is_running:
+            self._program.process.terminate()
+            self._program.wait(START_SECONDS)
 
     def __enter__(self) -> Self:
         self.start()
         return self
 
-    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        if self._program and self._program.is_running():
+    def __exit__(self, *_: object) -> None:
+        if self._program and self._program.is_running:
             self._program.kill()
 
 
@@ -187,12 +133,13 @@ class Chaos:
             f"{self._seconds:g} s; {FAULT_SHARE:.0%} faults at Indodana, SIGKILL every few seconds"
         )
         with ExitStack() as processes:
-            aws = processes.enter_context(Program(self._directory, "aws", "devstack.aws", "--port", "0"))
+            aws = processes.enter_context(Program(self._directory, "devstack.aws", "--port", "0", name="aws"))
             ports = ("--port", "0", "--upstream-port", "0")
-            simulator = processes.enter_context(Program(self._directory, "simulator", "testkit.indodana", *ports))
-            self._simulator = SimulatorControl(simulator.says(r"^control +(\S+)"))
-            self._endpoint = aws.says(r"listens on (\S+)")
-            environment = {"AWS_ENDPOINT_URL": self._endpoint, "UPSTREAM_URL": simulator.says(r"^upstream +(\S+)")}
+            simulator = processes.enter_context(Program(self._directory, "testkit.indodana", *ports, name="simulator"))
+            self._simulator = SimulatorControl(simulator.wait_for(r"^control +(\S+)", START_SECONDS)[1])
+            self._endpoint = aws.wait_for(r"listens on (\S+)", START_SECONDS)[1]
+            upstream_url = simulator.wait_for(r"^upstream +(\S+)", START_SECONDS)[1]
+            environment = {"AWS_ENDPOINT_URL": self._endpoint, "UPSTREAM_URL": upstream_url}
             for order_id, amount in self._plan.orders.items():
                 self._simulator.add_order(order_id, amount, "PAID", MERCHANT)
             prepare_environment()
@@ -215,7 +162,7 @@ class Chaos:
         return not any(check.broken for check in checks)
 
     def _storm(self) -> None:
-        """Ends with a kill, and with Indodana as good as new."""
+        """Ends with a kill, and with Indodana without faults."""
         self._set_faults()
         end = time.monotonic() + self._seconds
         while True:
@@ -235,7 +182,7 @@ class Chaos:
         self._stack.start()
 
     def _set_faults(self) -> None:
-        """Of every kind the same share. The first that fits a request is its fault, so the later ones see fewer."""
+        """The same share of each kind. A request gets the first that fits, so the later ones see fewer requests."""
         self._simulator.settings(seed=self._seed)
         kinds = [name for name in FAULTS if name not in (REFUSE_CONNECTIONS, "slow")]
         share = FAULT_SHARE / len(kinds)
@@ -244,7 +191,7 @@ class Chaos:
         self._simulator.fault("slow", probability=SLOW_SHARE, seconds=SLOW_SECONDS)
 
     def _settle(self) -> Check:
-        """Until every caller has an answer and no refund is open; what a killed worker took away is asked for again.
+        """Until every caller has an answer and no refund is open; what a killed worker took away is sent again.
 
         Recovery runs every minute and when the stack starts, so the stack is started anew once all is due.
         A message that a killed worker held comes back after minutes. Where the ledger knows its refund, recovery
@@ -296,13 +243,13 @@ class Chaos:
         ]
 
     def _not_on_record(self) -> list[Wanted]:
-        """What was sent to the queue, and the ledger knows nothing of."""
+        """What was sent to the queue and is not in the ledger."""
         refunds = self._read("scan", "ledgerTable", ("merchantOrderId", "idempotencyKey"))
         known = {(refund.get("merchantOrderId"), refund.get("idempotencyKey")) for refund in refunds}
         return [one for one in self._callers.sent if (one.order_id, one.key) not in known]
 
     def _messages(self) -> tuple[int, int]:
-        """What the queue would give now, and what it holds back."""
+        """How many messages can be received now, and how many cannot."""
         names = [f"ApproximateNumberOfMessages{kind}" for kind in ("", "NotVisible", "Delayed")]
         url = self._stack.info["queueUrl"]
         found = self._sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
@@ -310,7 +257,7 @@ class Chaos:
         return visible, held + delayed
 
     def _read(self, operation: str, table: str, attributes: Sequence[str], **arguments: Any) -> list[Item]:
-        """Only what is needed: the emulator takes its time over each attribute, and serves nobody else meanwhile."""
+        """Only what is needed: the emulator is slow with each attribute, and serves nobody else meanwhile."""
         names = {f"#{index}": name for index, name in enumerate(attributes)}
         pages = self._dynamodb.get_paginator(operation).paginate(
             TableName=self._stack.info[table],
@@ -331,10 +278,8 @@ class Chaos:
         }
 
         def status(order_id: str, refund_id: str) -> Any:
-            found: str | None = call(self._stack.info, "GET", f"{refunds_path(order_id)}/{refund_id}").body.get(
-                "status"
-            )
-            return found
+            target = f"{refunds_path(order_id)}/{refund_id}"
+            return call(self._stack.info["baseUrl"], "GET", target, token=self._stack.info["token"]).body.get("status")
 
         with ThreadPoolExecutor(CALLERS) as pool:
             found = dict(zip(promised, pool.map(lambda place: status(*place), promised), strict=True))
@@ -371,7 +316,7 @@ class Chaos:
         share = faults.total() / max(1, len(stormy))
         rows = [
             ("kills", f"{stack.kills}; ready again after {statistics.median(stack.starts):.1f} s (median)"),
-            ("cut off", f"{aftermath.cut_off()} refunds, while they were being submitted"),
+            ("cut off", f"{aftermath.cut_off()} refunds, while they were submitted"),
             ("requests", f"{callers.answers.total()}: {_listed(callers.answers)}"),
             ("messages", f"{callers.sent.total()}, {self._sent_again} of them sent again after the storm"),
             ("audit", f"{len(aftermath.audit)} records"),
@@ -414,13 +359,12 @@ def say(text: str = "") -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m devstack.chaos", description="Kills the stack under load, then compares ledger and books."
+        prog="python -m devstack.chaos",
+        description="Kills the stack under load, then compares ledger and books.",
     )
     parser.add_argument("--seconds", type=float, default=DEFAULT_SECONDS, help="of storm (default: %(default)g)")
     parser.add_argument("--orders", type=int, default=DEFAULT_ORDERS, help="(default: %(default)s)")
-    parser.add_argument(
-        "--seed", type=int, help="of all choices, though not of the timing (default: another each time)"
-    )
+    parser.add_argument("--seed", type=int, help="decides all but the timing (default: random)")
     options = parser.parse_args(arguments)
     seed = random.SystemRandom().randrange(2**32) if options.seed is None else options.seed
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
@@ -429,8 +373,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if Chaos(directory, seed, options.seconds, options.orders).run():
             status = 0
-    except DevstackError as error:
-        print(f"The run broke off: {error}", file=sys.stderr)
+    except (DevstackError, ProgramError) as error:
+        print(f"The run failed: {error}", file=sys.stderr)
     except KeyboardInterrupt:
         status = 130
     except SystemExit as broken_off:
@@ -439,7 +383,7 @@ def main(arguments: list[str] | None = None) -> int:
         traceback.print_exc()
     finally:
         if status == 1:
-            print(f"\nSeed {seed} did not come out right. What was logged: {directory}", file=sys.stderr)
+            print(f"\nSeed {seed} failed. Its logs are in {directory}", file=sys.stderr)
         else:
             shutil.rmtree(directory, ignore_errors=True)
     return status

@@ -1,6 +1,6 @@
-"""CloudFormation as far as the local stack speaks it: loading, parameters, intrinsic functions, references.
+"""As much of CloudFormation as template.yaml uses: loading, parameters, intrinsic functions, references.
 
-Nothing here knows what a resource is for; template.py makes the model of them.
+Anything else is a TemplateError that names it. What a resource is for stands in template.py.
 """
 
 import re
@@ -14,6 +14,7 @@ from typing import Any, NoReturn, Self
 import yaml
 
 from devstack.errors import TemplateError
+from devstack.yaml_loader import SafeLoader
 
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_REGION = "ap-southeast-3"
@@ -49,22 +50,19 @@ def load_samconfig(path: Path, environment: str = "local") -> SamConfig:
 
 
 def parse_overrides(overrides: Any, where: str) -> dict[str, str]:
-    """Both of SAM's forms: `Name=value …` and `ParameterKey=Name,ParameterValue=value …`."""
+    """`Name=value …`, as one text or as a list."""
     words = shlex.split(overrides) if isinstance(overrides, str) else [str(word) for word in overrides]
     parsed = {}
     for word in words:
-        if long_form := re.fullmatch(r"ParameterKey=([^,]+),ParameterValue=(.*)", word, re.DOTALL):
-            parsed[long_form[1]] = long_form[2]
-        elif "=" in word:
-            name, _, value = word.partition("=")
-            parsed[name] = value
-        else:
+        name, separator, value = word.partition("=")
+        if not separator or name == "ParameterKey":
             raise TemplateError(f"{where} holds {word!r}, which is not Name=value")
+        parsed[name] = value
     return parsed
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML with CloudFormation's short forms, and no key twice (the first would be lost without a word)."""
+class _Loader(SafeLoader):
+    """YAML with CloudFormation's short forms. A key that stands twice in a mapping is an error."""
 
 
 def _short_form(loader: _Loader, suffix: str, node: yaml.Node) -> dict[str, Any]:
@@ -76,7 +74,7 @@ def _short_form(loader: _Loader, suffix: str, node: yaml.Node) -> dict[str, Any]
     else:
         assert isinstance(node, yaml.MappingNode)
         value = loader.construct_mapping(node, deep=True)
-    return {suffix if suffix in ("Ref", "Condition") else f"Fn::{suffix}": value}
+    return {suffix if suffix == "Ref" else f"Fn::{suffix}": value}
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
@@ -152,6 +150,29 @@ class Document:
         return values
 
 
+def check_properties(properties: Any, used: frozenset[str], ignored: frozenset[str], where: str) -> None:
+    if not isinstance(properties, dict):
+        raise TemplateError(f"{where} is not a mapping")
+    for name in properties:
+        if name not in used and name not in ignored:
+            raise TemplateError(f"{where} has the property {name}, which the local stack does not support")
+
+
+PARAMETER_PROPERTIES = frozenset(
+    {
+        "AllowedPattern",
+        "AllowedValues",
+        "ConstraintDescription",
+        "Default",
+        "Description",
+        "MaxLength",
+        "MaxValue",
+        "MinValue",
+        "Type",
+    }
+)
+
+
 def _parameter(name: str, declaration: Mapping[str, Any], raw: Any) -> Any:
     kind, text = declaration.get("Type"), str(raw)
     hint = declaration.get("ConstraintDescription", "")
@@ -159,19 +180,17 @@ def _parameter(name: str, declaration: Mapping[str, Any], raw: Any) -> Any:
     def refuse(why: str) -> NoReturn:
         raise TemplateError(f"the parameter {name} is {text!r}, {why}{f' ({hint})' if hint else ''}")
 
-    if kind not in ("String", "Number", "CommaDelimitedList"):
-        raise TemplateError(f"the parameter {name} has the type {kind}, which the local stack does not know")
+    if kind not in ("String", "Number"):
+        raise TemplateError(f"the parameter {name} has the type {kind}, which the local stack does not support")
+    check_properties(declaration, PARAMETER_PROPERTIES, frozenset(), f"the parameter {name}")
     allowed = [str(value) for value in declaration.get("AllowedValues", [])]
-    for part in text.split(",") if kind == "CommaDelimitedList" else [text]:
-        if allowed and part.strip() not in allowed:
-            refuse(f"not one of {', '.join(allowed)}")
-    if kind == "CommaDelimitedList":
-        return [part.strip() for part in text.split(",")]
+    if allowed and text not in allowed:
+        refuse(f"not one of {', '.join(allowed)}")
     if "AllowedPattern" in declaration and not re.fullmatch(declaration["AllowedPattern"], text):
         refuse(f"which does not match {declaration['AllowedPattern']}")
     if kind == "String":
-        if not int(declaration.get("MinLength", 0)) <= len(text) <= int(declaration.get("MaxLength", len(text))):
-            refuse("which is too short or too long")
+        if len(text) > int(declaration.get("MaxLength", len(text))):
+            refuse("which is too long")
         return text
     try:
         number = float(text)
@@ -190,13 +209,12 @@ NO_VALUE = _NoValue()
 
 
 class Resolver:
-    """Resolves intrinsics and references, lazily: what nothing reads need not be understood."""
+    """Resolves intrinsic functions and references, lazily: what nothing reads need not be supported."""
 
     def __init__(self, template: Document, actual: Mapping[str, Mapping[str, str]]) -> None:
         self.template = template
         self.actual = actual
         self.resources: dict[str, dict[str, Any]] = {}
-        self.resolving: list[str] = []
         for logical_id, resource in template.document["Resources"].items():
             if not isinstance(resource, dict) or not isinstance(resource.get("Type"), str):
                 raise TemplateError(f"{logical_id} has no Type")
@@ -216,42 +234,24 @@ class Resolver:
             items = [self.resolve(item, f"{where}[{index}]") for index, item in enumerate(value)]
             return [item for item in items if item is not NO_VALUE]
         if isinstance(value, str) and "{{resolve:" in value:
-            raise TemplateError(f"{where}: the local stack does not know dynamic references ({value})")
+            raise TemplateError(f"{where}: the local stack does not support dynamic references ({value})")
         return value
 
     def intrinsic(self, name: str, argument: Any, where: str) -> Any:
         match name, argument:
             case "Ref", str():
                 return self.reference(argument, where)
-            case "Condition", str():
-                return self.condition(argument, where)
             case "Fn::GetAtt", str():
                 return self.attribute(*_dotted(argument, where), where)
-            case "Fn::GetAtt", [str() as logical_id, attribute]:
-                return self.attribute(logical_id, self.resolve(attribute, where), where)
             case "Fn::Sub", str():
-                return self.substitute(argument, {}, where)
-            case "Fn::Sub", [str() as text, dict() as variables]:
-                return self.substitute(text, variables, where)
-            case "Fn::Join", [str() as separator, items]:
-                return separator.join(str(item) for item in self.resolve(items, where))
-            case "Fn::Split", [str() as separator, text]:
-                return str(self.resolve(text, where)).split(separator)
-            case "Fn::Select", [index, items]:
-                return self.resolve(items, where)[int(self.resolve(index, where))]
-            case "Fn::FindInMap", [*keys] if len(keys) == 3:
-                return self.find_in_map([str(self.resolve(key, where)) for key in keys], where)
+                return self.substitute(argument, where)
             case "Fn::If", [str() as condition, then, otherwise]:
                 return self.resolve(then if self.condition(condition, where) else otherwise, where)
             case "Fn::Equals", [left, right]:
                 return str(self.resolve(left, where)) == str(self.resolve(right, where))
             case "Fn::Not", [only]:
                 return not self.truth(only, where)
-            case "Fn::And", [*parts]:
-                return all(self.truth(part, where) for part in parts)
-            case "Fn::Or", [*parts]:
-                return any(self.truth(part, where) for part in parts)
-        raise TemplateError(f"{where}: the local stack does not understand {name} of {argument!r}")
+        raise TemplateError(f"{where}: the local stack does not support {name} of {argument!r}")
 
     def truth(self, value: Any, where: str) -> bool:
         resolved = self.resolve(value, where)
@@ -263,16 +263,12 @@ class Resolver:
         conditions = self.template.section("Conditions")
         if name not in conditions:
             raise TemplateError(f"{where}: there is no condition {name}")
-        with self.guard(f"condition {name}"):
-            return self.truth(conditions[name], f"Conditions.{name}")
+        return self.truth(conditions[name], f"Conditions.{name}")
 
     def reference(self, name: str, where: str) -> Any:
         pseudo = {
             "AWS::Region": self.template.region,
-            "AWS::AccountId": ACCOUNT_ID,
             "AWS::StackName": self.template.stack_name,
-            "AWS::Partition": "aws",
-            "AWS::URLSuffix": "amazonaws.com",
             "AWS::NoValue": NO_VALUE,
         }
         if name in pseudo:
@@ -281,26 +277,14 @@ class Resolver:
             return self.template.parameters[name]
         return self.attribute(name, "Ref", where)
 
-    def substitute(self, text: str, variables: Mapping[str, Any], where: str) -> str:
+    def substitute(self, text: str, where: str) -> str:
         def replacement(match: re.Match[str]) -> str:
             name = match[1].strip()
-            if name.startswith("!"):
-                return f"${{{name[1:]}}}"
-            if name in variables:
-                return str(self.resolve(variables[name], where))
             if "." in name:
                 return str(self.attribute(*_dotted(name, where), where))
             return str(self.reference(name, where))
 
         return re.sub(r"\$\{([^}]*)\}", replacement, text)
-
-    def find_in_map(self, keys: list[str], where: str) -> Any:
-        found: Any = self.template.section("Mappings")
-        for key in keys:
-            if not isinstance(found, dict) or key not in found:
-                raise TemplateError(f"{where}: there is no mapping {'.'.join(keys)}")
-            found = found[key]
-        return found
 
     def attribute(self, logical_id: str, attribute: str, where: str) -> Any:
         """What `Ref` (attribute "Ref") or `GetAtt` of a resource gives."""
@@ -309,45 +293,26 @@ class Resolver:
         known = self.actual.get(logical_id, {})
         if attribute in known:
             return known[attribute]
-        kind = self.resources[logical_id]["Type"]
-        with self.guard(f"{logical_id}.{attribute}"):
-            match kind, attribute:
-                case "AWS::DynamoDB::Table", "Ref":
-                    return self.name(logical_id, "TableName")
-                case "AWS::DynamoDB::Table", "Arn":
-                    return self.arn("dynamodb", f"table/{self.name(logical_id, 'TableName')}")
-                case "AWS::SQS::Queue", "Ref" | "QueueUrl":
-                    return f"{self.template.endpoint_url}/{ACCOUNT_ID}/{self.name(logical_id, 'QueueName')}"
-                case "AWS::SQS::Queue", "Arn":
-                    return self.arn("sqs", self.name(logical_id, "QueueName"))
-                case "AWS::SQS::Queue", "QueueName":
-                    return self.name(logical_id, "QueueName")
-                case "AWS::SecretsManager::Secret", "Ref" | "Id":
-                    return self.arn("secretsmanager", f"secret:{self.name(logical_id, 'Name')}")
-                case "AWS::Serverless::Function", "Ref":
-                    return self.name(logical_id, "FunctionName")
-                case "AWS::Serverless::Function", "Arn":
-                    return self.arn("lambda", f"function:{self.name(logical_id, 'FunctionName')}")
-                case "AWS::Serverless::LayerVersion", "Ref" | "LayerVersionArn":
-                    return self.arn("lambda", f"layer:{logical_id}:1")
-                case "AWS::Serverless::HttpApi", "Ref":
-                    return "local"
-        raise TemplateError(f"{where}: the local stack does not know {attribute} of {logical_id}, a {kind}")
+        kind, name = self.resources[logical_id]["Type"], self.name(logical_id)
+        match kind, attribute:
+            case "AWS::DynamoDB::Table", "Ref":
+                return name
+            case "AWS::SQS::Queue", "Ref":
+                return f"{self.template.endpoint_url}/{ACCOUNT_ID}/{name}"
+            case "AWS::SQS::Queue", "Arn":
+                return self.arn("sqs", name)
+            case "AWS::Serverless::Function", "Arn":
+                return self.arn("lambda", f"function:{name}")
+            case "AWS::Serverless::LayerVersion", "Ref":
+                return self.arn("lambda", f"layer:{logical_id}:1")
+        raise TemplateError(f"{where}: the local stack does not support {attribute} of {logical_id}, a {kind}")
 
     def arn(self, service: str, resource: str) -> str:
         return f"arn:aws:{service}:{self.template.region}:{ACCOUNT_ID}:{resource}"
 
-    def name(self, logical_id: str, property_name: str) -> str:
-        """The physical name: the template's, or one made of the stack's name, as CloudFormation does."""
-        properties = self.properties(logical_id)
-        if property_name in properties:
-            name = self.resolve(properties[property_name], f"{logical_id}.{property_name}")
-            if name is not NO_VALUE:
-                return str(name)
+    def name(self, logical_id: str) -> str:
+        """The physical name, made of the stack's as CloudFormation does; template.yaml names none itself."""
         return f"{self.template.stack_name}-{logical_id}"
-
-    def guard(self, what: str) -> "_Guard":
-        return _Guard(self.resolving, what)
 
     def check_rules(self) -> None:
         """As CloudFormation does before it makes anything."""
@@ -374,21 +339,6 @@ class Resolver:
             if resource["Type"] == kind
             and ("Condition" not in resource or self.condition(resource["Condition"], logical_id))
         ]
-
-
-class _Guard:
-    """Refuses circles: a name that is being resolved and needs itself."""
-
-    def __init__(self, resolving: list[str], what: str) -> None:
-        self.resolving, self.what = resolving, what
-
-    def __enter__(self) -> None:
-        if self.what in self.resolving:
-            raise TemplateError(f"{self.what} depends on itself: {' → '.join([*self.resolving, self.what])}")
-        self.resolving.append(self.what)
-
-    def __exit__(self, *_: object) -> None:
-        self.resolving.pop()
 
 
 def _dotted(text: str, where: str) -> tuple[str, str]:

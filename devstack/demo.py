@@ -1,7 +1,7 @@
-"""python -m devstack.demo: the story of a refund in a minute, told by a stack of its own.
+"""python -m devstack.demo: what refunds go through, shown in a minute on a stack of its own.
 
-Every line with a tick was held against what the API answers and what the simulator's books say of the money.
-The first that is not so ends the story with exit code 1.
+Every line with a tick was compared with what the API answers and what the simulator's books say of the money.
+The first that differs ends the demo with exit code 1.
 """
 
 import json
@@ -15,38 +15,35 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, TextIO
 
-import requests
-
 from devstack.aws import client
 from devstack.errors import DevstackError
 from devstack.run import Settings, Stack
 from devstack.tokens import Issuer
+from testkit.http_caller import Answer, call
 from testkit.indodana.control_client import SimulatorControl
 
 MERCHANT = "m1"
-# Longer than the gateway's own patience with Indodana, and than any wait that the story asks for.
-ANSWER_SECONDS = 30.0
+# Longer than any wait in the demo should take.
 WAIT_SECONDS = 30.0
 POLL_SECONDS = 0.1
-# Below it the table's last column is no column any more; beyond it a line is hard to follow.
+# Narrower, the table has no room for its last column; wider, its lines are hard to read.
 LEAST_WIDTH, MOST_WIDTH = 100, 150
 LONGEST_CELL = 3  # lines
 
 BOLD, DIM, RED, GREEN, PLAIN = "\033[1m", "\033[2m", "\033[31m", "\033[32m", "\033[0m"
 
 
-class WentWrong(Exception):
-    """Something did not come out as the story tells it."""
+class UnexpectedResult(Exception):
+    """Something differs from what the demo expects."""
 
 
 class Teller:
-    """Prints the story, and holds it against what came."""
+    """Prints the demo, and compares it with what happens."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
@@ -65,12 +62,12 @@ class Teller:
         self.say(f"    {self._in(DIM, f'→ {text}')}")
 
     def check(self, text: str, came: object, expected: object) -> None:
-        """Tells `text`, if what came is what was expected."""
+        """Prints `text` with a tick if what came is what was expected."""
         if came != expected:
             self.say(f"    {self._in(RED, '✗')} {text}")
             self.say(f"        expected  {_shown(expected)}")
-            self.say(f"        came      {_shown(came)}")
-            raise WentWrong(text)
+            self.say(f"        got       {_shown(came)}")
+            raise UnexpectedResult(text)
         self.checks += 1
         self.say(f"    {self._in(GREEN, '✓')} {text}")
 
@@ -91,7 +88,7 @@ class Teller:
                 self.say(" " * indent + part)
 
     def end(self, seconds: float) -> None:
-        self.say(f"\n{self._in(GREEN, '✓')} {self.checks} checks, all as they should be, in {seconds:.0f} s")
+        self.say(f"\n{self._in(GREEN, '✓')} {self.checks} checks passed in {seconds:.0f} s")
 
     def _in(self, style: str, text: str) -> str:
         return f"{style}{text}{PLAIN}" if self._colour else text
@@ -101,46 +98,24 @@ def _shown(value: object) -> str:
     return json.dumps(value, default=str, ensure_ascii=False)
 
 
-@dataclass(frozen=True)
-class Answer:
-    status: int
-    headers: Any
-    body: Any
-
-    def __getitem__(self, name: str) -> Any:
-        return self.body.get(name)
-
-
 class Caller:
-    """Someone with a token."""
+    """A client of the API with a token."""
 
     def __init__(self, base_url: str, token: str) -> None:
         self._base_url = base_url
-        self._headers = {"Authorization": f"Bearer {token}"}
+        self._token = token
 
     def get(self, path: str) -> Answer:
-        return self._call("GET", path)
+        return call(self._base_url, "GET", path, token=self._token)
 
     def post(self, path: str, body: Any, **headers: str) -> Answer:
-        return self._call("POST", path, body, headers)
+        return call(self._base_url, "POST", path, body, token=self._token, headers=headers)
 
     def refund(self, order: str, key: str, amount: int | None = None, **fields: str) -> Answer:
         body: dict[str, Any] = {"reason": "ITEMS_RETURNED", "requestedBy": "Rina, till 3", **fields}
         if amount is not None:
             body["amount"] = amount
         return self.post(f"/v1/transactions/{order}/refunds", body, **{"Idempotency-Key": key})
-
-    def _call(self, method: str, path: str, body: Any = None, headers: Any = None) -> Answer:
-        with requests.Session() as session:
-            session.trust_env = False  # no proxy leads to this machine's own port
-            answer = session.request(
-                method,
-                self._base_url + path,
-                json=body,
-                headers=self._headers | (headers or {}),
-                timeout=ANSWER_SECONDS,
-            )
-        return Answer(answer.status_code, answer.headers, json.loads(answer.text, parse_float=Decimal))
 
 
 class Demo:
@@ -177,44 +152,46 @@ class Demo:
             answer = self.till.get(f"/v1/transactions/{order}")
             self.tell.check(
                 f"{order:<16} 200  {status:<10} {rupiah(amount):>14}",
-                (answer.status, answer["transactionStatus"], answer["amount"]),
+                (answer.status, answer.body.get("transactionStatus"), answer.body.get("amount")),
                 (200, status, amount),
             )
 
     def refunds(self, order: str) -> None:
         tell = self.tell
-        tell.step("A customer brings one thing back: a partial refund")
+        tell.step("A customer returns one item: a partial refund")
         tell.ask(f"POST …/{order}/refunds   25,000 rupiah, Idempotency-Key return-1")
         first = self.till.refund(order, "return-1", 25_000, note="one of four mugs")
         tell.check(
             "201 SUCCEEDED, PARTIAL",
-            (first.status, first["status"], first["type"], first["amount"]),
+            (first.status, first.body.get("status"), first.body.get("type"), first.body.get("amount")),
             (201, "SUCCEEDED", "PARTIAL", 25_000),
         )
         self.check_books(order, [25_000])
 
-        tell.step("The till heard no answer and asks again: the same key is the same refund")
+        tell.step("The till got no answer and repeats the request: the same key is the same refund")
         tell.ask(f"POST …/{order}/refunds   25,000 rupiah, Idempotency-Key return-1")
         again = self.till.refund(order, "return-1", 25_000, note="one of four mugs")
         tell.check(
             "201, the first refund again, Idempotency-Replayed: true",
-            (again.status, again["refundId"], again.headers.get("Idempotency-Replayed")),
-            (201, first["refundId"], "true"),
+            (again.status, again.body.get("refundId"), again.headers.get("idempotency-replayed")),
+            (201, first.body.get("refundId"), "true"),
         )
         self.check_books(order, [25_000])
 
-        tell.step("More than is left is refused, before Indodana hears of it")
+        tell.step("A refund of more than is left is refused before Indodana is called")
         tell.ask(f"POST …/{order}/refunds   80,000 rupiah, Idempotency-Key return-2")
         over = self.till.refund(order, "return-2", 80_000)
-        tell.check("422 AMOUNT_EXCEEDS_REFUNDABLE", (over.status, over["code"]), (422, "AMOUNT_EXCEEDS_REFUNDABLE"))
+        tell.check(
+            "422 AMOUNT_EXCEEDS_REFUNDABLE", (over.status, over.body.get("code")), (422, "AMOUNT_EXCEEDS_REFUNDABLE")
+        )
         self.check_sums(order, refunded=25_000, reserved=0, refundable=75_000)
 
-        tell.step("Everything else comes back, too: no amount means all that remains")
+        tell.step("The customer returns the rest: without an amount, all that remains is refunded")
         tell.ask(f"POST …/{order}/refunds   Idempotency-Key return-3")
         rest = self.till.refund(order, "return-3")
         tell.check(
             "201 SUCCEEDED, 75,000 rupiah",
-            (rest.status, rest["status"], rest["amount"]),
+            (rest.status, rest.body.get("status"), rest.body.get("amount")),
             (201, "SUCCEEDED", 75_000),
         )
         self.check_sums(order, refunded=100_000, reserved=0, refundable=0)
@@ -222,14 +199,14 @@ class Demo:
 
     def outage(self, order: str) -> None:
         tell = self.tell
-        tell.step("Indodana is down: refunds wait, by API and by queue, and none is lost")
+        tell.step("Indodana is down: refunds by API and by queue are queued, and none is lost")
         self.simulator.fault("refuse_connections")
-        tell.ask(f"GET /v1/transactions/{order}   a status cannot wait")
+        tell.ask(f"GET /v1/transactions/{order}   a status check cannot be queued")
         status = self.till.get(f"/v1/transactions/{order}")
-        tell.check("502 UPSTREAM_UNREACHABLE", (status.status, status["code"]), (502, "UPSTREAM_UNREACHABLE"))
+        tell.check("502 UPSTREAM_UNREACHABLE", (status.status, status.body.get("code")), (502, "UPSTREAM_UNREACHABLE"))
         tell.ask(f"POST …/{order}/refunds   60,000 rupiah, Idempotency-Key storm-1")
         by_api = self.till.refund(order, "storm-1", 60_000, reason="OUT_OF_STOCK")
-        tell.check("202 QUEUED", (by_api.status, by_api["status"]), (202, "QUEUED"))
+        tell.check("202 QUEUED", (by_api.status, by_api.body.get("status")), (202, "QUEUED"))
         tell.ask("a message in the refund queue   40,000 rupiah, idempotencyKey storm-2")
         self.send(
             {
@@ -253,25 +230,30 @@ class Demo:
 
     def timeout(self, order: str) -> None:
         tell = self.tell
-        tell.step("Indodana moves the money, and its answer never comes: nobody knows, and so it says")
+        tell.step("Indodana moves the money and its answer is lost: the refund is UNKNOWN")
         self.simulator.fault("timeout_after", path="order_cancellation", merchant_order_id=order, times=1)
         tell.ask(f"POST …/{order}/refunds   50,000 rupiah, Idempotency-Key storm-3   (10 s pass)")
         unknown = self.till.refund(order, "storm-3", 50_000)
-        tell.check("202 UNKNOWN", (unknown.status, unknown["status"]), (202, "UNKNOWN"))
+        refund_id = unknown.body.get("refundId")
+        tell.check("202 UNKNOWN", (unknown.status, unknown.body.get("status")), (202, "UNKNOWN"))
         self.check_sums(order, refunded=100_000, reserved=50_000, refundable=50_000)
         again = self.till.refund(order, "storm-3", 50_000)
-        tell.check("asked again, it is still UNKNOWN", (again.status, again["status"]), (202, "UNKNOWN"))
-        sent = [request for request in self.requests(order) if request["refundId"] == unknown["refundId"]]
-        tell.check("and was sent to Indodana once, never twice", len(sent), 1)
+        tell.check("repeated, it is still UNKNOWN", (again.status, again.body.get("status")), (202, "UNKNOWN"))
+        sent = [request for request in self.requests(order) if request["refundId"] == refund_id]
+        tell.check("it was sent to Indodana once, never twice", len(sent), 1)
 
-        tell.ask("GET /v1/refunds?status=UNKNOWN   an operator's work list")
+        tell.ask("GET /v1/refunds?status=UNKNOWN   the open refunds, for an operator")
         work = self.operator.get("/v1/refunds?status=UNKNOWN")
-        listed = [refund["refundId"] for refund in work["refunds"]]
-        tell.check(f"200, one refund: {rupiah(50_000)} of {order}", (work.status, listed), (200, [unknown["refundId"]]))
-        looked_up = self.operator.get(f"/v1/transactions/{order}/refunds/{unknown['refundId']}")
-        tell.ask("POST …/resolution   SUCCEEDED, by Indodana's settlement report, of the refund at this version")
+        listed = [refund["refundId"] for refund in work.body.get("refunds") or []]
+        tell.check(
+            f"200, one refund: {rupiah(50_000)} of {order}",
+            (work.status, listed),
+            (200, [refund_id]),
+        )
+        looked_up = self.operator.get(f"/v1/transactions/{order}/refunds/{refund_id}")
+        tell.ask("POST …/resolution   SUCCEEDED, with Indodana's settlement report as evidence")
         resolved = self.operator.post(
-            f"/v1/transactions/{order}/refunds/{unknown['refundId']}/resolution",
+            f"/v1/transactions/{order}/refunds/{refund_id}/resolution",
             {
                 "outcome": "SUCCEEDED",
                 "evidence": {
@@ -280,17 +262,17 @@ class Demo:
                     "checkedAt": datetime.now(UTC).isoformat(),
                 },
             },
-            **{"If-Match": looked_up.headers["ETag"]},
+            **{"If-Match": looked_up.headers["etag"]},
         )
-        tell.check("200 SUCCEEDED", (resolved.status, resolved["status"]), (200, "SUCCEEDED"))
+        tell.check("200 SUCCEEDED", (resolved.status, resolved.body.get("status")), (200, "SUCCEEDED"))
         self.check_sums(order, refunded=150_000, reserved=0, refundable=50_000)
         self.check_books(order, [40_000, 50_000, 60_000])
 
     def poison(self, order: str) -> None:
         tell = self.tell
-        tell.step("A message that can never work goes to the dead-letter queue, and harms no other")
+        tell.step("An invalid message goes to the dead-letter queue; the others are not affected")
         body = {"merchantOrderId": order, "amount": "fifty thousand", "reason": "OTHERS", "idempotencyKey": "storm-4"}
-        tell.ask('a message in the refund queue   amount "fifty thousand", nobody named who asks')
+        tell.ask('a message in the refund queue   amount "fifty thousand", requestedBy missing')
         self.send(body)
         letters: list[Any] = []
 
@@ -305,13 +287,13 @@ class Demo:
         tell.check("as it was sent", json.loads(letters[0]["Body"]), body)
         cause = letters[0]["MessageAttributes"]["cause"]["StringValue"]
         named = [field for field in ("amount", "requestedBy") if f"{field}: " in cause]
-        tell.check("with its cause: amount and requestedBy are wrong", named, ["amount", "requestedBy"])
+        tell.check("with its cause: amount and requestedBy are invalid", named, ["amount", "requestedBy"])
         records = [record for record in self.timeline(order) if record["action"] == "MESSAGE_DEAD_LETTERED"]
         tell.check("and it is on record", [record["cause"] for record in records], [cause])
 
     def timelines(self, *orders: str) -> None:
         tell = self.tell
-        tell.step("All of it is on record: who did what, when, by which door, and why")
+        tell.step("All of it is in the audit log: who did what, when, by which channel, and why")
         for order in orders:
             records = self.timeline(order)
             tell.ask(f"GET /v1/transactions/{order}/audit   {len(records)} records, times in UTC")
@@ -325,15 +307,15 @@ class Demo:
             if order != orders[-1]:
                 tell.say()
 
-    # ---- what is looked at
+    # ---- what is checked
 
     def check_sums(self, order: str, **sums: int) -> None:
         listed = self.till.get(f"/v1/transactions/{order}/refunds")
         text = ", ".join(f"{name} {amount:,}" for name, amount in sums.items())
-        self.tell.check(f"the order: {text}", {name: listed[name] for name in sums}, sums)
+        self.tell.check(f"the order: {text}", {name: listed.body.get(name) for name in sums}, sums)
 
     def check_books(self, order: str, amounts: list[int]) -> None:
-        """What Indodana really moved, which only the simulator can say."""
+        """What Indodana really moved, by the simulator's books."""
         count = {0: "nothing has moved", 1: "moved once"}.get(len(amounts), f"moved in {len(amounts)} movements")
         text = f"{rupiah(sum(amounts))} {count}" if amounts else count
         came = sorted(movement["amount"] for movement in self.movements(order))
@@ -347,16 +329,16 @@ class Demo:
 
     def states(self, order: str) -> list[str]:
         listed = self.till.get(f"/v1/transactions/{order}/refunds")
-        return [refund["status"] for refund in listed["refunds"] or []]
+        return [refund["status"] for refund in listed.body.get("refunds") or []]
 
     def timeline(self, order: str) -> list[Any]:
-        return list(self.operator.get(f"/v1/transactions/{order}/audit?limit=100")["records"])
+        return list(self.operator.get(f"/v1/transactions/{order}/audit?limit=100").body.get("records") or [])
 
     def send(self, body: Any) -> None:
         self.sqs.send_message(QueueUrl=self.queue_url, MessageBody=json.dumps(body))
 
     def until(self, look: Callable[[], Any], expected: object) -> Any:
-        """What there is to see once it is as expected, or what there was when the time was up."""
+        """What it sees once that is as expected, or what it saw last when the time is up."""
         deadline = time.monotonic() + WAIT_SECONDS
         while (seen := look()) != expected and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS)
@@ -388,8 +370,8 @@ def rupiah(amount: Decimal | int) -> str:
     return f"{amount:,} rupiah"
 
 
-def _break_off(number: int, _: object) -> None:
-    # The stack is about to be stopped, which a signal that comes twice must not break off.
+def _interrupt(number: int, _: object) -> None:
+    # The stack is about to be stopped, which a second signal must not interrupt.
     for other in (signal.SIGINT, signal.SIGTERM):
         signal.signal(other, signal.SIG_IGN)
     sys.exit(128 + number)
@@ -397,7 +379,7 @@ def _break_off(number: int, _: object) -> None:
 
 def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _break_off)
+        signal.signal(number, _interrupt)
     started = time.monotonic()
     tell = Teller(sys.stdout)
     directory = Path(tempfile.mkdtemp(prefix="qris-gateway-demo-"))
@@ -406,22 +388,22 @@ def main() -> int:
         stack = Stack(Settings(port=0, directory=directory), console)
         try:
             stack.start()
-            tell.say(f"The QRIS gateway, in a stack of its own that started in {time.monotonic() - started:.1f} s")
+            tell.say(f"The QRIS gateway on a stack of its own, started in {time.monotonic() - started:.1f} s")
             Demo(stack, Issuer(stack.info["issuer"], directory), tell).run()
             tell.end(time.monotonic() - started)
             status = 0
-        except WentWrong:
+        except UnexpectedResult:
             pass
         except DevstackError as error:
             print(f"The stack cannot start: {error}", file=sys.stderr)
-        except SystemExit as broken_off:
-            status = int(broken_off.code or 0)
+        except SystemExit as interrupted:
+            status = int(interrupted.code or 0)
         except Exception:
             traceback.print_exc()
         finally:
             stack.stop()
             if status == 1:
-                print(f"\nThe story did not come out right. What was logged: {directory}", file=sys.stderr)
+                print(f"\nThe demo failed. Its logs are in {directory}", file=sys.stderr)
             else:
                 shutil.rmtree(directory, ignore_errors=True)
     return status

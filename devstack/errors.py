@@ -1,4 +1,4 @@
-"""What stops the local stack, said in one line a reader can act on."""
+"""What stops the local stack, in one line that says what to do."""
 
 
 class DevstackError(Exception):
@@ -6,4 +6,4 @@ class DevstackError(Exception):
 
 
 class TemplateError(DevstackError):
-    """template.yaml or samconfig.toml holds something the local stack does not understand."""
+    """template.yaml or samconfig.toml holds something that the local stack does not support."""

@@ -11,6 +11,8 @@ import simplejson
 import yaml
 
 from devstack.cloudformation import ROOT
+from devstack.local_files import DEFAULT_PORT, TOKEN_FILE
+from devstack.yaml_loader import SafeLoader
 
 DOCUMENT = ROOT / "docs" / "openapi.yaml"
 STYLE = Path(__file__).with_name("pages.css")
@@ -19,12 +21,15 @@ PAGE_PATH = "/docs"
 METHODS = frozenset({"get", "put", "post", "delete", "options", "head", "patch", "trace"})
 BODY_METHODS = frozenset({"put", "post", "patch"})
 
+# As a shell takes it.
+DEFAULT_TOKEN_FILE = f".local/{DEFAULT_PORT}/{TOKEN_FILE}"
+
 type Json = Any
 type Headers = tuple[tuple[str, str], ...]
 
 
-class _Loader(yaml.SafeLoader):
-    """Numbers with a point stay what was written: a limit of 99999999999999.99 is no binary float."""
+class _Loader(SafeLoader):
+    """Numbers with a decimal point keep their digits: a limit of 99999999999999.99 is no binary float."""
 
 
 _Loader.add_constructor("tag:yaml.org,2002:float", lambda _, node: Decimal(node.value))
@@ -35,8 +40,8 @@ def load(path: Path = DOCUMENT) -> dict[str, Json]:
     return document
 
 
-def serve(path: str, base_url: str) -> tuple[bytes, Headers] | None:
-    """Read anew for every request, so that an edit shows at the next reload."""
+def serve(path: str, base_url: str, token_file: str = DEFAULT_TOKEN_FILE) -> tuple[bytes, Headers] | None:
+    """Read again for every request, so that an edit shows at the next reload."""
     if path not in (JSON_PATH, PAGE_PATH, f"{PAGE_PATH}/") or not DOCUMENT.exists():
         return None
     document = load() | {"servers": [{"url": base_url}]}
@@ -46,7 +51,7 @@ def serve(path: str, base_url: str) -> tuple[bytes, Headers] | None:
         ("content-type", "text/html; charset=utf-8"),
         ("content-security-policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"),
     )
-    return html(document).encode(), headers
+    return html(document, token_file).encode(), headers
 
 
 def resolve(document: Mapping[str, Json], node: Json) -> Json:
@@ -70,13 +75,14 @@ def operations(document: Mapping[str, Json]) -> Iterator[tuple[str, str, dict[st
                 yield method.upper(), path, {**operation, "parameters": resolved}
 
 
-def html(document: Mapping[str, Json]) -> str:
-    return _Page(document).html()
+def html(document: Mapping[str, Json], token_file: str = DEFAULT_TOKEN_FILE) -> str:
+    return _Page(document, token_file).html()
 
 
 class _Page:
-    def __init__(self, document: Mapping[str, Json]) -> None:
+    def __init__(self, document: Mapping[str, Json], token_file: str) -> None:
         self._document = document
+        self._token_file = token_file
         self._schemas: Mapping[str, Json] = document["components"]["schemas"]
         self._base_url: str = document["servers"][0]["url"]
 
@@ -160,9 +166,9 @@ class _Page:
             )
 
     def _curl(self, method: str, path: str, operation: Mapping[str, Json]) -> str:
-        """To be pasted into a shell in the project's folder. What may be left out is."""
+        """To paste into a shell in the project's folder; without optional parts."""
         query = []
-        headers = ['-H "Authorization: Bearer $(cat .local/token)"'] if any(operation["security"]) else []
+        headers = [f'-H "Authorization: Bearer $(cat {self._token_file})"'] if any(operation["security"]) else []
         for parameter in operation["parameters"]:
             example = str(parameter.get("example", ""))
             if parameter["in"] == "path":
@@ -181,7 +187,7 @@ class _Page:
         return " \\\n  ".join(lines)
 
     def _problems(self, found: Iterable[tuple[str, str, Mapping[str, Json]]]) -> str:
-        """Every code with its status, and which operations answer it."""
+        """Every code with its status and the operations that answer with it."""
         seen: dict[tuple[str, str], tuple[str, list[str]]] = {}
         for _, _, operation in found:
             for status, given in operation["responses"].items():

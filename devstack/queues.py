@@ -1,7 +1,7 @@
 """SQS event source mappings: receives batches, invokes the function, deletes what it did not report as failed."""
 
 import base64
-import sys
+import json
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import botocore.exceptions
 
+from devstack.events import Report, notice, to_stderr
 from devstack.runtime import FunctionError, Runtime
 from devstack.template import Queue, QueueMapping
 
@@ -17,9 +18,9 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
     from mypy_boto3_sqs.type_defs import MessageTypeDef
 
-RECEIVE_LIMIT = 10
-"""SQS gives and deletes at most so many messages at once."""
-# Short enough for a stop that nobody waits for; Lambda's pollers wait 20 s.
+DELETE_LIMIT = 10
+"""SQS deletes at most so many messages at once."""
+# Short, because a stop waits for it; Lambda's pollers wait 20 s.
 LONG_POLL_SECONDS = 1
 RETRY_SECONDS = 1.0
 AWS_ERRORS = (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError)
@@ -28,12 +29,24 @@ AWS_ERRORS = (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError
 class Poller:
     """One mapping: a thread that receives, and up to the maximum concurrency of threads that invoke."""
 
-    def __init__(self, mapping: QueueMapping, queue: Queue, region: str, sqs: "SQSClient", runtime: Runtime) -> None:
+    def __init__(
+        self,
+        mapping: QueueMapping,
+        queue: Queue,
+        region: str,
+        sqs: "SQSClient",
+        runtime: Runtime,
+        report: Report = to_stderr,
+        *,
+        retry_seconds: float = RETRY_SECONDS,
+    ) -> None:
         self._mapping = mapping
         self._queue = queue
         self._region = region
         self._sqs = sqs
         self._runtime = runtime
+        self._report = report
+        self._retry_seconds = retry_seconds
         self._slots = threading.BoundedSemaphore(mapping.maximum_concurrency)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._poll, name=f"poller-{mapping.function}", daemon=True)
@@ -60,39 +73,22 @@ class Poller:
                 elif messages:
                     threading.Thread(target=self._work, args=(messages,), daemon=True).start()
                     handed_over = True
-            except Exception as error:  # whatever it is, the queue must be served again
+            except Exception as error:  # the queue must be served again, whatever it was
                 if not self._stopping.is_set():
-                    print(f"receiving from {self._queue.name} failed: {error}", file=sys.stderr, flush=True)
-                self._stopping.wait(RETRY_SECONDS)
+                    self._report(notice(f"messages could not be received from {self._queue.name}: {error}"))
+                self._stopping.wait(self._retry_seconds)
             finally:
                 if not handed_over:
                     self._slots.release()
 
     def _receive(self) -> list["MessageTypeDef"]:
-        """A batch: full, or what came within the batching window, or nothing."""
-        messages: list[MessageTypeDef] = []
-        deadline = None
-        while not self._stopping.is_set():
-            room = self._mapping.batch_size - len(messages)
-            try:
-                received = self._sqs.receive_message(
-                    QueueUrl=self._queue.url,
-                    MaxNumberOfMessages=min(RECEIVE_LIMIT, room),
-                    WaitTimeSeconds=LONG_POLL_SECONDS,
-                    MessageSystemAttributeNames=["All"],
-                    MessageAttributeNames=["All"],
-                ).get("Messages", [])
-            except AWS_ERRORS:
-                if not messages:
-                    raise
-                break
-            messages += received
-            if not messages or len(messages) >= self._mapping.batch_size or not self._mapping.window_seconds:
-                break
-            deadline = deadline or time.monotonic() + self._mapping.window_seconds
-            if time.monotonic() >= deadline:
-                break
-        return messages
+        return self._sqs.receive_message(
+            QueueUrl=self._queue.url,
+            MaxNumberOfMessages=self._mapping.batch_size,
+            WaitTimeSeconds=LONG_POLL_SECONDS,
+            MessageSystemAttributeNames=["All"],
+            MessageAttributeNames=["All"],
+        ).get("Messages", [])
 
     def _give_back(self, messages: Sequence["MessageTypeDef"]) -> None:
         for message in messages:
@@ -102,27 +98,32 @@ class Poller:
                 )
 
     def _work(self, messages: Sequence["MessageTypeDef"]) -> None:
+        started = time.monotonic()
+        failed = {message["MessageId"] for message in messages}
         try:
             event = sqs_event(messages, self._queue.arn, self._region)
             result = self._runtime.invoke(self._mapping.function, event)
             failed = failed_messages(result, messages) if self._mapping.report_batch_item_failures else set()
             self._delete([message for message in messages if message["MessageId"] not in failed])
         except FunctionError:
-            pass  # the whole batch failed: it comes back when its visibility timeout is over
+            pass  # reported already; the whole batch comes back after its visibility timeout
         except Exception as error:
-            print(f"a batch of {self._queue.name} failed: {error}", file=sys.stderr, flush=True)
+            self._report(notice(f"a batch of {self._queue.name} failed", error))
         finally:
             self._slots.release()
+        milliseconds = round((time.monotonic() - started) * 1000, 1)
+        for message in messages:
+            self._report(message_event(message, self._queue, message["MessageId"] in failed) | {"ms": milliseconds})
 
     def _delete(self, messages: Sequence["MessageTypeDef"]) -> None:
-        for start in range(0, len(messages), RECEIVE_LIMIT):
+        for start in range(0, len(messages), DELETE_LIMIT):
             entries = [
                 {"Id": str(index), "ReceiptHandle": message["ReceiptHandle"]}
-                for index, message in enumerate(messages[start : start + RECEIVE_LIMIT])
+                for index, message in enumerate(messages[start : start + DELETE_LIMIT])
             ]
             answer = self._sqs.delete_message_batch(QueueUrl=self._queue.url, Entries=entries)  # type: ignore[arg-type]
             for failure in answer.get("Failed", []):
-                print(f"{self._queue.name} kept a message: {failure.get('Message')}", file=sys.stderr, flush=True)
+                self._report(notice(f"a message of {self._queue.name} could not be deleted: {failure.get('Message')}"))
 
 
 def sqs_event(messages: Sequence["MessageTypeDef"], queue_arn: str, region: str) -> dict[str, Any]:
@@ -147,6 +148,41 @@ def sqs_event(messages: Sequence["MessageTypeDef"], queue_arn: str, region: str)
     }
 
 
+def message_event(message: "MessageTypeDef", queue: Queue, is_failed: bool) -> dict[str, Any]:
+    """What became of a message, and the order that it names, for the stack's log."""
+    received = int(message.get("Attributes", {}).get("ApproximateReceiveCount", "1"))
+    is_last = queue.max_receive_count is not None and received >= queue.max_receive_count
+    outcome = "done"
+    if is_failed:
+        outcome = "failed, goes to the dead-letter queue" if is_last else "will be redelivered"
+    attribute = message.get("MessageAttributes", {}).get("correlationId")
+    given = attribute.get("StringValue") if attribute else None
+    named = _named_in(message["Body"])
+    event = {
+        "event": "message",
+        "queue": queue.name,
+        "message_id": message["MessageId"],
+        "receive_count": received,
+        "outcome": outcome,
+        "level": "WARNING" if is_failed and is_last else "INFO",
+        "merchant_id": named.get("merchantId"),
+        "merchant_order_id": named.get("merchantOrderId"),
+        # As the function has it: the message's own id where the sender gave none.
+        "correlation_id": given or message["MessageId"],
+    }
+    return {name: value for name, value in event.items() if value is not None}
+
+
+def _named_in(body: str) -> dict[str, str]:
+    try:
+        document = json.loads(body)
+    except ValueError:
+        return {}
+    if not isinstance(document, dict):
+        return {}
+    return {name: value for name, value in document.items() if isinstance(value, str)}
+
+
 def _message_attribute(value: Mapping[str, Any]) -> dict[str, Any]:
     event: dict[str, Any] = {"stringListValues": [], "binaryListValues": [], "dataType": value["DataType"]}
     if "StringValue" in value:
@@ -157,7 +193,7 @@ def _message_attribute(value: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def failed_messages(result: Any, messages: Sequence["MessageTypeDef"]) -> set[str]:
-    """The ids to keep. As Lambda has it: nothing reported means none failed, an answer without sense means all."""
+    """The ids to keep. As in Lambda: no report means that none failed, an invalid one that all did."""
     everything = {message["MessageId"] for message in messages}
     if result is None or result == {}:
         return set()

@@ -14,24 +14,25 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from devstack.errors import DevstackError, TemplateError
+from devstack.events import Report, to_stderr
 from devstack.template import Function, Model
 
 
 class FunctionError(DevstackError):
-    """The handler raised, or answered what is not JSON."""
+    """The handler raised, or returned what is not JSON."""
 
 
 class FunctionTimeoutError(FunctionError):
-    """The handler was still at work when its time was up."""
+    """The handler was still running at its timeout."""
 
 
 class StillRunningError(FunctionError):
-    """The caller's patience ended before the function's own time."""
+    """The caller stopped waiting before the function's timeout."""
 
 
 @dataclass(frozen=True)
 class Context:
-    """What Lambda hands to a handler beside the event."""
+    """What Lambda gives a handler beside the event."""
 
     function: Function
     deadline: float
@@ -65,20 +66,23 @@ type Handler = Callable[[Any, Any], Any]
 
 
 class Runtime:
-    """The functions of one stack. Every invocation has a thread of its own, as it has a sandbox of its own in AWS."""
+    """The functions of one stack. Each invocation has its own thread, as it has its own sandbox in AWS."""
 
-    def __init__(self, functions: Mapping[str, Function], handlers: Mapping[str, Handler]) -> None:
+    def __init__(
+        self, functions: Mapping[str, Function], handlers: Mapping[str, Handler], report: Report = to_stderr
+    ) -> None:
         self._functions = functions
         self._handlers = handlers
+        self._report = report
         self._idle = threading.Condition()
         self._running = 0
 
     def invoke(self, logical_id: str, event: Any, patience_seconds: float = math.inf) -> Any:
-        """The handler's answer, or a FunctionError, its traceback already on stderr."""
+        """The handler's result. A FunctionError has been reported already, with its traceback."""
         function = self._functions[logical_id]
         outcome: list[tuple[Any, BaseException | None]] = []
         context = Context(function, time.monotonic() + function.timeout_seconds)
-        # Through JSON, as in AWS: a handler gets no object of ours, and an answer that is not JSON fails here too.
+        # Through JSON, as in AWS: a handler gets no object of ours, and a result that is not JSON fails here too.
         sent = json.loads(json.dumps(event))
 
         def run() -> None:
@@ -99,31 +103,39 @@ class Runtime:
         if not outcome:
             if patience_seconds < function.timeout_seconds:
                 raise StillRunningError(logical_id)
-            # Lambda would kill it; a thread cannot be killed, so what it still does is done.
-            print(f"{logical_id} timed out after {function.timeout_seconds:g} s", file=sys.stderr, flush=True)
+            # Lambda would kill it; a thread cannot be killed, so it runs on.
+            timed_out = f"{logical_id} timed out after {function.timeout_seconds:g} s"
+            self._report(_failure(timed_out, logical_id, context))
             raise FunctionTimeoutError(logical_id)
         result, error = outcome[0]
         if error is not None:
-            text = "".join(traceback.format_exception(error))
-            print(f"{logical_id} failed ({context.aws_request_id}):\n{text}", file=sys.stderr, flush=True)
+            failed = f"{logical_id} failed: {type(error).__name__}: {error}"
+            trace = "".join(traceback.format_exception(error)).rstrip()
+            self._report(_failure(failed, logical_id, context) | {"exception": trace})
             raise FunctionError(logical_id) from error
         return result
 
     def drain(self, seconds: float) -> bool:
-        """Waits until no invocation runs; whether that came true in time."""
+        """Waits until no invocation runs. False where one still does after so many seconds."""
         with self._idle:
             return self._idle.wait_for(lambda: self._running == 0, seconds)
 
 
-def load_runtime(model: Model) -> Runtime:
+def _failure(message: str, logical_id: str, context: Context) -> dict[str, Any]:
+    request_id = context.aws_request_id
+    return {"event": "failure", "message": message, "level": "ERROR", "function": logical_id, "request_id": request_id}
+
+
+def load_runtime(model: Model, report: Report = to_stderr) -> Runtime:
     """Imports every handler, with the template's environment and Lambda's order of sys.path: functions, then layers."""
     os.environ.update(model.environment())
     paths = [str(path) for path in model.code_paths]
     for path in model.code_paths:
         if not path.is_dir():
-            raise TemplateError(f"there is no folder {path}, which the template names as code")
+            raise TemplateError(f"the template names the folder {path} as code, and it does not exist")
     sys.path[:0] = [path for path in paths if path not in sys.path]
-    return Runtime(model.functions, {name: _handler(function) for name, function in model.functions.items()})
+    handlers = {name: _handler(function) for name, function in model.functions.items()}
+    return Runtime(model.functions, handlers, report)
 
 
 def _handler(function: Function) -> Handler:

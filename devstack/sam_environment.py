@@ -1,8 +1,8 @@
-"""The functions' environment for `sam local`, whose containers find the local stack at another address.
+"""The functions' environment for `sam local`: its containers reach the local stack at another address.
 
     python -m devstack.sam_environment
 
-writes .local/sam-environment.json, which samconfig.toml's `local` environment names, for the stack that runs now.
+writes .local/sam-environment.json, which samconfig.toml's `local` environment names, for the stack that runs on PORT.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 from devstack.errors import DevstackError
-from devstack.tokens import LOCAL_DIR, running_stack
+from devstack.local_files import LOCAL_ROOT, directory_of, running_stack
 
 # Docker's bridge on Linux; Docker Desktop elsewhere has a name for it.
 HOST_SEEN_FROM_CONTAINERS = "172.17.0.1" if sys.platform == "linux" else "host.docker.internal"
@@ -45,14 +45,14 @@ def _check_reachable(url: str) -> None:
         raise DevstackError(f"containers cannot reach {url}; start the stack with: HOST=0.0.0.0 make run") from error
 
 
-def write(directory: Path = LOCAL_DIR, host: str = HOST_SEEN_FROM_CONTAINERS) -> Path:
+def write(stack_directory: Path, path: Path = LOCAL_ROOT / FILE_NAME, host: str = HOST_SEEN_FROM_CONTAINERS) -> Path:
     """Raises DevstackError where no stack runs, or none that a container can reach."""
-    stack = running_stack(directory)
+    stack = running_stack(stack_directory)
     if not stack:
-        raise DevstackError("no local stack runs; start one with: HOST=0.0.0.0 make run")
+        raise DevstackError("no local stack runs on this PORT; start one with: HOST=0.0.0.0 make run")
     upstream = stack["simulatorUrl"] or os.environ.get("UPSTREAM_URL")
     if not upstream:
-        raise DevstackError("the stack has another upstream than the simulator: give its UPSTREAM_URL here, too")
+        raise DevstackError("the stack does not use the simulator: set UPSTREAM_URL here, too")
     environment = for_containers(
         {
             "AWS_ENDPOINT_URL": stack["awsEndpointUrl"],
@@ -65,7 +65,7 @@ def write(directory: Path = LOCAL_DIR, host: str = HOST_SEEN_FROM_CONTAINERS) ->
         host,
     )
     _check_reachable(environment["Parameters"]["AWS_ENDPOINT_URL"])
-    path = directory / FILE_NAME
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(environment, indent=2) + "\n", encoding="utf-8")
     return path
 
@@ -75,7 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--host", default=HOST_SEEN_FROM_CONTAINERS, help="this machine (default: %(default)s)")
     options = parser.parse_args(arguments)
     try:
-        write(host=options.host)
+        write(directory_of(os.environ), host=options.host)
     except DevstackError as error:
         parser.exit(1, f"{error}\n")
     return 0

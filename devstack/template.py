@@ -1,8 +1,8 @@
 """template.yaml as the local stack needs it: loaded, its intrinsics resolved, turned into a typed model.
 
-What the model cannot express is a TemplateError, never skipped: a property that is silently ignored here
-would work on the laptop and fail in AWS, or the other way round. The sets below say which properties have no
-meaning locally; a new one must be put into one of them, or supported.
+Only what template.yaml uses is supported; anything else is a TemplateError that names it. A property that was silently
+ignored here would work on the laptop and fail in AWS, or the other way round: a new one is either supported, or added
+to the sets of those that have no meaning locally.
 """
 
 import json
@@ -10,10 +10,11 @@ import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from devstack.cloudformation import ROOT, Document, Resolver, load_samconfig
+from devstack.cloudformation import ROOT, Document, Resolver, check_properties, load_samconfig
 from devstack.errors import TemplateError
 
 
@@ -21,69 +22,35 @@ def _names(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-IGNORED_RESOURCE_TYPES = (
-    # Matched by prefix: they watch, encrypt, permit or ship the stack, and none of it runs locally.
-    "AWS::ApplicationInsights::",
-    "AWS::Backup::",
-    "AWS::CloudWatch::",
-    "AWS::CodeDeploy::",
-    "AWS::Cognito::",
-    "AWS::IAM::",
-    "AWS::KMS::",
-    "AWS::Logs::",
-    "AWS::ResourceGroups::",
-    "AWS::SNS::",
-    "AWS::XRay::",
-    "AWS::Lambda::Permission",
-    "AWS::SQS::QueuePolicy",
-    "AWS::SecretsManager::ResourcePolicy",
-    "AWS::Synthetics::",
-)
+# Matched by prefix: they watch, permit or sign in, and none of it runs locally.
+IGNORED_RESOURCE_TYPES = ("AWS::CloudWatch::", "AWS::Cognito::", "AWS::IAM::", "AWS::Logs::", "AWS::SQS::QueuePolicy")
+FUNCTION_PROPERTIES = _names("CodeUri Environment Events Handler Layers MemorySize Timeout")
 IGNORED_FUNCTION_PROPERTIES = _names(
-    "Architectures AutoPublishAlias AutoPublishAliasAllProperties AutoPublishCodeSha256 CodeSigningConfigArn "
-    "DeadLetterQueue DeploymentPreference Description EphemeralStorage EventInvokeConfig KmsKeyArn LoggingConfig "
-    "PermissionsBoundary Policies PropagateTags ProvisionedConcurrencyConfig RecursiveLoop "
-    "ReservedConcurrentExecutions Role RolePath Runtime RuntimeManagementConfig SnapStart Tags Tracing "
-    "VersionDescription VersionDeletionPolicy VpcConfig"
+    "Architectures AutoPublishAlias AutoPublishAliasAllProperties DeploymentPreference Description LoggingConfig "
+    "ProvisionedConcurrencyConfig Role Runtime SnapStart Tags Tracing"
 )
-FUNCTION_PROPERTIES = _names("CodeUri Environment Events FunctionName Handler Layers MemorySize Timeout")
-IGNORED_API_PROPERTIES = _names(
-    "AccessLogSettings DefaultRouteSettings Description DisableExecuteApiEndpoint Domain FailOnWarnings Name "
-    "PropagateTags RouteSettings Tags"
-)
-API_PROPERTIES = frozenset({"Auth", "StageName"})
-TABLE_PROPERTIES = _names(
-    "AttributeDefinitions BillingMode GlobalSecondaryIndexes KeySchema LocalSecondaryIndexes TableName"
-)
-IGNORED_TABLE_PROPERTIES = _names(
-    "ContributorInsightsSpecification DeletionProtectionEnabled OnDemandThroughput PointInTimeRecoverySpecification "
-    "ResourcePolicy SSESpecification TableClass Tags TimeToLiveSpecification WarmThroughput"
-)
-IGNORED_INDEX_PROPERTIES = _names("ContributorInsightsSpecification OnDemandThroughput WarmThroughput")
-QUEUE_ATTRIBUTES = (
-    "VisibilityTimeout",
-    "MessageRetentionPeriod",
-    "DelaySeconds",
-    "ReceiveMessageWaitTimeSeconds",
-    "MaximumMessageSize",
-)
-IGNORED_QUEUE_PROPERTIES = _names(
-    "KmsDataKeyReusePeriodSeconds KmsMasterKeyId RedriveAllowPolicy SqsManagedSseEnabled Tags"
-)
-IGNORED_SECRET_PROPERTIES = _names("Description KmsKeyId ReplicaRegions Tags")
-IGNORED_HTTP_EVENT_PROPERTIES = frozenset({"ApiId", "RouteSettings"})
-IGNORED_SCHEDULE_PROPERTIES = _names(
-    "DeadLetterConfig Description FlexibleTimeWindow KmsKeyArn Name OmitName PermissionsBoundary RetryPolicy RoleArn "
-    "ScheduleExpressionTimezone"
-)
+API_PROPERTIES = frozenset({"Auth"})
+IGNORED_API_PROPERTIES = _names("AccessLogSettings DefaultRouteSettings Description FailOnWarnings RouteSettings")
+ROUTE_PROPERTIES = _names("ApiId Auth Method Path")
+MAPPING_PROPERTIES = _names("BatchSize FunctionResponseTypes Queue ScalingConfig")
+TABLE_PROPERTIES = _names("AttributeDefinitions BillingMode GlobalSecondaryIndexes KeySchema")
+IGNORED_TABLE_PROPERTIES = _names("DeletionProtectionEnabled PointInTimeRecoverySpecification SSESpecification")
+QUEUE_ATTRIBUTES = ("VisibilityTimeout", "MessageRetentionPeriod")
+IGNORED_QUEUE_PROPERTIES = _names("KmsMasterKeyId SqsManagedSseEnabled")
+SECRET_PROPERTIES = _names("GenerateSecretString Name")
+IGNORED_SECRET_PROPERTIES = _names("Description KmsKeyId")
 JWT_IDENTITY_SOURCE = "$request.header.Authorization"
 
 # Lambda's own defaults, where the template says nothing.
 DEFAULT_TIMEOUT_SECONDS = 3
 DEFAULT_MEMORY_MB = 128
 DEFAULT_BATCH_SIZE = 10
-LARGEST_BATCH_WITHOUT_WINDOW = 10
+LARGEST_BATCH = 10
+"""Without a batching window."""
 DEFAULT_CONCURRENCY = 5
+ROUTE_TIMEOUT_SECONDS = 30.0
+"""An HTTP API's own; it cannot be longer."""
+RATE_UNIT_SECONDS = {"minute": 60, "hour": 3600, "day": 86_400}
 
 
 @dataclass(frozen=True)
@@ -123,7 +90,6 @@ class QueueMapping:
     function: str
     queue: str
     batch_size: int
-    window_seconds: int
     report_batch_item_failures: bool
     maximum_concurrency: int
 
@@ -132,10 +98,7 @@ class QueueMapping:
 class Schedule:
     function: str
     name: str
-    expression: str
-    source: str
-    """`aws.events` for a rule, `aws.scheduler` for EventBridge Scheduler: their events differ."""
-    input: Any = None
+    rate: timedelta
 
 
 @dataclass(frozen=True)
@@ -198,7 +161,7 @@ class Model:
 
 
 class Template(Document):
-    """The project's template; `model()` is what the rest of the stack uses."""
+    """The project's template; the rest of the stack uses its `model()`."""
 
     @classmethod
     def load_local(
@@ -210,8 +173,8 @@ class Template(Document):
         endpoint_url: str | None = None,
         parameters: Mapping[str, str] | None = None,
     ) -> "Template":
-        """The template as the local stack runs it: with samconfig.toml's `local` values, or with those of `parameters`,
-        and with the stack's own URLs."""
+        """The template as the local stack runs it: with samconfig.toml's `local` values, or `parameters` instead, and
+        with the stack's own URLs."""
         config = load_samconfig(path.parent / "samconfig.toml")
         own = {"JwtIssuer": issuer, "IndodanaUrl": upstream_url, "AwsEndpointUrl": endpoint_url}
         wanted = parameters or {}
@@ -258,14 +221,14 @@ class _Builder(Resolver):
             kind = resource["Type"]
             if kind not in understood and not kind.startswith(IGNORED_RESOURCE_TYPES):
                 raise TemplateError(
-                    f"{logical_id} is a {kind}, which the local stack does not have "
-                    "(if it has no part in running locally, add it to IGNORED_RESOURCE_TYPES in devstack/template.py)"
+                    f"{logical_id} is a {kind}, which the local stack does not support "
+                    "(if it does nothing locally, add it to IGNORED_RESOURCE_TYPES in devstack/template.py)"
                 )
         self.check_rules()
         self.globals = self.template.section("Globals")
         for section in self.globals:
-            if section not in ("Function", "HttpApi"):
-                raise TemplateError(f"Globals.{section} is not known to the local stack")
+            if section != "Function":
+                raise TemplateError(f"the local stack does not support Globals.{section}")
         self.queues = {logical_id: self.queue(logical_id) for logical_id in self.of_type("AWS::SQS::Queue")}
         self.code_paths: dict[Path, None] = {}
         self.layers: dict[Path, None] = {}
@@ -291,7 +254,7 @@ class _Builder(Resolver):
 
     def function(self, logical_id: str) -> Function:
         merged = _merge(self.globals.get("Function") or {}, self.properties(logical_id))
-        _check(merged, FUNCTION_PROPERTIES, IGNORED_FUNCTION_PROPERTIES, logical_id)
+        check_properties(merged, FUNCTION_PROPERTIES, IGNORED_FUNCTION_PROPERTIES, logical_id)
         # Only what is used is resolved: policies may hold intrinsics of things that do not exist here.
         properties = {
             name: value if name == "Events" else self.resolve(value, f"{logical_id}.{name}")
@@ -306,7 +269,7 @@ class _Builder(Resolver):
         environment = properties.get("Environment", {}).get("Variables", {})
         function = Function(
             logical_id=logical_id,
-            name=self.name(logical_id, "FunctionName"),
+            name=self.name(logical_id),
             handler=properties["Handler"],
             timeout_seconds=float(properties.get("Timeout", DEFAULT_TIMEOUT_SECONDS)),
             memory_mb=int(properties.get("MemorySize", DEFAULT_MEMORY_MB)),
@@ -323,7 +286,7 @@ class _Builder(Resolver):
             if self.attribute(logical_id, "Ref", where) == layer:
                 content = self.resolve(self.properties(logical_id).get("ContentUri"), f"{logical_id}.ContentUri")
                 return (self.template.folder / str(content)).resolve()
-        raise TemplateError(f"{where}: the layer {layer} is none of this template's, so its code is not at hand")
+        raise TemplateError(f"{where}: the layer {layer} is not in this template, so its code is not here")
 
     def event(self, function: Function, name: str, event: Mapping[str, Any], where: str) -> None:
         kind, properties = event.get("Type"), event.get("Properties") or {}
@@ -331,36 +294,27 @@ class _Builder(Resolver):
             case "HttpApi":
                 self.routes.append(self.route(function, properties, where))
             case "SQS":
-                mapping = self.queue_mapping(function, self.resolve(properties, where), where)
-                if mapping:
-                    self.mappings.append(mapping)
-            case "Schedule" | "ScheduleV2":
-                schedule = self.schedule(function, name, kind, self.resolve(properties, where), where)
-                if schedule:
-                    self.schedules.append(schedule)
+                self.mappings.append(self.queue_mapping(function, self.resolve(properties, where), where))
+            case "Schedule":
+                self.schedules.append(self.schedule(function, name, self.resolve(properties, where), where))
             case _:
-                raise TemplateError(f"{where} is an event of the type {kind}, which the local stack does not have")
+                raise TemplateError(f"{where} is an event of the type {kind}, which the local stack does not support")
 
     def route(self, function: Function, properties: Mapping[str, Any], where: str) -> Route:
-        used = frozenset({"Auth", "Method", "PayloadFormatVersion", "Path", "TimeoutInMillis"})
-        _check(properties, used, IGNORED_HTTP_EVENT_PROPERTIES, where)
+        check_properties(properties, ROUTE_PROPERTIES, frozenset(), where)
         api = self.api(properties.get("ApiId"), where)
-        own = {name: self.resolve(value, f"{where}.{name}") for name, value in properties.items() if name in used}
-        if str(own.get("PayloadFormatVersion", "2.0")) != "2.0":
-            raise TemplateError(f"{where}: the local stack makes payload format 2.0 only")
+        own = {name: self.resolve(value, f"{where}.{name}") for name, value in properties.items() if name != "ApiId"}
         method, path = str(own.get("Method", "")).upper(), own.get("Path")
         if not isinstance(path, str) or not path.startswith("/") or not method:
-            raise TemplateError(
-                f"{where} needs a Path that begins with / and a Method; catch-all routes are not supported"
-            )
-        method = "ANY" if method in ("ANY", "X-AMAZON-APIGATEWAY-ANY-METHOD") else method
+            raise TemplateError(f"{where} needs a Method and a Path that begins with /; $default is not supported")
+        if method in ("ANY", "X-AMAZON-APIGATEWAY-ANY-METHOD") or "+}" in path:
+            raise TemplateError(f"{where}: the local stack does not support ANY methods and {{greedy+}} paths")
         auth = own.get("Auth") or {}
-        _check(auth, frozenset({"Authorizer", "AuthorizationScopes"}), frozenset(), f"{where}.Auth")
+        check_properties(auth, frozenset({"Authorizer", "AuthorizationScopes"}), frozenset(), f"{where}.Auth")
         chosen = auth.get("Authorizer") or api.get("DefaultAuthorizer")
         authorizer, scopes = None, auth.get("AuthorizationScopes")
         if chosen and chosen != "NONE":
-            authorizer, authorizer_scopes = self.authorizer(api, chosen, where)
-            scopes = authorizer_scopes if scopes is None else scopes
+            authorizer = self.authorizer(api, chosen, where)
         elif scopes:
             raise TemplateError(f"{where} asks for scopes, and no authorizer checks them")
         return Route(
@@ -369,49 +323,38 @@ class _Builder(Resolver):
             path=path,
             authorizer=authorizer,
             scopes=tuple(scopes or ()),
-            timeout_seconds=min(float(own.get("TimeoutInMillis", 30_000)) / 1000, 30.0),
+            timeout_seconds=ROUTE_TIMEOUT_SECONDS,
         )
 
     def api(self, reference: Any, where: str) -> dict[str, Any]:
-        """The `Auth` of the HTTP API a route belongs to; without an ApiId it is SAM's implicit one."""
-        properties: dict[str, Any] = self.globals.get("HttpApi") or {}
-        if reference is not None:
-            logical_id = reference.get("Ref") if isinstance(reference, dict) else None
-            if logical_id not in self.of_type("AWS::Serverless::HttpApi"):
-                raise TemplateError(f"{where}: ApiId is not a !Ref of one of the template's HTTP APIs")
-            properties = _merge(properties, self.properties(logical_id))
-            where = logical_id
-        _check(properties, API_PROPERTIES, IGNORED_API_PROPERTIES, where)
-        if self.resolve(properties.get("StageName", "$default"), where) != "$default":
-            raise TemplateError(f"{where}: the local stack has the stage $default only")
-        auth: dict[str, Any] = self.resolve(properties.get("Auth") or {}, f"{where}.Auth")
-        _check(auth, frozenset({"Authorizers", "DefaultAuthorizer"}), frozenset(), f"{where}.Auth")
+        """The `Auth` of the HTTP API that a route belongs to."""
+        logical_id = reference.get("Ref") if isinstance(reference, dict) else None
+        if logical_id not in self.of_type("AWS::Serverless::HttpApi"):
+            raise TemplateError(f"{where}: ApiId is not a !Ref of an HTTP API of this template")
+        properties = self.properties(logical_id)
+        check_properties(properties, API_PROPERTIES, IGNORED_API_PROPERTIES, logical_id)
+        auth: dict[str, Any] = self.resolve(properties.get("Auth") or {}, f"{logical_id}.Auth")
+        check_properties(auth, frozenset({"Authorizers", "DefaultAuthorizer"}), frozenset(), f"{logical_id}.Auth")
         return auth
 
-    def authorizer(self, api: Mapping[str, Any], name: str, where: str) -> tuple[Authorizer, list[str] | None]:
+    def authorizer(self, api: Mapping[str, Any], name: str, where: str) -> Authorizer:
         definition = api.get("Authorizers", {}).get(name)
         if definition is None:
             raise TemplateError(f"{where}: its API has no authorizer {name}")
-        used = frozenset({"AuthorizationScopes", "IdentitySource", "JwtConfiguration"})
-        _check(definition, used, frozenset(), f"the authorizer {name}")
+        check_properties(
+            definition, frozenset({"IdentitySource", "JwtConfiguration"}), frozenset(), f"the authorizer {name}"
+        )
         source = definition.get("IdentitySource", JWT_IDENTITY_SOURCE)
-        if source not in (JWT_IDENTITY_SOURCE, [JWT_IDENTITY_SOURCE]):
-            raise TemplateError(
-                f"the authorizer {name} reads {source}; the local stack reads {JWT_IDENTITY_SOURCE} only"
-            )
-        # SAM takes both spellings.
-        jwt = {key.lower(): value for key, value in definition.get("JwtConfiguration", {}).items()}
+        if source != JWT_IDENTITY_SOURCE:
+            raise TemplateError(f"the authorizer {name} reads {source}; the local stack supports {JWT_IDENTITY_SOURCE}")
+        jwt = definition.get("JwtConfiguration", {})
         audience = jwt.get("audience")
-        audience = [audience] if isinstance(audience, str) else audience
-        if not isinstance(jwt.get("issuer"), str) or not audience:
-            raise TemplateError(f"the authorizer {name} needs JwtConfiguration with issuer and audience")
-        return Authorizer(name, jwt["issuer"], tuple(audience)), definition.get("AuthorizationScopes")
+        if not isinstance(jwt.get("issuer"), str) or not isinstance(audience, list) or not audience:
+            raise TemplateError(f"the authorizer {name} needs a JwtConfiguration with issuer and a list as audience")
+        return Authorizer(name, jwt["issuer"], tuple(audience))
 
-    def queue_mapping(self, function: Function, properties: Mapping[str, Any], where: str) -> QueueMapping | None:
-        used = _names("BatchSize Enabled FunctionResponseTypes MaximumBatchingWindowInSeconds Queue ScalingConfig")
-        _check(properties, used, frozenset(), where)
-        if not _flag(properties.get("Enabled", True)):
-            return None
+    def queue_mapping(self, function: Function, properties: Mapping[str, Any], where: str) -> QueueMapping:
+        check_properties(properties, MAPPING_PROPERTIES, frozenset(), where)
         queue = next((queue for queue in self.queues.values() if queue.arn == properties.get("Queue")), None)
         if queue is None:
             raise TemplateError(f"{where}: Queue is {properties.get('Queue')!r}, no queue of this template")
@@ -419,21 +362,17 @@ class _Builder(Resolver):
         if responses not in ([], ["ReportBatchItemFailures"]):
             raise TemplateError(f"{where}: FunctionResponseTypes is {responses!r}")
         scaling = properties.get("ScalingConfig", {})
-        _check(scaling, frozenset({"MaximumConcurrency"}), frozenset(), f"{where}.ScalingConfig")
-        window = _whole(properties.get("MaximumBatchingWindowInSeconds", 0), 0, 300, f"{where} batching window")
+        check_properties(scaling, frozenset({"MaximumConcurrency"}), frozenset(), f"{where}.ScalingConfig")
         concurrency = scaling.get("MaximumConcurrency")
         mapping = QueueMapping(
             function=function.logical_id,
             queue=queue.logical_id,
-            batch_size=_whole(properties.get("BatchSize", DEFAULT_BATCH_SIZE), 1, 10_000, f"{where}.BatchSize"),
-            window_seconds=window,
+            batch_size=_whole(properties.get("BatchSize", DEFAULT_BATCH_SIZE), 1, LARGEST_BATCH, f"{where}.BatchSize"),
             report_batch_item_failures=bool(responses),
             maximum_concurrency=DEFAULT_CONCURRENCY
             if concurrency is None
             else _whole(concurrency, 2, 1000, f"{where}.ScalingConfig.MaximumConcurrency"),
         )
-        if mapping.batch_size > LARGEST_BATCH_WITHOUT_WINDOW and window < 1:
-            raise TemplateError(f"{where}: a batch of more than {LARGEST_BATCH_WITHOUT_WINDOW} needs a batching window")
         visibility = int(queue.attributes.get("VisibilityTimeout", 30))
         if visibility < function.timeout_seconds:
             raise TemplateError(
@@ -442,54 +381,33 @@ class _Builder(Resolver):
             )
         return mapping
 
-    def schedule(
-        self, function: Function, name: str, kind: str, properties: Mapping[str, Any], where: str
-    ) -> Schedule | None:
-        key = "Schedule" if kind == "Schedule" else "ScheduleExpression"
-        _check(properties, frozenset({key, "Enabled", "Input", "State"}), IGNORED_SCHEDULE_PROPERTIES, where)
-        if properties.get("ScheduleExpressionTimezone", "UTC") != "UTC":
-            raise TemplateError(f"{where}: the local stack's schedules are in UTC")
-        if not _flag(properties.get("Enabled", True)) or properties.get("State", "ENABLED") != "ENABLED":
-            return None
-        given = None
-        if "Input" in properties:
-            try:
-                given = json.loads(properties["Input"])
-            except (TypeError, ValueError) as error:
-                raise TemplateError(f"{where}: Input is not JSON") from error
-        return Schedule(
-            function=function.logical_id,
-            name=name,
-            expression=str(properties.get(key)),
-            source="aws.events" if kind == "Schedule" else "aws.scheduler",
-            input=given,
-        )
+    def schedule(self, function: Function, name: str, properties: Mapping[str, Any], where: str) -> Schedule:
+        check_properties(properties, frozenset({"Schedule"}), frozenset(), where)
+        return Schedule(function.logical_id, name, _rate(str(properties.get("Schedule")), where))
 
     def table(self, logical_id: str) -> Table:
         properties = self.properties(logical_id)
-        _check(properties, TABLE_PROPERTIES, IGNORED_TABLE_PROPERTIES | {"ProvisionedThroughput"}, logical_id)
+        check_properties(properties, TABLE_PROPERTIES, IGNORED_TABLE_PROPERTIES, logical_id)
         if "KeySchema" not in properties or "AttributeDefinitions" not in properties:
             raise TemplateError(f"{logical_id} needs KeySchema and AttributeDefinitions")
         definition = {
             name: self.resolve(properties[name], f"{logical_id}.{name}")
-            for name in TABLE_PROPERTIES - {"BillingMode", "TableName"}
+            for name in TABLE_PROPERTIES
             if name in properties
         }
-        for index in definition.get("GlobalSecondaryIndexes", []):
-            for ignored in IGNORED_INDEX_PROPERTIES | {"ProvisionedThroughput"}:
-                index.pop(ignored, None)
-        # Locally every table is on demand: there is no capacity to provision.
-        return Table(logical_id, self.name(logical_id, "TableName"), definition | {"BillingMode": "PAY_PER_REQUEST"})
+        if definition.get("BillingMode") != "PAY_PER_REQUEST":
+            raise TemplateError(f"{logical_id}: the local stack supports BillingMode PAY_PER_REQUEST only")
+        return Table(logical_id, self.name(logical_id), definition)
 
     def queue(self, logical_id: str) -> Queue:
         properties = self.properties(logical_id)
-        used = frozenset({"QueueName", "RedrivePolicy", *QUEUE_ATTRIBUTES})
-        _check(properties, used, IGNORED_QUEUE_PROPERTIES, logical_id)
+        used = frozenset({"RedrivePolicy", *QUEUE_ATTRIBUTES})
+        check_properties(properties, used, IGNORED_QUEUE_PROPERTIES, logical_id)
         resolved = {name: self.resolve(properties[name], f"{logical_id}.{name}") for name in used if name in properties}
         dead_letter_queue, max_receive_count = None, None
         if policy := resolved.get("RedrivePolicy"):
             where = f"{logical_id}.RedrivePolicy"
-            _check(policy, frozenset({"deadLetterTargetArn", "maxReceiveCount"}), frozenset(), where)
+            check_properties(policy, frozenset({"deadLetterTargetArn", "maxReceiveCount"}), frozenset(), where)
             dead_letter_queue = next(
                 (
                     other
@@ -503,7 +421,7 @@ class _Builder(Resolver):
             max_receive_count = _whole(policy.get("maxReceiveCount"), 1, 1000, f"{where}.maxReceiveCount")
         return Queue(
             logical_id=logical_id,
-            name=self.name(logical_id, "QueueName"),
+            name=self.name(logical_id),
             url=self.attribute(logical_id, "Ref", logical_id),
             arn=self.attribute(logical_id, "Arn", logical_id),
             attributes={name: str(resolved[name]) for name in QUEUE_ATTRIBUTES if name in resolved},
@@ -513,16 +431,26 @@ class _Builder(Resolver):
 
     def secret(self, logical_id: str) -> Secret:
         properties = self.properties(logical_id)
-        used = frozenset({"GenerateSecretString", "Name", "SecretString"})
-        _check(properties, used, IGNORED_SECRET_PROPERTIES, logical_id)
-        value = self.resolve(properties.get("SecretString"), f"{logical_id}.SecretString")
-        generate = self.resolve(properties.get("GenerateSecretString") or {}, f"{logical_id}.GenerateSecretString")
-        if value is None:
-            value = secrets.token_urlsafe(24)
-            if "GenerateStringKey" in generate:
-                holder = json.loads(generate.get("SecretStringTemplate", "{}"))
-                value = json.dumps(holder | {generate["GenerateStringKey"]: value})
-        return Secret(logical_id, self.name(logical_id, "Name"), str(value))
+        check_properties(properties, SECRET_PROPERTIES, IGNORED_SECRET_PROPERTIES, logical_id)
+        name = self.resolve(properties.get("Name"), f"{logical_id}.Name")
+        generate = self.resolve(properties.get("GenerateSecretString"), f"{logical_id}.GenerateSecretString")
+        if not isinstance(name, str) or not isinstance(generate, dict) or "GenerateStringKey" not in generate:
+            raise TemplateError(f"{logical_id} needs a Name and a GenerateSecretString with GenerateStringKey")
+        document = json.loads(generate.get("SecretStringTemplate", "{}"))
+        value = json.dumps(document | {generate["GenerateStringKey"]: secrets.token_urlsafe(24)})
+        return Secret(logical_id, name, value)
+
+
+def _rate(expression: str, where: str) -> timedelta:
+    rate = re.fullmatch(r"rate\((\d+) (minute|hour|day)(s?)\)", expression)
+    if rate is None:
+        raise TemplateError(
+            f"{where}: the local stack does not support {expression!r}, only rates like rate(5 minutes)"
+        )
+    count = int(rate[1])
+    if count < 1 or (count == 1) == bool(rate[3]):
+        raise TemplateError(f"{where}: {expression!r} is no rate; EventBridge wants rate(1 minute) or rate(5 minutes)")
+    return timedelta(seconds=count * RATE_UNIT_SECONDS[rate[2]])
 
 
 def _merge(general: Any, own: Any) -> Any:
@@ -541,14 +469,6 @@ def _is_intrinsic(value: Mapping[str, Any]) -> bool:
     return len(value) == 1 and any(name == "Ref" or str(name).startswith("Fn::") for name in value)
 
 
-def _check(properties: Any, used: frozenset[str], ignored: frozenset[str], where: str) -> None:
-    if not isinstance(properties, dict):
-        raise TemplateError(f"{where} is not a mapping")
-    for name in properties:
-        if name not in used and name not in ignored:
-            raise TemplateError(f"{where} has the property {name}, which the local stack does not understand")
-
-
 def _whole(value: Any, least: int, most: int, where: str) -> int:
     try:
         number = int(str(value))
@@ -557,10 +477,6 @@ def _whole(value: Any, least: int, most: int, where: str) -> int:
     if not least <= number <= most:
         raise TemplateError(f"{where} is {number}, not from {least} to {most}")
     return number
-
-
-def _flag(value: Any) -> bool:
-    return str(value).lower() == "true"
 
 
 def _environment_text(value: Any) -> str:

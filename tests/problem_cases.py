@@ -58,11 +58,11 @@ DOMAIN: dict[type[RefundsError], tuple[RefundsError, int, str, bool]] = {
 # These are caught where they are raised. One that comes as far as the API is a fault of the gateway, logged as one.
 INTERNAL: list[RefundsError] = [
     errors.RefundsError("base"),
-    errors.QueueUnavailable("the refund queue did not take the message"),
+    errors.QueueUnavailable("sending to the refund queue failed"),
     errors.DecisionRefused(REFUND, "base"),
     errors.RefundChanged(REFUND),
     errors.OrderChanged(None),
-    errors.IllegalTransition("QUEUED may not become UNKNOWN"),
+    errors.IllegalTransition("illegal transition from QUEUED to UNKNOWN"),
 ]
 
 FAILURES = {

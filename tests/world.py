@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
-from urllib.parse import quote
 
 import boto3
 
@@ -313,10 +312,6 @@ class World:
 
     def recover(self) -> dict[str, Any]:
         return recovery.handler.lambda_handler({}, Context())  # type: ignore[arg-type]
-
-
-def order_path(order_id: str) -> str:
-    return f"/v1/transactions/{quote(order_id, safe='')}"
 
 
 def _record(message: Any) -> dict[str, Any]:

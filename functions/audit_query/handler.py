@@ -1,4 +1,4 @@
-"""GET /v1/transactions/{merchantOrderId}/audit: the order's timeline."""
+"""GET /v1/transactions/{merchantOrderId}/audit: the order's audit records."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""GET /v1/health: that the API and Lambda answer. Open to everybody, so it asks nothing and says nothing."""
+"""GET /v1/health: shows that the API and Lambda respond. It needs no token, so it calls and returns nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The schedule: finds refunds that were left open, and measures how many there are and how old."""
+"""Scheduled: recovers refunds that were left open, and measures their number and age."""
 
 from __future__ import annotations
 

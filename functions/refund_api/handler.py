@@ -1,4 +1,4 @@
-"""The refunds of the API: make one, read them, withdraw one, settle one."""
+"""The refund routes: create, list, read, withdraw and settle refunds."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _created(refund: Refund, request_id: str, *, replayed: bool) -> Response:
         case RefundStatus.SUBMITTING:
             return problems.in_progress(refund, request_id)
         case RefundStatus.FAILED:
-            assert refund.failure  # every FAILED refund says why
+            assert refund.failure  # every FAILED refund has one
             return problems.from_failure(refund.failure, request_id, refund, replayed=replayed)
 
 

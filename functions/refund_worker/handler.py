@@ -1,4 +1,4 @@
-"""The refund queue's batches."""
+"""Processes the refund queue's batches."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _message(record: Mapping[str, Any]) -> Message:
         receive_count=int(attributes["ApproximateReceiveCount"]),
         sender=attributes["SenderId"],
         sent_at=datetime.fromtimestamp(int(attributes["SentTimestamp"]) / 1000, UTC),
-        correlation_id=given.get("stringValue", "") if given else None,  # binary has none, which breaks the rule
+        correlation_id=given.get("stringValue", "") if given else None,  # a binary value becomes "", which is invalid
         token=token.get("stringValue") if token else None,
     )
 

@@ -1,4 +1,4 @@
-"""GET /v1/transactions/{merchantOrderId}: is this order paid?"""
+"""GET /v1/transactions/{merchantOrderId}: the status of a transaction at Indodana."""
 
 from __future__ import annotations
 

@@ -1,10 +1,11 @@
-"""Takes out of the built layer what the gateway never uses; `sam build` runs it (Makefile).
+"""Removes from the built layer what the gateway never uses; `sam build` runs it (Makefile).
 
     python3.13 trim.py <the layer's python/ folder>
 
-boto3 brings the descriptions of 400 services, and reading those of three takes most of the time that a client needs to
-start. What is left here: three services with the operations that the functions call (tests/build/test_build.py holds
-the list to the code), the logging and metrics of Powertools, and stand-ins for what boto3 imports and nobody here uses.
+boto3 has the descriptions of 400 services, and reading the descriptions of three takes most of a client's start time.
+What stays: three services with the operations that the functions call (tests/build/test_build.py compares the list
+with the code), the logging and metrics of Powertools, and stand-ins for modules that boto3 imports but the gateway does
+not use.
 """
 
 from __future__ import annotations
@@ -36,14 +37,14 @@ NOT_DEPLOYED = (
     )),
     "simplejson/tests",
 )  # fmt: skip
-# In the place of packages whose real work nobody asks for here, what boto3 and botocore import of them; None: as it is.
+# Replacements for packages that boto3 and botocore import but the gateway never uses; None keeps a file unchanged.
 STAND_INS: dict[str, dict[str, str | None]] = {
-    # For boto3's S3 resource; it would load multiprocessing.
+    # For boto3's S3 resource; the real one would load multiprocessing.
     "s3transfer": {
         "__init__.py": "",
         "manager.py": "class TransferConfig:\n    UNSET_DEFAULT = object()\n",
     },
-    # The SDK's manual, of which every method gets its page as a docstring: 4 % of a cold start.
+    # The SDK's manual: every method gets its page as a docstring, which takes 4 % of a cold start.
     "botocore/docs": {
         "__init__.py": "",
         "docstring.py": """\
@@ -55,7 +56,7 @@ ClientMethodDocstring = PaginatorDocstring = WaiterDocstring = no_docstring
 """,
         "utils.py": None,
     },
-    # The same of boto3's resources, which nobody makes.
+    # The same for boto3's resources, which are not used.
     "boto3/docs": {"__init__.py": "", "docstring.py": "ActionDocstring = None\n", "utils.py": None},
 }
 
@@ -101,7 +102,7 @@ def _trim_services(data: Path) -> None:
 
 
 def _with_only(operations: list[str], description: dict[str, Any]) -> dict[str, Any]:
-    """A service's description with these operations and the shapes that they reach."""
+    """A service's description with only these operations and the shapes that they use."""
     kept = {name: description["operations"][name] for name in operations}
     shapes: dict[str, Any] = {}
     unread = list(_shapes_named_in(kept))

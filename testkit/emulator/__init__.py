@@ -2,7 +2,7 @@
 
 Only what the gateway's code calls is here, by the same names and with the same answers and exceptions. Any other call,
 argument or expression raises TypeError or NotImplementedError, so that no test depends on a guess. Where AWS's
-documentation and moto differ, this follows AWS; tests/simulation/test_emulator.py compares it with moto and names those
+documentation and moto differ, this follows AWS; tests/testkit/test_emulator_*.py compare it with moto and name those
 differences.
 
 A call is atomic as long as one thread at a time makes one, which the simulation's scheduler ensures. Items go in and

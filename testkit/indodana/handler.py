@@ -16,6 +16,7 @@ from testkit.indodana.books import ReceivedRequest
 from testkit.indodana.fault_answers import under_fault
 from testkit.indodana.faults import ORDER_CANCELLATION
 from testkit.indodana.fields import parse_object
+from testkit.indodana.state import State
 
 if TYPE_CHECKING:
     from testkit.indodana.listener import Server
@@ -27,6 +28,8 @@ HOLD_POLL_SECONDS = 0.1
 
 # Answers a control request: its method, its path below CONTROL_PATH, its query and its body.
 type Control = Callable[[str, list[str], Mapping[str, str], bytes], Answer]
+# Is told of each request to Indodana's API after its answer, and the seconds that it took.
+type OnRequest = Callable[[ReceivedRequest, float], None]
 
 
 class _CallerGoneError(Exception):
@@ -60,6 +63,13 @@ class Handler(BaseHTTPRequestHandler):
         state = self.server.state()
         call = self._read_call(path, query, raw_body)
         request = state.books.record_request(call.endpoint, call.merchant_order_id, call.refund_id)
+        started = time.monotonic()
+        try:
+            self._answer(state, call, request)
+        finally:
+            self.server.on_request(request, time.monotonic() - started)
+
+    def _answer(self, state: State, call: api.Call, request: ReceivedRequest) -> None:
         fault = state.faults.pick(call.endpoint, call.merchant_order_id)
         if fault is None:
             return self._send(api.answer(state, call), request)

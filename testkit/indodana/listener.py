@@ -8,7 +8,7 @@ from contextlib import suppress
 from http.server import ThreadingHTTPServer
 from typing import Any
 
-from testkit.indodana.handler import Control, Handler
+from testkit.indodana.handler import Control, Handler, OnRequest
 from testkit.indodana.state import State
 
 # How long closing a port waits for the threads of its connections. They are daemons and end with the process.
@@ -21,12 +21,15 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 256
 
-    def __init__(self, bound: socket.socket, state: Callable[[], State], control: Control | None) -> None:
+    def __init__(
+        self, bound: socket.socket, state: Callable[[], State], control: Control | None, on_request: OnRequest
+    ) -> None:
         super().__init__(bound.getsockname(), Handler, bind_and_activate=False)
         self.socket.close()
         self.socket = bound
         self.state = state
         self.control = control
+        self.on_request = on_request
         self._connections: set[socket.socket] = set()
         self._changed = threading.Condition()
         self.server_activate()
@@ -64,10 +67,18 @@ class Server(ThreadingHTTPServer):
 class Listener:
     """A port that serves, or that refuses connections while no other process can take it."""
 
-    def __init__(self, host: str, port: int, state: Callable[[], State], control: Control | None = None) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        state: Callable[[], State],
+        control: Control | None = None,
+        on_request: OnRequest = lambda _request, _seconds: None,
+    ) -> None:
         """`state` is asked once for each request. Without `control` the control API is not served."""
         self._state = state
         self._control = control
+        self._on_request = on_request
         self._host = host
         self._port = port
         self._server: Server | None = None
@@ -84,7 +95,7 @@ class Listener:
             bound = self._reserved or self._bind()
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             self._reserved = None
-            self._server = Server(bound, self._state, self._control)
+            self._server = Server(bound, self._state, self._control, self._on_request)
 
     def refuse(self) -> None:
         self.close()

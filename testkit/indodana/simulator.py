@@ -16,6 +16,7 @@ from typing import Any, Self
 from testkit.indodana.control_api import ControlApi
 from testkit.indodana.credentials import NONCE_WINDOW_SECONDS
 from testkit.indodana.faults import REFUSE_CONNECTIONS, Fault
+from testkit.indodana.handler import OnRequest
 from testkit.indodana.listener import Listener
 from testkit.indodana.state import State
 
@@ -39,11 +40,12 @@ class Simulator:
         seed: int = 0,
         nonce_window_seconds: float | None = NONCE_WINDOW_SECONDS,
         clock: Callable[[], float] = time.time,
+        on_request: OnRequest = lambda _request, _seconds: None,
     ) -> None:
         self._new_state = partial(State, dict(merchants), clock, seed, nonce_window_seconds)
         self.state = self._new_state()
-        self._control = Listener(host, port, lambda: self.state, ControlApi(self).answer)
-        self._upstream = Listener(host, upstream_port, lambda: self.state)
+        self._control = Listener(host, port, lambda: self.state, ControlApi(self).answer, on_request)
+        self._upstream = Listener(host, upstream_port, lambda: self.state, on_request=on_request)
         # Guards the listeners and the timers, and the decision whether the upstream listener is to be open.
         self._lock = threading.RLock()
         self._running = False

@@ -282,7 +282,7 @@ def test_the_key_given_by_parameter_encrypts_all_that_is_stored() -> None:
 # ---- the guides
 
 
-@pytest.mark.parametrize("guide", ["README.md", "docs/operations.md"])
+@pytest.mark.parametrize("guide", ["docs/deploy.md", "docs/operations.md"])
 def test_a_guides_commands_name_outputs_and_resources_of_the_stack(guide: str) -> None:
     text = (ROOT / guide).read_text()
     outputs = set(re.findall(r"\$\(output (\w+)\)", text))

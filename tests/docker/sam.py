@@ -24,7 +24,8 @@ import boto3
 from botocore.config import Config
 
 from devstack import aws, sam_environment
-from devstack.gateway import Gateway, HttpApi
+from devstack.api_gateway.http_api import HttpApi
+from devstack.api_gateway.server import HttpServer
 from devstack.queues import Poller
 from devstack.runtime import FunctionError
 from devstack.template import Model, Template
@@ -224,7 +225,7 @@ def stack(directory: Path) -> Iterator[SamStack]:
         simulator = undo.enter_context(Simulator(host=EVERY_ADDRESS))
         for_tests = undo.enter_context(aws.AwsServer())
         for_containers = undo.enter_context(aws.AwsServer(EVERY_ADDRESS, seen=operations.append))
-        gateway = Gateway()
+        gateway = HttpServer()
         undo.callback(gateway.stop)
 
         template = Template.load_local(

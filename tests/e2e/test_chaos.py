@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -10,8 +11,9 @@ from typing import Any
 import pytest
 
 from devstack.aftermath import LEGAL_STEPS, Aftermath
-from devstack.callers import Answer, Ask, Plan, Wanted
+from devstack.callers import Ask, Plan, Wanted
 from gateway.core.transitions import LEGAL_TRANSITIONS, RefundStatus
+from testkit.http_caller import Answer
 from testkit.processes import Program
 
 # About 65, of which the leases are 45; the rest is for a machine that has other things to do.
@@ -45,6 +47,10 @@ def test_legal_steps_are_the_ledgers_without_a_second_submission() -> None:
     assert steps >= LEGAL_STEPS
 
 
+def answer(status: int, body: dict[str, str]) -> Answer:
+    return Answer(status, {}, json.dumps(body))
+
+
 class Story:
     """One order, of which half was refunded; everything agrees until a test changes it."""
 
@@ -73,7 +79,7 @@ class Story:
             {"sk": "1", "at": "1", "refundId": "r", "action": "REFUND_SUBMITTING", "after": "SUBMITTING"},
             {"sk": "2", "at": "2", "refundId": "r", "action": "R", "before": "SUBMITTING", "after": "SUCCEEDED"},
         ]
-        self.answer = Answer(201, 1, {"refundId": "r", "status": "SUCCEEDED"})
+        self.answer = answer(201, {"refundId": "r", "status": "SUCCEEDED"})
         self.found: dict[tuple[str, str], str | None] = {("O", "r"): "SUCCEEDED"}
         self.sent = [WANTED]
         self.dead_letters: list[dict[str, Any]] = []
@@ -96,7 +102,7 @@ class Story:
 def becomes(story: Story, status: str) -> None:
     """In the ledger and on record; not in Indodana's books."""
     story.refund["status"] = story.audit[-1]["after"] = status
-    story.answer = Answer(202, 1, {"refundId": "r", "status": "QUEUED"})
+    story.answer = answer(202, {"refundId": "r", "status": "QUEUED"})
     story.found = {("O", "r"): status}
     story.sums |= {"refunded": Decimal(0), "refundable": HALF, "reserved": HALF}
     if status == "FAILED":
@@ -152,11 +158,11 @@ def promised_and_lost(story: Story) -> None:
 
 
 def told_otherwise(story: Story) -> None:
-    story.answer = Answer(422, 1, {"refundId": "r", "code": "UPSTREAM_REFUSED"})
+    story.answer = answer(422, {"refundId": "r", "code": "UPSTREAM_REFUSED"})
 
 
 def answered_with_a_bug(story: Story) -> None:
-    story.answer = Answer(500, 1, {"code": "INTERNAL_ERROR"})
+    story.answer = answer(500, {"code": "INTERNAL_ERROR"})
 
 
 def message_lost(story: Story) -> None:

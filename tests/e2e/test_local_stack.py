@@ -1,4 +1,4 @@
-"""`make run`, from outside: a process, its address, its token, its queue. What a newcomer meets works as it is told."""
+"""`make run` from outside: a process, its address, its token, its queue. Everything works as the documents say."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def calls(route: Route) -> tuple[str, str]:
 # ---- what it says of itself
 
 
-def test_stack_json_has_the_promised_keys_and_is_nobody_elses_to_read(stack: Stack) -> None:
+def test_stack_json_has_the_promised_keys_and_is_private(stack: Stack) -> None:
     assert set(stack.info) == PROMISED_KEYS
     assert all(stack.info.values())
     assert (stack.directory / "stack.json").stat().st_mode & 0o077 == 0
@@ -56,7 +56,7 @@ def test_stack_json_has_the_promised_keys_and_is_nobody_elses_to_read(stack: Sta
 
 
 @pytest.mark.parametrize("shell", ["bash", "sh"])
-def test_the_four_curl_commands_of_the_banner_work_when_pasted(stack: Stack, shell: str) -> None:
+def test_banners_curl_commands_work_when_pasted(stack: Stack, shell: str) -> None:
     commands = re.findall(r"^ +(curl .+)$", stack.output, re.MULTILINE)
     assert len(commands) == 4
 
@@ -71,7 +71,7 @@ def test_the_four_curl_commands_of_the_banner_work_when_pasted(stack: Stack, she
     assert stack.simulator.moved("m1", "ORDER-PAID") == 25_000
 
 
-def test_make_token_prints_a_token_with_the_scopes_and_the_merchant_asked_for(stack: Stack) -> None:
+def test_make_token_prints_a_token_with_given_scopes_and_merchant(stack: Stack) -> None:
     make = ["make", "-s", f"PY={sys.executable}", "-o", ".venv/.installed", "token"]
     wanted = ["SCOPES=transactions:read refunds:read", "MERCHANT=m2"]
     environment = {"LOCAL_DIR": str(stack.directory), "PATH": "/usr/bin:/bin"}
@@ -89,14 +89,14 @@ def test_make_token_prints_a_token_with_the_scopes_and_the_merchant_asked_for(st
 # ---- who may call
 
 
-def test_the_health_route_is_open_and_says_nothing(stack: Stack) -> None:
+def test_health_route_is_open_and_says_nothing(stack: Stack) -> None:
     assert [route.key for route in MODEL.routes if not route.authorizer] == ["GET /v1/health"]
     answer = stack.call("GET", "/v1/health", token=None)
     assert (answer.status, answer.text) == (204, "")
 
 
 @pytest.mark.parametrize("route", [route for route in MODEL.routes if route.authorizer], ids=lambda route: route.key)
-def test_a_route_wants_a_good_token_with_its_scope(stack: Stack, route: Route, tmp_path: Path) -> None:
+def test_route_requires_a_valid_token_with_its_scope(stack: Stack, route: Route, tmp_path: Path) -> None:
     others = [scope for scope in MODEL.scopes if scope not in route.scopes]
     stranger = Issuer(stack.info["issuer"], tmp_path)
     audience = route.authorizer.audience[0] if route.authorizer else ""
@@ -124,7 +124,7 @@ def test_a_route_wants_a_good_token_with_its_scope(stack: Stack, route: Route, t
 
 
 @pytest.mark.parametrize("status", ["PAID", "INITIATED", "EXPIRED", "REJECTED", "SOMETHING_NEW"])
-def test_a_status_is_answered_as_indodana_has_it(stack: Stack, status: str) -> None:
+def test_status_is_answered_as_indodana_has_it(stack: Stack, status: str) -> None:
     order = stack.order(45_000, status)
 
     answer = stack.status(order)
@@ -133,12 +133,12 @@ def test_a_status_is_answered_as_indodana_has_it(stack: Stack, status: str) -> N
     assert answer.body["legalName"] == CUSTOMER
 
 
-def test_an_order_that_nobody_knows_is_404(stack: Stack) -> None:
+def test_unknown_order_is_404(stack: Stack) -> None:
     assert stack.status("NO-SUCH-ORDER").body["code"] == "ORDER_NOT_FOUND"
     assert stack.refund("NO-SUCH-ORDER", 1).status == 404
 
 
-def test_a_repeated_request_moves_money_once(stack: Stack) -> None:
+def test_repeated_request_moves_money_once(stack: Stack) -> None:
     order = stack.order()
 
     first, again = (stack.refund(order, 60_000, key="return-1") for _ in range(2))
@@ -150,7 +150,7 @@ def test_a_repeated_request_moves_money_once(stack: Stack) -> None:
     assert stack.simulator.moved("m1", order) == 60_000
 
 
-def test_a_redelivered_message_moves_money_once(stack: Stack) -> None:
+def test_redelivered_message_moves_money_once(stack: Stack) -> None:
     order = stack.order()
     message = stack.message(order, 60_000, "b-1")
 
@@ -199,7 +199,7 @@ def test_fifty_messages_for_60_percent_move_money_once(stack: Stack) -> None:
     assert stack.simulator.moved("m1", order) == 60_000
 
 
-def test_respond_async_is_taken_on_and_done_by_the_queue(stack: Stack) -> None:
+def test_respond_async_is_accepted_and_done_by_the_queue(stack: Stack) -> None:
     order = stack.order()
 
     accepted = stack.refund(order, 5000, later=True)
@@ -210,7 +210,7 @@ def test_respond_async_is_taken_on_and_done_by_the_queue(stack: Stack) -> None:
     assert stack.simulator.moved("m1", order) == 5000
 
 
-def test_a_callers_own_id_leads_to_its_log_lines_and_its_records(stack: Stack) -> None:
+def test_correlation_id_leads_to_log_lines_and_audit_records(stack: Stack) -> None:
     asked, sent = stack.order(), stack.order()
     body = {"amount": 5000, "reason": "OTHERS", "requestedBy": "till 3"}
     headers = {"Idempotency-Key": "k", "Prefer": "respond-async", "X-Correlation-Id": "till-3/sale-4711"}
@@ -234,7 +234,7 @@ def test_a_callers_own_id_leads_to_its_log_lines_and_its_records(stack: Stack) -
     }
 
 
-def test_a_message_that_can_never_work_is_dead_lettered_and_on_record_and_stops_no_other(stack: Stack) -> None:
+def test_invalid_message_is_a_dead_letter_on_record_and_stops_no_other(stack: Stack) -> None:
     stack.dead_letters()
     order = stack.order()
     poison = ["not JSON", json.dumps({"merchantOrderId": order, "amount": -1}), json.dumps(["a", "list"])]
@@ -264,13 +264,13 @@ def test_a_message_that_can_never_work_is_dead_lettered_and_on_record_and_stops_
 # ---- paths
 
 
-def test_an_encoded_slash_is_a_bad_order_id_and_not_another_path(stack: Stack) -> None:
+def test_encoded_slash_is_a_bad_order_id_and_not_another_path(stack: Stack) -> None:
     for method, end in (("GET", ""), ("GET", "/refunds"), ("POST", "/refunds"), ("GET", "/audit")):
         answer = stack.call(method, f"/v1/transactions/A%2FB{end}", {} if method == "POST" else None)
         assert (answer.status, answer.body["errors"][0]["field"]) == (400, "merchantOrderId")
 
 
-def test_a_percent_sign_in_an_order_id_is_decoded_once(stack: Stack) -> None:
+def test_percent_sign_in_an_order_id_is_decoded_once(stack: Stack) -> None:
     order = stack.order(order_id="50%25OFF")
 
     assert stack.call("GET", "/v1/transactions/50%2525OFF").body["merchantOrderId"] == order
@@ -283,7 +283,7 @@ def test_a_percent_sign_in_an_order_id_is_decoded_once(stack: Stack) -> None:
 # ---- another upstream, or none
 
 
-def test_upstream_url_uses_another_indodana_and_its_absence_is_no_error_for_refunds(tmp_path: Path) -> None:
+def test_upstream_url_uses_another_indodana_and_its_outage_queues_refunds(tmp_path: Path) -> None:
     indodana = Simulator().start()
     books = SimulatorControl(indodana.control_url)
     try:
@@ -319,7 +319,7 @@ def test_upstream_url_uses_another_indodana_and_its_absence_is_no_error_for_refu
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_it_ends_at_a_signal_when_what_is_in_flight_is_answered(tmp_path: Path, number: int) -> None:
+def test_signal_ends_the_stack_after_requests_in_flight_are_answered(tmp_path: Path, number: int) -> None:
     with Stack(tmp_path) as stack:
         order = stack.order()
         stack.simulator.fault("slow", path="order_cancellation", merchant_order_id=order, seconds=1.5)
@@ -337,7 +337,7 @@ def test_it_ends_at_a_signal_when_what_is_in_flight_is_answered(tmp_path: Path, 
         assert not (tmp_path / "token").exists()
 
 
-def test_a_taken_port_is_said_in_one_line_and_harms_nobody(stack: Stack) -> None:
+def test_taken_port_is_one_line_and_harms_no_other_stack(stack: Stack) -> None:
     port = stack.info["baseUrl"].rpartition(":")[2]
     environment = {"PORT": port, "LOCAL_DIR": str(stack.directory)}
 
@@ -351,7 +351,7 @@ def test_a_taken_port_is_said_in_one_line_and_harms_nobody(stack: Stack) -> None
 
 
 @pytest.mark.parametrize("name", ["PORT", "UPSTREAM_URL", "AWS_ENDPOINT_URL"])
-def test_a_setting_that_makes_no_sense_is_named_in_one_line(tmp_path: Path, name: str) -> None:
+def test_invalid_setting_is_named_in_one_line(tmp_path: Path, name: str) -> None:
     with Program(tmp_path, "devstack", environment={"LOCAL_DIR": str(tmp_path), name: "nonsense"}) as program:
         assert program.wait() == 1
     [line] = program.output.splitlines()
@@ -378,7 +378,7 @@ Outputs:
 """
 
 
-def test_a_route_added_to_the_template_works_with_no_other_change(tmp_path: Path) -> None:
+def test_route_added_to_the_template_works_with_no_other_change(tmp_path: Path) -> None:
     root = tmp_path / "copy"
     for folder in ("devstack", "functions", "layers", "testkit"):
         shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))

@@ -109,7 +109,7 @@ def test_what_the_domain_and_the_layer_log_bears_it(world: World, logs: io.Strin
     with_layer = lines(logs)
     logging.getLogger("indodana").warning("outside of any request")
 
-    waits = next(line for line in with_layer if "is deferred" in line["message"])
+    waits = next(line for line in with_layer if "deferred" in line["message"])
     assert (waits["name"], waits["correlation_id"]) == ("gateway", "c-1")
     last = lines(logs)[-1]
     assert (last["name"], last.get("correlation_id")) == ("indodana", None)

@@ -159,7 +159,7 @@ def test_more_than_refundable_is_refused_with_the_sums_and_not_sent(world: World
     refused = world.refund(order, 60_000)
 
     assert (refused.status, refused.body["code"]) == (422, "AMOUNT_EXCEEDS_REFUNDABLE")
-    assert "40000 rupiah can be refunded" in refused.body["detail"]
+    assert "refundable: 40000 rupiah" in refused.body["detail"]
     assert len(world.requests(order)) == 1
     assert len(world.list_refunds(order).body["refunds"]) == 1
     assert world.audit(order)[-1]["action"] == "REFUND_REFUSED"
@@ -187,7 +187,7 @@ def test_what_a_process_remembers_of_an_order_never_decides_a_refund(world: Worl
 
     refused = world.refund(order, 20_000)
     assert (refused.status, refused.body["code"]) == (422, "AMOUNT_EXCEEDS_REFUNDABLE")
-    assert "10000 rupiah can be refunded" in refused.body["detail"]
+    assert "refundable: 10000 rupiah" in refused.body["detail"]
     again = world.refund(order, 60_000, key="first")
     assert (again.status, again.headers["idempotency-replayed"]) == (201, "true")
     assert world.moved(order) == 90_000
@@ -295,7 +295,7 @@ def test_what_was_submitted_and_could_not_be_written_is_not_called_undone(
 
     def busy(before: Refund | None, after: Refund, *rest: Any, **options: Any) -> None:
         if after.status is RefundStatus.SUCCEEDED:
-            raise LedgerBusy("too many refunds of this order at once")
+            raise LedgerBusy("too many refunds of this order at the same time")
         Ledger.transition(ledger, before, after, *rest, **options)
 
     monkeypatch.setattr(ledger, "transition", busy)

@@ -122,7 +122,7 @@ class Indodana:
 
             def happen() -> Answer:
                 if not may_send():
-                    raise SendingTooLate("it was too late to send it")
+                    raise SendingTooLate("the caller stopped the request before it was sent")
                 return happens()
 
             return happen

@@ -165,21 +165,21 @@ def test_a_date_to_come_back_at_is_of_the_zone_it_names_or_utc(
 @pytest.mark.parametrize(
     ("answer", "cause"),
     [
-        (http(body={**PAID, "merchantOrderId": "ORDER-2"}), "about another order (HTTP 200)"),
-        (http(302, PAID), "of a status it does not document (HTTP 302)"),
-        (http(body="[]"), "that is no JSON object (HTTP 200)"),
-        (http(body='{"status": "OK", "status": "OK"}'), "with a key that stands twice (HTTP 200)"),
-        (http(body={**PAID, "status": "FINE"}), "that does not say OK (HTTP 200)"),
+        (http(body={**PAID, "merchantOrderId": "ORDER-2"}), "an answer about another order (HTTP 200)"),
+        (http(302, PAID), "an undocumented HTTP status (HTTP 302)"),
+        (http(body="[]"), "an answer that is not a JSON object (HTTP 200)"),
+        (http(body='{"status": "OK", "status": "OK"}'), "JSON with a duplicate key (HTTP 200)"),
+        (http(body={**PAID, "status": "FINE"}), "an answer without status OK (HTTP 200)"),
         (
             http(body=PAID)[:-1],
-            "the connection to Indodana broke before its answer was whole (IncompleteRead) (HTTP 200)",
+            "the connection to Indodana was lost before its answer was complete (IncompleteRead) (HTTP 200)",
         ),
     ],
 )
 def test_an_error_says_what_was_wrong_with_the_answer(world: World, answer: bytes, cause: str) -> None:
     with pytest.raises(OutcomeUnknown) as caught:
         status_of(world.client(world.upstream(sends(answer))))
-    assert str(caught.value).removeprefix("Indodana gave an answer ") == cause
+    assert str(caught.value).removeprefix("Indodana returned ") == cause
 
 
 def test_the_base_urls_path_is_kept_but_for_its_last_slash(world: World) -> None:

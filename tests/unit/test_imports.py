@@ -38,7 +38,7 @@ FOLDERS = {
     "functions": {"functions", "layers"},
     "layers": {"layers"},
     "testkit": {"testkit"},
-    "checks": {"checks"},
+    "checks": {"checks", "functions"},  # the state diagram is made from the transitions
     "devstack": {"devstack", "testkit", "functions", "layers"},
     "bench": {"bench", "devstack", "testkit", "functions", "layers"},
 }

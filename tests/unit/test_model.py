@@ -191,8 +191,8 @@ def test_an_order_refunds_what_it_has_and_no_more(refundable: int, amount: int |
     if shortfall:
         asked = "all that remains" if amount is None else f"{amount} rupiah"
         assert shortfall.detail == (
-            f"{asked} was asked for, and {refundable} rupiah can be refunded: of 10 paid, "
-            f"{7 - refundable} are refunded and 3 reserved by refunds under way"
+            f"requested: {asked}; refundable: {refundable} rupiah (10 paid, {7 - refundable} refunded, "
+            "3 reserved by open refunds)"
         )
 
 

@@ -52,6 +52,7 @@ from tests.openapi import DOCUMENT, closed, complaints, inlined, schema
 from tests.problem_cases import DOMAIN, FAILURES, UPSTREAM
 
 ROOT = Path(__file__).parents[2]
+GUIDE = (ROOT / "docs/api.md").read_text(encoding="utf-8")
 ROUTES = Template.load_local().model().routes
 OPERATIONS = {f"{method} {path}": inlined(operation) for method, path, operation in operations(DOCUMENT)}
 PROBLEM = "application/problem+json"
@@ -136,16 +137,16 @@ def test_an_operation_shows_how_it_is_used_and_what_it_answers(key: str) -> None
 
 
 # By the first field of the object.
-README_SHOWS = {"amount": "RefundRequest", "refundId": "Refund", "outcome": "Resolution"}
+GUIDE_SHOWS = {"amount": "RefundRequest", "refundId": "Refund", "outcome": "Resolution"}
 
 
-def test_the_readmes_examples_are_right() -> None:
-    blocks = "\n".join(re.findall(r"^ {4}(.*)$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE))
+def test_the_guides_examples_are_right() -> None:
+    blocks = "\n".join(re.findall(r"^ {4}(.*)$", GUIDE, re.MULTILINE))
     decoder = json.JSONDecoder(parse_float=Decimal)
     values = [decoder.raw_decode(blocks, start.start())[0] for start in re.finditer(r"^\{", blocks, re.MULTILINE)]
-    shown = {README_SHOWS[first]: value for value in values if (first := next(iter(value))) in README_SHOWS}
+    shown = {GUIDE_SHOWS[first]: value for value in values if (first := next(iter(value))) in GUIDE_SHOWS}
 
-    assert set(shown) == set(README_SHOWS.values())
+    assert set(shown) == set(GUIDE_SHOWS.values())
     assert [complaint for name, value in shown.items() for complaint in complaints(schema(name), value)] == []
 
 
@@ -458,6 +459,24 @@ def test_every_problem_of_the_code_is_in_the_document_and_no_other() -> None:
 
     assert set(documented_problems()) == given
     assert {code for _, code in given} == codes == set(schema("ProblemCode")["enum"])
+
+
+def test_the_guides_error_table_has_every_problem_and_no_other() -> None:
+    rows = re.findall(r"^\| ([0-9, ]+) \| ([A-Z_`, ]+) \|", GUIDE, re.MULTILINE)
+    shown = {
+        (int(status), code)
+        for statuses, codes in rows
+        for status in statuses.split(", ")
+        for code in re.findall(r"`([A-Z_]+)`", codes)
+    }
+
+    assert shown == set(documented_problems())
+
+
+def test_the_guides_routes_and_values_are_those_of_the_document() -> None:
+    assert set(re.findall(r"^\| `((?:GET|POST) [^`?]+)", GUIDE, re.MULTILINE)) == set(OPERATIONS)
+    for values in (Reason, EvidenceSource):
+        assert [value for value in values if f"`{value}`" not in GUIDE] == []
 
 
 @pytest.mark.parametrize("answer", ANSWERS, ids=lambda answer: json.loads(answer["body"])["code"])

@@ -138,8 +138,8 @@ def test_a_ledger_without_answer_claims_nothing_and_says_how_to_learn() -> None:
     busy = problems.from_error(errors.LedgerBusy(INTERNALS), "request-1")
     lost = problems.from_error(errors.LedgerUnavailable(INTERNALS), "request-1")
 
-    again = "retry; for a refund, with the same Idempotency-Key"
-    busy_says = f"too many refunds of this order at once; {again}"
+    again = "retry (a refund with the same Idempotency-Key)"
+    busy_says = f"too many refunds of this order at the same time; {again}"
     assert body_of(busy, 503, "LEDGER_BUSY")["detail"] == busy_says
     assert body_of(lost, 503, "LEDGER_UNAVAILABLE")["detail"] == f"a dependency was unavailable; {again}"
 
@@ -183,7 +183,7 @@ def test_a_failed_refund_is_named_with_what_upstream_said() -> None:
 
     body = body_of(response, 422, "UPSTREAM_REFUSED")
     assert body["detail"] == (
-        "because; this was decided at 2026-11-22 00:00:00 UTC, and another try needs a new Idempotency-Key"
+        "because; this refund failed at 2026-11-22 00:00:00 UTC; to try again, use a new Idempotency-Key"
     )
     assert body["upstream"] == {"status": 422, "error": {"kind": "ValidationError", "message": "too late"}}
     assert body["refundId"] == REFUND.refund_id

@@ -160,7 +160,7 @@ def test_a_refusal_carries_what_indodana_said(world: World) -> None:
     refusal = world.attempt(request())
 
     assert (refusal.upstream.status, refusal.upstream.body, refusal.upstream.sha256) == (404, EVIDENCE.body, "f00d")
-    assert refusal.failure.detail == "Indodana knows no such order"
+    assert refusal.failure.detail == "Indodana has no such order"
     failure = refusal.failure
     assert (failure.upstream_status, failure.upstream_kind, failure.upstream_message) == (404, "NotFoundError", "gone")
 
@@ -174,7 +174,7 @@ def test_an_order_without_an_amount_is_put_off(world: World) -> None:
     deferred = world.attempt(request())
 
     assert isinstance(deferred, Deferred)
-    assert deferred.cause == "Indodana's answer names no amount"
+    assert deferred.cause == "Indodana's answer has no amount"
     assert deferred.upstream is not None
     assert (deferred.upstream.status, deferred.unanswered) == (200, False)
 
@@ -242,7 +242,7 @@ def test_a_request_is_held_back_where_its_answer_came_too_late(world: World, lef
     assert bool(world.indodana.sent) is is_sent
     assert refund.status is (SUCCEEDED if is_sent else QUEUED)
     if not is_sent:
-        assert world.records()[-1]["cause"] == "held back right before it was sent"
+        assert world.records()[-1]["cause"] == "not sent: too little time left, or the circuit breaker opened"
 
 
 @pytest.mark.parametrize(("passed", "is_sent"), [(45 - WRITE_SECONDS, True), (45 - WRITE_SECONDS + 0.001, False)])
@@ -373,7 +373,7 @@ def test_a_refusal_is_kept_with_the_refund(world: World) -> None:
 
     assert failure is not None
     assert failure.code is FailureCode.UPSTREAM_REFUSED
-    assert failure.detail == "Indodana refused it with HTTP 422"
+    assert failure.detail == "Indodana refused the request with HTTP 422"
     assert (failure.upstream_status, failure.upstream_kind, failure.upstream_message) == (422, "ValidationError", "bad")
 
 
@@ -465,7 +465,9 @@ def test_an_open_breaker_puts_refunds_off(world: World) -> None:
     deferred = world.attempt(request())
 
     assert isinstance(deferred, Deferred)
-    assert deferred.cause == "Indodana's last answer left an outcome unknown; refunds wait until it answers again"
+    assert (
+        deferred.cause == "circuit breaker is open after an unknown outcome; refunds wait until Indodana answers again"
+    )
     assert (deferred.retry_after_seconds, deferred.unanswered, deferred.upstream) == (2, False, None)
 
 

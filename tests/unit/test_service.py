@@ -785,7 +785,7 @@ def test_a_refund_that_was_not_done_fails_after_the_hold(gateway: Gateway) -> No
     failed = resolve(gateway, unknown, FAILED, first)
     assert failed.failure is not None
     assert failed.failure.code is FailureCode.RESOLVED_AS_FAILED
-    assert failed.failure.detail == "an operator settled it as not done: BANK_STATEMENT, ticket 4711"
+    assert failed.failure.detail == "settled by an operator as not refunded: BANK_STATEMENT, ticket 4711"
     assert gateway.sums() == (100_000, 0, 0)
 
 

@@ -96,7 +96,7 @@ def test_a_missing_variable_is_named(name: str, missing: str | None) -> None:
             for value in ("0", "-1", "five", "1.5", "5 ", "²", "1e1", "9" * 5000)
         ],
         *[("RESOLUTION_HOLD_SECONDS", value, "must be a whole number from 0") for value in ("-1", "1.5", "ten", "²")],
-        ("CONFLICT_KINDS_DONE", "BusyError", "must have none of CONFLICT_KINDS_NOT_DONE: BusyError"),
+        ("CONFLICT_KINDS_DONE", "BusyError", "must not contain kinds of CONFLICT_KINDS_NOT_DONE: BusyError"),
         *[("AMBIGUOUS_REFUNDS", value, "must be one of review, resubmit") for value in ("REVIEW", "retry", "review ")],
     ],
 )

@@ -395,12 +395,20 @@ def test_every_parameter_says_what_it_is_and_refuses_what_it_is_not(parameter: s
         assert is_allowed(parameter, str(rules["Default"]))
 
 
-def test_every_parameter_stands_in_one_group_and_in_the_guide() -> None:
+def test_every_parameter_is_in_one_group() -> None:
     groups = TEMPLATE["Metadata"]["AWS::CloudFormation::Interface"]["ParameterGroups"]
     assert sorted(name for group in groups for name in group["Parameters"]) == sorted(PARAMETERS)
-    section = (ROOT / "README.md").read_text().partition("\n### Parameters\n")[2].partition("\n## ")[0]
-    documented = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
-    assert sorted(documented) == sorted(PARAMETERS)
+
+
+def test_every_parameter_is_in_the_table_of_the_guide_with_its_default() -> None:
+    table = (ROOT / "docs/parameters.md").read_text()
+    documented = re.findall(r"^\| `(\w+)` \| (?:`([^`]*)`|(must be given)|) ?\|", table, re.MULTILINE)
+    defaults = {name: None if must_be_given else default for name, default, must_be_given in documented}
+
+    assert len(documented) == len(defaults)
+    assert defaults == {
+        name: str(rules["Default"]) if "Default" in rules else None for name, rules in PARAMETERS.items()
+    }
 
 
 def test_a_deployment_stamps_its_configuration_where_expected() -> None:

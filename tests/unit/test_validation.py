@@ -152,7 +152,7 @@ class TestBody:
         largest = b"{}" + b" " * (inputs.MAX_BODY_BYTES - 2)
 
         assert inputs.json_object(largest) == {}
-        with pytest.raises(BodyTooLarge, match=f"is {inputs.MAX_BODY_BYTES + 1}"):
+        with pytest.raises(BodyTooLarge, match=f"has {inputs.MAX_BODY_BYTES + 1}"):
             inputs.json_object(largest + b" ")
 
     def test_a_refund_with_every_field_at_its_longest_is_far_from_too_large(self) -> None:
@@ -422,9 +422,9 @@ class TestIdempotencyKey:
         assert fields_refused(lambda: validation.refund_message(body, "m1")) == ["idempotencyKey"]
 
     def test_a_missing_one_is_said_to_be_missing(self) -> None:
-        with pytest.raises(InvalidRequest, match="Idempotency-Key: is missing"):
+        with pytest.raises(InvalidRequest, match="Idempotency-Key: is required"):
             validation.refund_request(ORDER, None, parse(REFUND))
-        with pytest.raises(InvalidRequest, match="idempotencyKey: is missing"):
+        with pytest.raises(InvalidRequest, match="idempotencyKey: is required"):
             validation.refund_message(parse(without(MESSAGE, "idempotencyKey")), "m1")
 
     def read(self, value: str) -> Key:
@@ -584,7 +584,7 @@ class TestResolution:
 
     def test_evidence_in_the_form_of_earlier_releases_is_told_of_the_new_one(self) -> None:
         said = said_of("evidence", lambda: resolution({"evidence": "ticket 4711"}))
-        assert "an object of source, reference, checkedAt" in said
+        assert "an object with source, reference, checkedAt" in said
         assert "If-Match" in said
 
     def test_all_that_is_wrong_with_evidence_is_said_at_once(self) -> None:

@@ -118,8 +118,8 @@ MUTANTS = (
         "every request gets its own answer",
         Edit(
             "is_about",
-            'isinstance(said, JsonObject) and said.get("merchantOrderId") == merchant_order_id',
-            'not isinstance(said, JsonObject) or said.get("merchantOrderId") in (None, merchant_order_id)',
+            'isinstance(value, JsonObject) and value.get("merchantOrderId") == merchant_order_id',
+            'not isinstance(value, JsonObject) or value.get("merchantOrderId") in (None, merchant_order_id)',
         ),
     ),
     _mutant(
@@ -202,12 +202,12 @@ MUTANTS = (
     _mutant(
         "takes an OK with an error in it",
         "what was accepted has moved, once and exactly",
-        Edit("Reading._contradicted", 'said.get("error") is not None', "False"),
+        Edit("Reading._contradicted", 'answer.get("error") is not None', "False"),
     ),
     _mutant(
         "takes an OK that says pending",
         "what was accepted has moved, once and exactly",
-        Edit("Reading._contradicted", "_plain_word(said.get(name)) in _NOT_DONE", "False"),
+        Edit("Reading._contradicted", "_plain_word(answer.get(name)) in _NOT_DONE", "False"),
     ),
     _mutant(
         "takes a 202 for done",
@@ -235,7 +235,7 @@ MUTANTS = (
         "a status is of the order that was asked for",
         Edit(
             "Reading.transaction_status",
-            'said.get("merchantOrderId") not in (None, self._asked.merchant_order_id)',
+            'answer.get("merchantOrderId") not in (None, self._asked.merchant_order_id)',
             "False",
         ),
     ),

@@ -1,1 +1,1 @@
-"""The domain of refunds: what one is, how it is stored, and the protocol that moves the money at most once."""
+"""The refund domain: what a refund is, how it is stored, and the protocol that moves its money at most once."""

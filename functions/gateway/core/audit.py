@@ -1,4 +1,4 @@
-"""The audit log: who did what to which order, when, why, and what Indodana said. Records are added, never changed."""
+"""The audit log: who did what to which order, when and why, and what Indodana answered. It is append-only."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ MESSAGE_FOR_SETTLED_REFUND = "MESSAGE_FOR_SETTLED_REFUND"
 FORBIDDEN = "FORBIDDEN"
 
 KEY_ATTRIBUTES = frozenset({"pk", "sk"})
-# Of what nobody has checked yet, as much as tells whose it is.
+# Limits for values of a refused request, which nothing has validated.
 MAX_ACTOR = 256
 MAX_PATH_PART = 256
 
@@ -56,9 +56,9 @@ def transition_record(
     action: str | None = None,
     decision: Mapping[str, Any] | None = None,
 ) -> Item:
-    """The one record of the transition from `before` to `after`; it stands in the same transaction.
+    """The one record of the transition from `before` to `after`, for the same DynamoDB transaction.
 
-    `decision`: what a person decided, and by what evidence.
+    `decision`: what a person decided, and their evidence.
     """
     return to_item(
         {
@@ -79,7 +79,7 @@ def transition_record(
 def refusal_record(
     request: RefundRequest, failure: Failure, at: datetime, context: RequestContext, upstream: UpstreamAnswer | None
 ) -> Item:
-    """A refund that was asked for and refused before it became one."""
+    """A refund request that was refused before a refund existed."""
     return to_item(
         {
             **_record(request.order, at, uuid.uuid4().hex, context),
@@ -93,7 +93,7 @@ def refusal_record(
 
 
 def reused_key_record(request: RefundRequest, existing: Refund, at: datetime, context: RequestContext) -> Item:
-    """A refund that was asked for with the key of another one."""
+    """A refund request whose idempotency key belongs to a different request."""
     return to_item(
         {
             **_record(request.order, at, uuid.uuid4().hex, context),
@@ -103,7 +103,7 @@ def reused_key_record(request: RefundRequest, existing: Refund, at: datetime, co
             "after": existing.status,
             "amount": request.amount,
             "failureCode": "IDEMPOTENCY_KEY_REUSED",
-            "failureDetail": "the idempotency key already names a refund that asked for something else",
+            "failureDetail": "the idempotency key was already used for a different request",
         }
     )
 
@@ -111,7 +111,7 @@ def reused_key_record(request: RefundRequest, existing: Refund, at: datetime, co
 def refused_decision_record(
     refund: Refund, at: datetime, context: RequestContext, decision: Mapping[str, Any], cause: str
 ) -> Item:
-    """A person's decision on a refund that was not taken."""
+    """A person's decision that was refused."""
     return to_item(
         {
             **_record(refund.request.order, at, uuid.uuid4().hex, context, refund),
@@ -126,8 +126,8 @@ def refused_decision_record(
 
 
 def settled_refund_record(refund: Refund, message_id: str, sent_at: datetime, context: RequestContext) -> Item:
-    """A message that asks for a refund that was settled before it was sent. Its key is the message's own, so a
-    redelivery records it once."""
+    """A message for a refund that was settled before the message was sent. The message id is its key, so a redelivery
+    adds no second record."""
     return to_item(
         {
             **_record(refund.request.order, sent_at, message_id, context, refund),
@@ -136,15 +136,15 @@ def settled_refund_record(refund: Refund, message_id: str, sent_at: datetime, co
             "after": refund.status,
             "amount": refund.amount,
             "messageId": message_id,
-            "cause": f"the idempotency key was used before, and its refund is {refund.status} since "
-            f"{iso(refund.updated_at)}; another refund needs a new key",
+            "cause": f"the idempotency key was already used: its refund is {refund.status} since "
+            f"{iso(refund.updated_at)}; a new refund needs a new key",
         }
     )
 
 
 def forbidden_record(at: datetime, context: RequestContext, route: str, path: Mapping[str, str], why: str) -> Item:
-    """A request of the API whose token does not allow it. It stands in a partition of its day that no merchant can
-    have: whose it is, the token does not say."""
+    """An API request that its token does not allow. No merchant is known for it, so it is stored in a partition of its
+    day that no merchant can have."""
     where = OrderKey("", f"forbidden-{at:%Y-%m-%d}")
     return to_item(
         {
@@ -160,7 +160,7 @@ def forbidden_record(at: datetime, context: RequestContext, route: str, path: Ma
 def late_evidence_record(
     refund: Refund, at: datetime, context: RequestContext, came_to: str, upstream: UpstreamAnswer | None
 ) -> Item:
-    """What Indodana said of a refund that was settled otherwise before its answer came."""
+    """Indodana's answer about a refund that had been settled differently before the answer arrived."""
     return to_item(
         {
             **_record(refund.request.order, at, uuid.uuid4().hex, context, refund),
@@ -182,7 +182,7 @@ def status_record(
     upstream: UpstreamAnswer | None,
     amount: Decimal | None,
 ) -> Item:
-    """`outcome` is the transactionStatus, or what kept it from being known."""
+    """`outcome` is the transactionStatus, or the name of the error."""
     return to_item(
         {
             **_record(order, at, uuid.uuid4().hex, context),
@@ -197,9 +197,9 @@ def status_record(
 def dead_letter_record(
     order: OrderKey | None, message_id: str, sent_at: datetime, context: RequestContext, cause: str, body_sha256: str
 ) -> Item:
-    """A message that can never work. Its key is the message's own, so a redelivery records it once.
+    """An invalid message. The message id is its key, so a redelivery adds no second record.
 
-    Where the order can't be told, the record stands in a partition of its day that no merchant can have.
+    If the order is unknown, the record is stored in a partition of its day that no merchant can have.
     """
     where = order or OrderKey("", f"dead-letters-{sent_at:%Y-%m-%d}")
     return to_item(
@@ -214,7 +214,7 @@ def dead_letter_record(
 
 
 class AuditLog:
-    """Records beside the ledger's own (which the ledger writes in its transactions), and the timeline of them all."""
+    """Adds the records that are not transitions (the ledger writes those), and reads the timeline of all of them."""
 
     def __init__(self, client: DynamoDBClient, table: str, *, on_lost: Callable[[], None] = lambda: None) -> None:
         self._client = client
@@ -222,7 +222,7 @@ class AuditLog:
         self._on_lost = on_lost
 
     def add(self, record: Item) -> None:
-        """Raises LedgerUnavailable. Adding the very same record again changes nothing."""
+        """Raises LedgerUnavailable. Adding the same record again changes nothing."""
         try:
             self._client.put_item(TableName=self._table, Item=record, ConditionExpression="attribute_not_exists(pk)")
         except self._client.exceptions.ConditionalCheckFailedException:
@@ -231,7 +231,7 @@ class AuditLog:
             raise LedgerUnavailable("the audit record could not be written") from error
 
     def record_best_effort(self, record: Item) -> None:
-        """Adds a record of what moved no money. If that fails, what it tells of stands all the same, and is counted."""
+        """Adds a record of something that moved no money. A failure is logged and counted, and never raised."""
         try:
             self.add(record)
         except LedgerUnavailable:
@@ -241,7 +241,7 @@ class AuditLog:
             self._on_lost()
 
     def timeline(self, order: OrderKey, limit: int, token: str | None) -> Page:
-        """The order's records, oldest first. Raises NotFound where there is none, LedgerUnavailable, InvalidRequest."""
+        """The order's records, oldest first. Raises NotFound if there are none, LedgerUnavailable, InvalidRequest."""
         start = paging.start_of(token, attributes=KEY_ATTRIBUTES, must_hold={"pk": order.partition})
         try:
             answer = self._client.query(
@@ -255,7 +255,7 @@ class AuditLog:
         except (ClientError, BotoCoreError) as error:
             raise LedgerUnavailable("the audit log could not be read") from error
         if not answer["Items"] and not start:
-            raise NotFound("nothing about this order is on record")
+            raise NotFound("no audit records exist for this order")
         records = [_shown(from_item(item)) for item in answer["Items"]]
         return Page(records, paging.to_token(answer.get("LastEvaluatedKey")))
 
@@ -263,7 +263,7 @@ class AuditLog:
 def _record(
     order: OrderKey, at: datetime, unique: str, context: RequestContext, refund: Refund | None = None
 ) -> dict[str, Any]:
-    # Who takes a step with no id given for it (recovery, a message without one) takes it for whoever asked.
+    # A step without an id of its own (recovery, a message without one) gets the id of the original request.
     asked_as = refund.correlation_id if refund else None
     return {
         "pk": order.partition,

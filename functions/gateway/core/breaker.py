@@ -1,17 +1,17 @@
 """The circuit breaker: whether this process may send refunds now.
 
-An answer that tells nothing, or none, makes a refund UNKNOWN, and what is behind it (an outage, a proxy, an IP list)
-makes the next one UNKNOWN too. So after one such attempt a process waits, and then sends one refund alone:
+A missing or unclear answer makes a refund UNKNOWN, and its reason (an outage, a proxy, an IP list) would make the next
+refund UNKNOWN too. So after one such attempt a process waits, and then sends a single refund as a probe:
 
     closed       refunds are sent
-                 ── one ends UNKNOWN by what was answered, or not answered ──►  open for 2 s
-    open         nothing is sent; refunds wait, QUEUED
+                 ── a refund ends UNKNOWN because of the answer, or without one ──►  open for 2 s
+    open         nothing is sent; refunds wait as QUEUED
                  ── the time is over ──►  half-open
     half-open    one probe: the order's status first and, if Indodana itself answers, one refund
-                 ── Indodana says what became of it ──►  closed
-                 ── anything else ──►  open, for twice as long, at most 5 minutes
+                 ── Indodana answers with the refund's outcome ──►  closed
+                 ── anything else ──►  open, twice as long, at most 5 minutes
 
-Those that are on the way when the first one fails cannot be called back.
+Refunds that are already being sent when the first one fails cannot be stopped.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from gateway.core.model import utc_now
 
 OPEN_BASE_SECONDS = 2
 OPEN_MAX_SECONDS = 300
-# How long an answer to a refund says that the next ones will be answered too.
+# How long one answered refund is taken as proof that the next ones will be answered too.
 PROVEN_SECONDS = 60
 
 
@@ -36,24 +36,24 @@ class Admission(Enum):
 
 
 class AttemptResult(Enum):
-    ANSWERED = auto()  # Indodana itself said what became of the refund
-    DOUBTFUL = auto()  # nobody knows what became of it, or of the probe's status check
-    NOTHING = auto()  # it came to no answer that says something of the next one
+    ANSWERED = auto()  # Indodana itself answered with the outcome
+    DOUBTFUL = auto()  # the outcome is unknown, or the probe's status check was not answered
+    NOTHING = auto()  # no call was made, or its result says nothing about the next one
 
 
 class CircuitBreaker:
-    """Shared by the threads of one process. The wall clock: a monotonic one stands still while a function is frozen."""
+    """Shared by the threads of one process. Uses the wall clock: a monotonic one stops while a function is frozen."""
 
     def __init__(self, clock: Callable[[], datetime] = utc_now) -> None:
         self._clock = clock
-        self._lock = threading.Lock()  # nothing is called under it
+        self._lock = threading.Lock()  # no other code is called while it is held
         self._failures = 0
         self._opened_at: datetime | None = None
         self._probing = False
         self._answered_at: datetime | None = None
 
     def admit(self) -> Admission:
-        """Whoever is admitted must `report` what came of it."""
+        """Unless the answer is WAIT, the caller must `report` the result."""
         with self._lock:
             if not self._failures:
                 return Admission.SEND
@@ -69,7 +69,7 @@ class CircuitBreaker:
                 if result is AttemptResult.ANSWERED:
                     self._failures = 0
             elif self._failures:
-                return  # sent before another's failure, so it says nothing of what was after it
+                return  # sent before another refund failed, so it says nothing about the time since
             if result is AttemptResult.ANSWERED:
                 self._answered_at = self._clock()
             elif result is AttemptResult.DOUBTFUL:
@@ -77,7 +77,7 @@ class CircuitBreaker:
                 self._opened_at = self._clock()
 
     def still_admits(self, admission: Admission) -> bool:
-        """Asked once more right before the refund is sent: another thread's may have failed since."""
+        """Checked again right before the refund is sent: another thread's refund may have failed meanwhile."""
         with self._lock:
             return admission is Admission.PROBE or not self._failures
 
@@ -88,14 +88,14 @@ class CircuitBreaker:
 
     @property
     def is_proven(self) -> bool:
-        """Whether a refund was answered a moment ago, so that several may be sent at once."""
+        """Whether a refund was answered recently, so that several may be sent in parallel."""
         with self._lock:
             if self._failures or self._answered_at is None:
                 return False
             return timedelta(0) <= self._clock() - self._answered_at <= timedelta(seconds=PROVEN_SECONDS)
 
     def memory(self) -> tuple[object, ...]:
-        """All that it knows, for the simulation to tell two processes apart."""
+        """The whole state, by which the simulation compares two processes."""
         return (self._failures, self._opened_at, self._probing, self._answered_at)
 
     def _seconds_open(self) -> float:
@@ -103,4 +103,4 @@ class CircuitBreaker:
             return 0.0
         wait = min(OPEN_MAX_SECONDS, OPEN_BASE_SECONDS * 2 ** min(self._failures - 1, 16))
         passed = (self._clock() - self._opened_at).total_seconds()
-        return wait - passed if passed >= 0 else 0.0  # a clock that was set back opens nothing for good
+        return wait - passed if passed >= 0 else 0.0  # a clock that was set back must not keep it open forever

@@ -1,4 +1,4 @@
-"""The request context: who takes a step, through which door, and how much time is left for it."""
+"""The request context: who acts, through which channel, and how much time is left."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ def _no_limit() -> float:
 
 @dataclass(frozen=True)
 class RequestContext:
-    """Travels with a request, a message or a run of recovery, and stands in every audit record of it."""
+    """Belongs to one request, message or recovery run, and is part of every audit record of it."""
 
     actor: str
     channel: str
     request_id: str
-    correlation_id: str | None = None  # None: nobody gave one with this request, message or run
-    message: str | None = None  # the queue message in hand: the gateway's own token in it, or SQS's id of it
+    correlation_id: str | None = None  # None: the request, message or run has none
+    message: str | None = None  # the queue message being processed: the gateway's token in it, or its SQS id
     seconds_left: Callable[[], float] = field(default=_no_limit, compare=False, repr=False)  # until the function ends
 
     @property
@@ -29,5 +29,5 @@ class RequestContext:
 
     @property
     def carrier(self) -> str:
-        """The message that will carry a QUEUED refund: the one in hand, or a new token for one still to be sent."""
+        """The message that will carry a QUEUED refund: the current one, or a new token for one still to be sent."""
         return self.message or uuid.uuid4().hex

@@ -1,4 +1,4 @@
-"""The id by which a caller knows its own request, in every line that is logged on the way of it.
+"""The caller's own id of a request, for every log line about it.
 
 A context variable: each of the worker's threads has its own.
 """
@@ -18,7 +18,7 @@ def current() -> str | None:
 
 @contextmanager
 def correlated(correlation_id: str | None) -> Iterator[None]:
-    """What happens within bears this id; None leaves the one around it."""
+    """Sets the id inside the block; None keeps the current one."""
     token = _current.set(correlation_id or _current.get())
     try:
         yield

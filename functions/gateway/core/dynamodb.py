@@ -1,4 +1,4 @@
-"""Plain values to DynamoDB's and back. Numbers are `Decimal`, exact in both directions."""
+"""Converts plain values to DynamoDB's and back. Numbers are `Decimal`, exact in both directions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _deserializer = TypeDeserializer()
 
 
 def to_item(values: Mapping[str, Any]) -> Item:
-    """Leaves out what is None: an attribute that is absent keeps an item out of a sparse index."""
+    """Omits None: an item without the key attribute stays out of a sparse index."""
     return {name: _serializer.serialize(value) for name, value in values.items() if value is not None}
 
 

@@ -1,4 +1,4 @@
-"""What can go wrong in the domain beyond a refused refund, which is an answer and not an error."""
+"""The domain's errors. A refused refund is not an error but a result."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class FieldError:
 
 
 class InvalidRequest(RefundsError):
-    """The caller's input breaks a rule; `errors` names each field and what would be right."""
+    """The caller's input breaks a rule; `errors` has each field and its rule."""
 
     def __init__(self, *errors: FieldError) -> None:
         super().__init__("; ".join(f"{error.field}: {error.detail}" for error in errors))
@@ -34,18 +34,18 @@ class BodyTooLarge(InvalidRequest):
 
 
 class IdempotencyKeyReused(RefundsError):
-    """The idempotency key already names a refund that asked for something else."""
+    """The idempotency key was already used for a different request."""
 
     def __init__(self, refund: Refund) -> None:
         super().__init__(
-            "this idempotency key was used before on this order with another payload: repeat the first payload to get "
+            "this idempotency key was already used for this order with different content: send the same content to get "
             "that refund again, or use a new key for a new refund"
         )
         self.refund = refund
 
 
 class NotFound(RefundsError):
-    """The merchant has no such thing on record."""
+    """The merchant has no such order or refund."""
 
 
 class NotPermitted(RefundsError):
@@ -53,7 +53,7 @@ class NotPermitted(RefundsError):
 
 
 class DecisionRefused(RefundsError):
-    """A decision that does not hold for the refund as it is now; `refund` is what is on record."""
+    """The refund as it is now (`refund`) does not allow the decision."""
 
     def __init__(self, refund: Refund, text: str) -> None:
         super().__init__(text)
@@ -65,12 +65,12 @@ def _since(refund: Refund) -> str:
 
 
 class StaleVersion(DecisionRefused):
-    """The decision was made on another version of the refund than the one on record."""
+    """The decision was made on an older version of the refund."""
 
     def __init__(self, refund: Refund) -> None:
         super().__init__(
             refund,
-            f"the refund has changed: it is {refund.status} at version {refund.version}; read it again, and decide on "
+            f"the refund has changed: it is now {refund.status}, version {refund.version}; read it again and decide on "
             "that version",
         )
 
@@ -81,48 +81,48 @@ class NotResolvable(DecisionRefused):
     def __init__(self, refund: Refund) -> None:
         super().__init__(
             refund,
-            f"the refund is {_since(refund)}, and only an UNKNOWN one can be resolved; a QUEUED one can be withdrawn "
-            "by POST …/withdrawal",
+            f"only an UNKNOWN refund can be resolved; this one is {_since(refund)}; to withdraw a QUEUED refund, use "
+            "POST …/withdrawal",
         )
 
 
 class NotWithdrawable(DecisionRefused):
-    """Only a refund for which nothing can have been sent can be withdrawn."""
+    """Only a refund that cannot have been sent can be withdrawn."""
 
     def __init__(self, refund: Refund) -> None:
         super().__init__(
             refund,
-            f"the refund is {_since(refund)}, and only a QUEUED one can be withdrawn; an UNKNOWN one is settled by "
+            f"only a QUEUED refund can be withdrawn; this one is {_since(refund)}; to settle an UNKNOWN refund, use "
             "POST …/resolution",
         )
 
 
 class ResolutionTooEarly(DecisionRefused):
-    """The evidence is from a time at which the refund could still have been done."""
+    """The evidence is from a time at which Indodana could still have made the refund."""
 
     def __init__(self, refund: Refund, checked_from: datetime, retry_after_seconds: float) -> None:
         super().__init__(
             refund,
             f"evidence.checkedAt must be {checked_from:%Y-%m-%d %H:%M:%S} UTC or later and not in the future: until "
-            "then Indodana may still carry the refund out, so look again after that time",
+            "then Indodana may still make the refund; check again after that time",
         )
         self.retry_after_seconds = retry_after_seconds
 
 
 class LedgerUnavailable(RefundsError):
-    """DynamoDB could not read or write now; whether a write took effect is not known."""
+    """A DynamoDB call failed; a write may have taken effect or not."""
 
 
 class LedgerBusy(LedgerUnavailable):
-    """Too many refunds of the same order at once; this write was not made."""
+    """Too many refunds of the same order at the same time; nothing was written."""
 
 
 class QueueUnavailable(RefundsError):
-    """SQS did not take a message now."""
+    """A message could not be sent to SQS."""
 
 
 class RefundChanged(RefundsError):
-    """The refund was not what the transition expected; `current` is what stands there."""
+    """The refund was not as the transition expected; `current` is the refund in the ledger."""
 
     def __init__(self, current: Refund) -> None:
         super().__init__(f"refund {current.refund_id} is {current.status} at version {current.version}")
@@ -130,7 +130,7 @@ class RefundChanged(RefundsError):
 
 
 class OrderChanged(RefundsError):
-    """The order's sums did not allow the transition; `current` is what stands there."""
+    """The order's sums did not allow the transition; `current` is the order in the ledger."""
 
     def __init__(self, current: Order | None) -> None:
         super().__init__("the order's sums have changed")
@@ -138,4 +138,4 @@ class OrderChanged(RefundsError):
 
 
 class IllegalTransition(RefundsError):
-    """The code asked for a step that no refund may take: a fault of the gateway."""
+    """The code asked for a transition that is not legal: a defect of the gateway."""

@@ -1,4 +1,4 @@
-"""The rules for input that all features share. A broken rule names its field and what would be right."""
+"""The input rules that all features share. Every error has its field and the rule."""
 
 from __future__ import annotations
 
@@ -18,39 +18,37 @@ MAX_AMOUNT = Decimal("99999999999999.99")  # Indodana's decimal(16,2)
 MAX_AMOUNT_DIGITS = 14  # before the point
 MAX_NOTE = 500
 MAX_PRINCIPAL = 256
-MAX_UNKNOWN_SAID = 10  # a body has room for thousands of fields; a log line and an audit record have not
+MAX_UNKNOWN_REPORTED = 10  # a body can have thousands of fields; a log line and an audit record cannot
 MAX_PAGE = 100
 DEFAULT_PAGE = 50
-CLOCK_SKEW_SECONDS = 5  # by which the clock of who looked something up may be ahead of ours
+CLOCK_SKEW_SECONDS = 5  # how far the clock of the person who checked may be ahead of ours
 MERCHANT_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-# Indodana's own rule for merchantOrderId, but for those that clients take out of an address: `.` and `..`.
+# Indodana's own rule for merchantOrderId, except `.` and `..`, which HTTP clients remove from a URL.
 MERCHANT_ORDER_ID = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9=.\-_+@:&^%!$]{1,32}")
 REFUND_ID = re.compile(r"[0-9a-f]{32}")
-# A caller's own; with what API Gateway makes its ids of, for those serve where a caller gives none.
+# The caller's own id. API Gateway's ids must match too: they are used when a caller sends none.
 CORRELATION_ID = re.compile(r"[A-Za-z0-9\-_.:/+=]{1,128}")
 ENTITY_TAG = re.compile(r'"(0|[1-9][0-9]{0,17})"')
 CHECKED_AT = re.compile(
     r"20[0-9]{2}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])T(?:[01][0-9]|2[0-3]):[0-5][0-9]"
     r"(?::[0-5][0-9](?:\.[0-9]{1,9})?)?(?:Z|[+-](?:[01][0-9]|2[0-3]):?[0-5][0-9])"
 )
-# What a caller's own field name must look like to be said back, logged and recorded: people put names of people there.
+# An unknown field's name is returned, logged and recorded only if it looks like this: it may hold personal data.
 FIELD_NAME = re.compile(r"[a-z][A-Za-z0-9_]{0,39}")
 MERCHANT_ID_RULE = "must be 1 to 64 letters, digits, '_' or '-'"
 MERCHANT_ORDER_ID_RULE = (
     "must be 1 to 32 characters: letters, digits and = . - _ + @ : & ^ % ! $, and not . or .. alone"
 )
-REFUND_ID_RULE = "must be a refundId as the API gave it: 32 lower-case hexadecimal digits"
+REFUND_ID_RULE = "must be a refundId returned by the API: 32 lower-case hexadecimal digits"
 CORRELATION_ID_RULE = "must be 1 to 128 characters: letters, digits and - _ . : / + ="
-AMOUNT_RULE = f"must be a JSON number of rupiah over 0 and at most {MAX_AMOUNT}, with at most two decimals"
-THREE_DECIMALS_RULE = (
-    "must not be written with exactly three decimals: 25.000 may mean 25 or 25 thousand; write 25 or 25000"
-)
-ENTITY_TAG_RULE = 'must be one entity tag, the refund\'s ETag as it was read, as in "3"; no list, no W/ and no *'
-CHECKED_AT_RULE = "must be a time with its offset, as in 2026-11-23T09:15:00+07:00"
+AMOUNT_RULE = f"must be a JSON number (rupiah) greater than 0 and at most {MAX_AMOUNT}, with at most two decimals"
+THREE_DECIMALS_RULE = "must not have exactly three decimals: 25.000 may mean 25 or 25 thousand; write 25 or 25000"
+ENTITY_TAG_RULE = 'must be one ETag of the refund, for example "3"; lists, weak tags (W/) and * are not allowed'
+CHECKED_AT_RULE = "must be a time with a UTC offset, for example 2026-11-23T09:15:00+07:00"
 
 
 class Errors:
-    """Collects every broken rule, so that a caller learns of all of them at once."""
+    """Collects every broken rule, so that a caller gets all of them in one response."""
 
     def __init__(self) -> None:
         self._found: list[FieldError] = []
@@ -66,17 +64,17 @@ class Errors:
 def json_object(raw: bytes) -> dict[str, Any]:
     """The JSON object in `raw`, its numbers as exact `Decimal`. Raises InvalidRequest for the field `body`."""
     if len(raw) > MAX_BODY_BYTES:
-        raise BodyTooLarge(FieldError("body", f"must be at most {MAX_BODY_BYTES} bytes, and is {len(raw)}"))
+        raise BodyTooLarge(FieldError("body", f"must be at most {MAX_BODY_BYTES} bytes; it has {len(raw)}"))
     try:
         parsed = json.loads(
             raw.decode("utf-8"),
             parse_int=_number,
             parse_float=_number,
-            parse_constant=Decimal,  # NaN and Infinity come through, for the rule of their field to refuse
+            parse_constant=Decimal,  # NaN and Infinity are refused later, by their field's rule
             object_pairs_hook=_object_without_repeats,
         )
     except UnicodeDecodeError as error:
-        raise InvalidRequest(FieldError("body", f"must be UTF-8; byte {error.start} is not")) from error
+        raise InvalidRequest(FieldError("body", f"must be UTF-8; byte {error.start} is invalid")) from error
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         raise InvalidRequest(FieldError("body", f"must be a JSON object; {error.msg} at {where}")) from error
@@ -106,12 +104,12 @@ def check_correlation_id(text: str | None, field: str) -> None:
 
 
 def correlation_id_in(text: str | None) -> str | None:
-    """The id, where there is one that keeps to the rule: nothing else may be kept, logged or sent back."""
+    """The id if it follows the rule, else None: no other text may be stored, logged or returned."""
     return text if text is not None and CORRELATION_ID.fullmatch(text) else None
 
 
 def version_in(entity_tag: str) -> int:
-    """The refund's version that an If-Match header names. Raises InvalidRequest."""
+    """The refund's version in an If-Match header. Raises InvalidRequest."""
     if not (found := ENTITY_TAG.fullmatch(entity_tag)):
         raise InvalidRequest(FieldError("If-Match", ENTITY_TAG_RULE))
     return int(found[1])
@@ -126,19 +124,19 @@ def page_limit(text: str | None) -> int:
 
 
 def is_principal(value: object) -> bool:
-    """Whether it can stand for who did something, in a record and in a log line."""
+    """Whether it can be recorded and logged as the name of an actor."""
     return isinstance(value, str) and texts.flaw(value, MAX_PRINCIPAL, lines=False) is None
 
 
 def is_money(value: object) -> bool:
-    """Whether it is an exact sum in rupiah that Indodana's decimal(16,2) can hold; a bool, a float, a text is none."""
+    """Whether it is a Decimal sum in rupiah that fits Indodana's decimal(16,2)."""
     return money_or_flaw(value)[0] is not None
 
 
 def money_or_flaw(value: object) -> tuple[Decimal | None, str]:
-    """The sum in plain digits, in which people read it (1e3 is 1000, 25.10 is 25.1), or what is wrong with it.
+    """The sum in plain digits (1e3 becomes 1000, 25.10 becomes 25.1), or None and the broken rule.
 
-    By its digits: Decimal's own operations round to 28 of them, and write out as many zeros as an exponent asks for.
+    It works on the digits: Decimal's own operations round to 28 digits, and write out every zero of a huge exponent.
     """
     if not isinstance(value, Decimal) or not value.is_finite() or value <= 0:
         return None, AMOUNT_RULE
@@ -163,40 +161,40 @@ def time_in(value: object) -> datetime | None:
 
 
 def text_field(
-    body: Mapping[str, Any], field: str, rule: re.Pattern[str], says: str, errors: Errors, default: str | None = None
+    body: Mapping[str, Any], field: str, rule: re.Pattern[str], detail: str, errors: Errors, default: str | None = None
 ) -> str:
     value = body.get(field, default)
     if isinstance(value, str) and rule.fullmatch(value):
         return value
-    errors.add(field, says)
+    errors.add(field, detail)
     return ""
 
 
 def note_field(body: Mapping[str, Any], errors: Errors, within: str = "") -> str | None:
-    """Null or empty, as forms send what nobody filled in, it is left out."""
+    """None for null or empty text, which forms send for a field that was not filled in."""
     note = body.get("note")
     return None if note in (None, "") else free_text(note, f"{within}note", MAX_NOTE, errors)
 
 
 def free_text(value: object, field: str, longest: int, errors: Errors, *, lines: bool = True) -> str:
-    """A text of people's words, in the form in which it is kept."""
+    """A text written by people, normalized to NFC; empty if `errors` got an entry."""
     if not isinstance(value, str) or not value:
         errors.add(field, f"must be text of 1 to {longest} characters{'' if lines else ' on one line'}")
     elif flaw := texts.flaw(value, longest, lines=lines):
         errors.add(field, flaw)
     else:
-        return texts.kept(value)
+        return texts.normalized(value)
     return ""
 
 
 def refuse_unknown_fields(body: Mapping[str, Any], known: tuple[str, ...], errors: Errors, within: str = "") -> None:
     unknown = [field for field in body if field not in known]
-    for field in unknown[:MAX_UNKNOWN_SAID]:
-        errors.add(_said(field, within), f"unknown field; allowed fields: {', '.join(known)}")
+    for field in unknown[:MAX_UNKNOWN_REPORTED]:
+        errors.add(_name_to_report(field, within), f"unknown field; allowed fields: {', '.join(known)}")
 
 
-def _said(field: str, within: str = "") -> str:
-    """A caller's own field name, as far as it may be said back."""
+def _name_to_report(field: str, within: str = "") -> str:
+    """The name of a caller's field, or only its length if the name may not be repeated."""
     if FIELD_NAME.fullmatch(field):
         return within + field
     return f"a field{' of ' + within[:-1] if within else ''} whose name has {len(field)} characters"
@@ -205,7 +203,7 @@ def _said(field: str, within: str = "") -> str:
 def _number(text: str) -> Decimal:
     try:
         return Decimal(text)
-    except InvalidOperation:  # an exponent beyond what Decimal holds; no amount of money
+    except InvalidOperation:  # an exponent too large for Decimal; no rule accepts it
         return Decimal("Infinity")
 
 
@@ -214,5 +212,5 @@ def _object_without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(fields) != len(pairs):
         names = [name for name, _ in pairs]
         repeated = next(name for name in names if names.count(name) > 1)
-        raise InvalidRequest(FieldError(_said(repeated), "stands more than once in the body"))
+        raise InvalidRequest(FieldError(_name_to_report(repeated), "must not appear more than once in the body"))
     return fields

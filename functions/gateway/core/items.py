@@ -1,4 +1,4 @@
-"""What the ledger's table holds: refunds and orders as DynamoDB items, and their keys.
+"""The items of the ledger's table: refunds and orders as DynamoDB items, and their keys.
 
 item                       sort key             holds
 an order's sums            ORDER                amount = refunded + reserved + refundable
@@ -12,7 +12,7 @@ from gateway.core.model import Failure, FailureCode, Order, OrderKey, Reason, Re
 from gateway.core.transitions import OPEN_STATUSES, RefundStatus
 
 ORDER = "ORDER"
-# What an item raises that is not ours, or not whole.
+# Raised when an item was not written by this gateway or is incomplete.
 UNREADABLE = (ArithmeticError, LookupError, TypeError, ValueError)
 
 

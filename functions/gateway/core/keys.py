@@ -1,4 +1,4 @@
-"""One idempotency key for each refund, however a client or a proxy spells it."""
+"""Reads idempotency keys: one key for each refund, however a client or a proxy writes it."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 MAX_LENGTH = 255
-# No space at its ends: HTTP takes those off a header, so the same key would name two refunds by API and by queue.
+# No space at either end: HTTP removes it from a header, so one key would mean two refunds, by API and by queue.
 KEY = re.compile(rf"[\x21-\x7e](?:[\x20-\x7e]{{0,{MAX_LENGTH - 2}}}[\x21-\x7e])?")
-# A structured string (RFC 8941), as the IETF's draft of the header has its keys: "u" is u.
+# A structured string (RFC 8941), as in the IETF's draft of the Idempotency-Key header: "u" is u.
 _STRING = r'"((?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\])*)"'
 _QUOTED_PART = re.compile(rf"{_STRING}[ \t]*(,|\Z)")
 _BARE_PART = re.compile(r"([^,]*)(,|\Z)")
-# Sent twice, it would be `","`, which is the structured string of another key.
+# This key sent twice would be `","`, which is the structured string of another key.
 _AMBIGUOUS = '"'
 
 
 @dataclass(frozen=True)
 class Key:
     key: str
-    spelled: str | None = None  # as it came, where that is another text that earlier releases took for a key
-    replay_only: bool = False  # no key any more: it names a refund only if an earlier release took it for one
+    spelled: str | None = None  # the text as sent, if it differs and earlier releases accepted it as a key
+    replay_only: bool = False  # not a valid key now: it can only name a refund that an earlier release made
 
 
 def read(value: str) -> Key | None:
-    """The key that `value` names; None where nothing can have that name.
+    """The key that `value` names; None if it is no key.
 
-    API Gateway joins repeated headers by comma, so a list of one and the same key is that key. Quotation marks protect
-    a comma only in a well-formed structured string: `"u,"u` is the key `"u` twice. Whatever text a refund is on record
-    under is among `key` and `spelled`.
+    API Gateway joins repeated headers with a comma, so a list of one and the same key is that key. Quotation marks
+    protect a comma only in a well-formed structured string: `"u,"u` is the key `"u` twice. Every refund in the ledger
+    can be found under `key` or `spelled`.
     """
     if value != value.strip(" \t"):
         return None
@@ -53,7 +53,7 @@ def _parts(value: str) -> Iterator[str]:
             part = re.sub(r"\\(.)", r"\1", found[1])
         else:
             found = _BARE_PART.match(value, start)
-            assert found  # it matches any text
+            assert found  # the pattern matches any text
             part = found[1].strip(" \t")
         yield part
         start, separator = found.end(), found[2]

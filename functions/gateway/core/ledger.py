@@ -1,7 +1,7 @@
 """The ledger: every refund and every order's sums, in DynamoDB.
 
-One write does everything: `transition` takes a refund from one state to the next, moves the order's sums by what that
-means, and adds the audit record, in one TransactWriteItems, on condition that nothing has changed since it was read.
+`transition` is the one write: it changes the refund's state, adjusts the order's sums and adds the audit record, in one
+TransactWriteItems, on condition that nothing has changed since it was read.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ OPEN_REFUNDS_INDEX = "open-refunds"
 INDEX_KEY_ATTRIBUTES = frozenset({"pk", "sk", "openKey", "openSince"})
 LIST_KEY_ATTRIBUTES = frozenset({"pk", "sk", "createdAt"})
 
-# Refunds of one order meet in its sums. DynamoDB refuses all but one of those that meet (TransactionConflict), and the
-# others try again, after no less than a transaction takes, and for up to 3.2 s in all.
+# Refunds of one order write the same sums. DynamoDB refuses all but one of the simultaneous writes
+# (TransactionConflict). The others retry, not sooner than a transaction takes, for up to 3.2 s in total.
 CONFLICT_TRIES = 8
 CONFLICT_BASE_SECONDS = 0.0125
 
@@ -65,7 +65,7 @@ PASSING_REASONS = frozenset({"TransactionConflict", "ThrottlingError", "Provisio
 
 
 class Snapshot(NamedTuple):
-    """What was on record when a request was read: its order's sums and its refund, as far as they exist."""
+    """What the ledger had for a request when it was read: the order's sums and the refund, if they exist."""
 
     order: Order | None
     refund: Refund | None
@@ -97,7 +97,7 @@ class Ledger:
         new_lock: Callable[[], Lock] = threading.Lock,
         on_transition: Callable[[Refund | None, Refund], None] = lambda _before, _after: None,
     ) -> None:
-        """`on_transition` is told of each transition once, by whoever made it."""
+        """`on_transition` is called once for each transition, in the process that made it."""
         self._client = client
         self._table = ledger_table
         self._audit_table = audit_table
@@ -108,17 +108,17 @@ class Ledger:
     # ---- reading
 
     def read(self, request: RefundRequest) -> Snapshot:
-        """What is on record of the request. Raises LedgerUnavailable."""
+        """What the ledger has for the request. Raises LedgerUnavailable."""
         return _snapshot(self._get(keys_of(request)), request)
 
     def prefetch(self, requests: Collection[RefundRequest]) -> list[Snapshot | None]:
-        """The same of up to 30 requests in one call. None: it could not be read, and `read` will say why."""
+        """The same for up to 30 requests in one call. None: not readable, and `read` will raise the reason."""
         if not requests:
             return []
         try:
             items = self._get([key for request in requests for key in keys_of(request)])
         except LedgerUnavailable:
-            log.exception("prefetch failed; each refund of the batch is read alone")
+            log.exception("prefetch failed; reading each refund of the batch separately")
             return [None for _ in requests]
         return [_snapshot_if_readable(items, request) for request in requests]
 
@@ -127,13 +127,13 @@ class Ledger:
         key = refund_item_key(order, refund_id)
         item = self._get([key]).get(key_of(key))
         if item is None:
-            raise NotFound("this order has no such refund")
+            raise NotFound("this order has no refund with this refundId")
         return to_refund(item)
 
     def refunds_of(self, order: OrderKey, limit: int, token: str | None) -> OrderRefundsPage:
-        """A page of the order's refunds, oldest first. All are read for each page: their keys are in no order.
+        """A page of the order's refunds, oldest first. Each page reads all of them: their keys are not sorted by time.
 
-        Raises NotFound where no refund was ever recorded, InvalidRequest for the token, LedgerUnavailable.
+        Raises NotFound if the order has no refund, InvalidRequest for the token, LedgerUnavailable.
         """
         start = paging.start_of(token, attributes=LIST_KEY_ATTRIBUTES, must_hold={"pk": order.partition})
         after = position(start["ExclusiveStartKey"]) if start else None
@@ -150,7 +150,7 @@ class Ledger:
             else:
                 refunds.append(to_refund(item))
         if not refunds:
-            raise NotFound("no refund of this order was ever requested")
+            raise NotFound("this order has no refunds")
         refunds.sort(key=lambda refund: position(list_key(refund)))
         rest = [refund for refund in refunds if after is None or position(list_key(refund)) > after]
         next_token = paging.to_token(list_key(rest[limit - 1])) if len(rest) > limit else None
@@ -159,7 +159,7 @@ class Ledger:
     def open_refunds_page(
         self, merchant_id: str, status: RefundStatus, limit: int, token: str | None
     ) -> OpenRefundsPage:
-        """The merchant's refunds in an open status, the longest waiting first. Raises InvalidRequest for the token."""
+        """The merchant's refunds in an open status, longest waiting first. Raises InvalidRequest for the token."""
         wanted_key = open_key(merchant_id, status)
         start = paging.start_of(token, attributes=INDEX_KEY_ATTRIBUTES, must_hold={"openKey": wanted_key})
         try:
@@ -177,7 +177,7 @@ class Ledger:
         return OpenRefundsPage(refunds, paging.to_token(answer.get("LastEvaluatedKey")))
 
     def all_open_refunds(self) -> Iterator[Refund | None]:
-        """Every open refund of every merchant, perhaps a moment old. None: an item that is no refund, which is logged.
+        """Every open refund of every merchant; the index may lag a moment. None: an unreadable item, which is logged.
 
         Raises LedgerUnavailable.
         """
@@ -205,17 +205,19 @@ class Ledger:
         order: Order | None = None,
         exact: bool = False,
     ) -> None:
-        """Takes the refund from `before` to `after`, with the order's sums and the audit record, or does nothing.
+        """Changes the refund from `before` to `after`, with the order's sums and the audit record; all or nothing.
 
-        `cause`, `upstream`, `action` and `decision` are for the audit record. `order` is what the sums were read to
-        be; it is needed where the refund reserves. `exact`: reserve only if all that is refundable is still what was
-        read (for "all that remains").
+        `cause`, `upstream`, `action` and `decision` are for the audit record. `order` has the sums as they were read;
+        it is needed if the refund reserves. `exact`: reserve only if `refundable` is still what was read (for "all
+        that remains").
 
-        Raises RefundChanged or OrderChanged where the conditions do not hold, IllegalTransition, LedgerBusy (nothing
-        was written), LedgerUnavailable (nobody knows).
+        Raises RefundChanged or OrderChanged if the conditions fail, IllegalTransition, LedgerBusy (nothing was
+        written), LedgerUnavailable (it may have been written or not).
         """
         if after.status not in LEGAL_TRANSITIONS[before.status if before else None]:
-            raise IllegalTransition(f"{before.status if before else 'a new refund'} may not become {after.status}")
+            raise IllegalTransition(
+                f"illegal transition from {before.status if before else 'nothing'} to {after.status}"
+            )
         record = audit.transition_record(
             before, after, context, cause=cause, upstream=upstream, action=action, decision=decision
         )
@@ -232,26 +234,26 @@ class Ledger:
             except self._client.exceptions.TransactionCanceledException as canceled:
                 reasons: list[dict[str, Any]] = list(canceled.response.get("CancellationReasons", []))  # type: ignore[arg-type]
                 if len(reasons) != len(items):
-                    # Refused for a reason that is not said, perhaps because it had landed already: the next try tells.
+                    # Cancelled without a reason, perhaps because it was already written: the next try finds out.
                     if attempt + 1 == CONFLICT_TRIES:
-                        raise LedgerUnavailable("the ledger refused the write without a reason") from canceled
+                        raise LedgerUnavailable("DynamoDB cancelled the ledger write without a reason") from canceled
                     continue
                 if _already_written(after, reasons):
                     break
                 if not any(reason.get("Code") in PASSING_REASONS for reason in reasons):
-                    raise LedgerUnavailable(f"the ledger refused the write: {_codes(reasons)}") from canceled
+                    raise LedgerUnavailable(f"DynamoDB cancelled the ledger write: {_codes(reasons)}") from canceled
             except (ClientError, BotoCoreError) as error:
-                raise LedgerUnavailable("it is not known whether the ledger was written") from error
+                raise LedgerUnavailable("ledger write failed; it may have taken effect or not") from error
             else:
                 break
         else:
-            raise LedgerBusy("too many refunds of this order at once")
+            raise LedgerBusy("too many refunds of this order at the same time")
         self._on_transition(before, after)
 
     def postpone(self, refund: Refund, until: datetime, queue_message: str) -> Refund:
-        """Records another attempt that came to nothing, when the next is due, and the message that will lead to it.
+        """Records an attempt that was deferred, when the next one is due, and the message that will start it.
 
-        Raises RefundChanged where someone else was quicker, LedgerUnavailable.
+        Raises RefundChanged if another process was faster, LedgerUnavailable.
         """
         after = replace(refund, next_attempt_at=until, attempts=refund.attempts + 1, queue_message=queue_message)
         self._update_waiting(
@@ -262,7 +264,7 @@ class Ledger:
         return after
 
     def record_message(self, refund: Refund, queue_message: str, at: datetime) -> Refund:
-        """Records the message that is about to be sent for a refund that is overdue. Raises as `postpone`."""
+        """Records the message that is about to be sent for an overdue refund. Raises as `postpone`."""
         self._update_waiting(
             refund,
             "SET queueMessage = :message, enqueuedAt = :at",
@@ -273,7 +275,7 @@ class Ledger:
     # ---- how
 
     def _update_waiting(self, refund: Refund, update: str, values: dict[str, Any]) -> None:
-        """Bookkeeping of a refund that waits: no transition."""
+        """Updates a waiting refund without a transition."""
         same_message = ":seenMessage = queueMessage" if refund.queue_message else "attribute_not_exists(queueMessage)"
         seen = {":version": refund.version, ":seen": refund.attempts, ":seenMessage": refund.queue_message}
         try:
@@ -288,14 +290,14 @@ class Ledger:
         except self._client.exceptions.ConditionalCheckFailedException as failed:
             current: Any = failed.response.get("Item")
             if not current:
-                raise LedgerUnavailable("the refund is gone from the ledger") from failed
+                raise LedgerUnavailable("the refund no longer exists in the ledger") from failed
             raise RefundChanged(to_refund(current)) from failed
         except (ClientError, BotoCoreError) as error:
-            raise LedgerUnavailable("it is not known whether the ledger was written") from error
+            raise LedgerUnavailable("ledger write failed; it may have taken effect or not") from error
 
     def _get(self, wanted_keys: Iterable[Item]) -> dict[tuple[str, str], Item]:
-        """These items by partition and sort key, as far as they exist."""
-        # By key, for two refunds may share an order, and DynamoDB takes a key but once.
+        """The items that exist, by partition and sort key."""
+        # By key: two refunds may share an order, and DynamoDB accepts each key only once.
         wanted = {key_of(key): key for key in wanted_keys}
         keys: list[Any] = list(wanted.values())
         found: dict[tuple[str, str], Item] = {}
@@ -311,7 +313,7 @@ class Ledger:
                     return found
         except (ClientError, BotoCoreError) as error:
             raise LedgerUnavailable("the ledger could not be read") from error
-        raise LedgerBusy("the ledger's answer was incomplete")
+        raise LedgerBusy("DynamoDB did not return all items")
 
     def _back_off(self, attempt: int) -> None:
         most = CONFLICT_BASE_SECONDS * 2**attempt
@@ -333,7 +335,7 @@ class Ledger:
             put["ExpressionAttributeNames"] = {"#status": "status"}
             put["ExpressionAttributeValues"] = to_item({":status": before.status, ":version": before.version})
             if after.status is RefundStatus.SUBMITTING:
-                # Postponed since it was read, it is not due any more.
+                # If it was postponed since it was read, it is no longer due.
                 put["ConditionExpression"] += " AND attempts = :attempts"
                 put["ExpressionAttributeValues"] |= to_item({":attempts": before.attempts})
         return {"Put": put}
@@ -393,20 +395,20 @@ class Ledger:
 
 
 def _already_written(after: Refund, reasons: list[dict[str, Any]]) -> bool:
-    """Whether the write that was just refused had already taken effect, its first answer having been lost.
+    """Whether the refused write had already taken effect, because an earlier try's response was lost.
 
-    Raises RefundChanged or OrderChanged where a condition failed for any other reason.
+    Raises RefundChanged or OrderChanged if a condition failed for another reason.
     """
     failed = [reason if reason.get("Code") == "ConditionalCheckFailed" else None for reason in reasons]
     if failed[0]:
         if not failed[0].get("Item"):
-            raise LedgerUnavailable("the refund is gone from the ledger")
+            raise LedgerUnavailable("the refund no longer exists in the ledger")
         current = to_refund(failed[0]["Item"])
         if current.transition_id == after.transition_id:
             return True
         raise RefundChanged(current)
     if reasons[0].get("Code") in PASSING_REASONS:
-        return False  # the same refund is being written just now: what the sums say may be its doing
+        return False  # the same refund is being written right now, and may have changed the sums itself
     if len(failed) > 2 and failed[2]:
         item = failed[2].get("Item")
         raise OrderChanged(to_order(item) if item else None)
@@ -414,7 +416,7 @@ def _already_written(after: Refund, reasons: list[dict[str, Any]]) -> bool:
 
 
 def _snapshot(items: dict[tuple[str, str], Item], request: RefundRequest) -> Snapshot:
-    """A refund that is on record under the key as it was spelled goes first: that is the one that its caller made."""
+    """A refund stored under the key as sent (`spelled_key`) is preferred: its own caller made it."""
     sums, *refunds = (items.get(key_of(key)) for key in keys_of(request))
     refund = next((item for item in reversed(refunds) if item), None)
     return Snapshot(to_order(sums) if sums else None, to_refund(refund) if refund else None)

@@ -1,4 +1,4 @@
-"""What a refund and an order are: the shapes that other modules pass around, and the rules about an order's sums."""
+"""The domain's types (refund, order, request), and the rules for an order's sums."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ class Reason(StrEnum):
 
 
 class AmbiguousRefunds(StrEnum):
-    """What becomes of a refund whose outcome nobody knows: an operator's review, or another submission."""
+    """What happens to a refund whose outcome is unknown: an operator's review, or another submission."""
 
     REVIEW = "review"
     RESUBMIT = "resubmit"
 
 
 class EvidenceSource(StrEnum):
-    """Where a person looked up what became of a refund."""
+    """Where a person looked up a refund's outcome."""
 
     SETTLEMENT_REPORT = "SETTLEMENT_REPORT"
     INDODANA_DASHBOARD = "INDODANA_DASHBOARD"
@@ -44,7 +44,7 @@ class EvidenceSource(StrEnum):
 
 
 class FailureCode(StrEnum):
-    """Why a refund was not made. Callers branch on these: never rename one."""
+    """Why a refund failed. Callers branch on these: never rename one."""
 
     ORDER_NOT_FOUND = "ORDER_NOT_FOUND"
     TRANSACTION_NOT_PAID = "TRANSACTION_NOT_PAID"
@@ -76,7 +76,7 @@ class OrderKey:
 
 @dataclass(frozen=True)
 class RefundRequest:
-    """What was asked for, validated. `amount` in rupiah; None asks for all that remains."""
+    """A validated request. `amount` is in rupiah; None means all that remains."""
 
     order: OrderKey
     idempotency_key: str
@@ -84,27 +84,27 @@ class RefundRequest:
     reason: Reason
     note: str | None
     requested_by: str
-    # The key as it came, where its canonical form differs: refunds of earlier releases are on record under it.
+    # The key as sent, if its canonical form differs: earlier releases stored refunds under it.
     spelled_key: str | None = field(default=None, compare=False)
-    # The key is a list by comma, which names a refund only if an earlier release took it.
+    # The key is a comma-separated list: it can only name a refund that an earlier release made.
     replay_only: bool = field(default=False, compare=False)
 
     @cached_property
     def refund_id(self) -> str:
-        """Derived, so that every retry, redelivery and crash lands on the same refund."""
+        """Derived from order and key, so that every retry and redelivery finds the same refund."""
         return _refund_id(self.order, self.idempotency_key)
 
     @cached_property
     def spelled_refund_id(self) -> str | None:
-        """The id that earlier releases derived from the key as it came."""
+        """The id that earlier releases derived from the key as sent."""
         return None if self.spelled_key is None else _refund_id(self.order, self.spelled_key)
 
     def asks_the_same_as(self, other: RefundRequest) -> bool:
-        """Whether both ask for the same refund, their keys aside. Earlier releases kept texts as they came, so they
-        are compared in the form in which they are kept now."""
-        return (self.order, self.amount, self.reason, _kept(self.note), _kept(self.requested_by)) == (
+        """Whether both ask for the same refund, apart from the key. Earlier releases stored texts as sent, so both
+        texts are normalized first."""
+        return (self.order, self.amount, self.reason, _normalized(self.note), _normalized(self.requested_by)) == (
             *(other.order, other.amount, other.reason),
-            *(_kept(other.note), _kept(other.requested_by)),
+            *(_normalized(other.note), _normalized(other.requested_by)),
         )
 
 
@@ -113,13 +113,13 @@ def _refund_id(order: OrderKey, key: str) -> str:
     return hashlib.sha256(identity.encode()).hexdigest()[:REFUND_ID_LENGTH]
 
 
-def _kept(text: str | None) -> str | None:
+def _normalized(text: str | None) -> str | None:
     return None if text is None else unicodedata.normalize("NFC", text)
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a person found out about a refund, where, and when they looked."""
+    """Where and when a person checked a refund's outcome, and the reference found there."""
 
     source: EvidenceSource
     reference: str
@@ -129,7 +129,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Resolution:
-    """An operator's word on an UNKNOWN refund; `outcome` is SUCCEEDED or FAILED."""
+    """An operator's decision on an UNKNOWN refund; `outcome` is SUCCEEDED or FAILED."""
 
     outcome: RefundStatus
     evidence: Evidence
@@ -143,36 +143,36 @@ class Order:
     refundable: Decimal
     reserved: Decimal = Decimal(0)
     refunded: Decimal = Decimal(0)
-    stored: bool = True  # False: known from Indodana only, and opened in the ledger by its first refund
+    stored: bool = True  # False: known only from Indodana; its first refund adds it to the ledger
 
     @classmethod
     def opened_by(cls, transaction_status: str, amount: Decimal | None) -> Order | Failure | None:
-        """The order as its first refund finds it at Indodana: it must be PAID, and its amount opens its sums.
+        """A new order from Indodana's answer: it must be PAID, and its amount becomes refundable.
 
-        None: Indodana named no amount.
+        None: the answer has no amount.
         """
         if transaction_status != "PAID":
-            detail = f"only a PAID transaction can be refunded, and this one is {transaction_status}"
+            detail = f"only a PAID transaction can be refunded; this one is {transaction_status}"
             return Failure(FailureCode.TRANSACTION_NOT_PAID, detail)
         if amount is None:
             return None
         return cls(amount=amount, refundable=amount, stored=False)
 
     def shortfall(self, amount: Decimal | None) -> Failure | None:
-        """Why `amount` can't be refunded (None: all that remains); None where it can."""
+        """Why `amount` (None: all that remains) can't be refunded; None if it can."""
         if self.refundable > 0 and (amount is None or amount <= self.refundable):
             return None
         asked = "all that remains" if amount is None else f"{amount} rupiah"
         detail = (
-            f"{asked} was asked for, and {self.refundable} rupiah can be refunded: of {self.amount} paid, "
-            f"{self.refunded} are refunded and {self.reserved} reserved by refunds under way"
+            f"requested: {asked}; refundable: {self.refundable} rupiah ({self.amount} paid, {self.refunded} refunded, "
+            f"{self.reserved} reserved by open refunds)"
         )
         return Failure(FailureCode.AMOUNT_EXCEEDS_REFUNDABLE, detail)
 
     def plus(self, change: SumsChange) -> Order:
-        """The sums after a transition. Raises IllegalTransition where a refund would reserve more than there is."""
+        """The sums after a transition. Raises IllegalTransition if the refund would reserve more than is refundable."""
         if self.refundable + change.refundable < 0:
-            raise IllegalTransition("a refund may not reserve more than its order has")
+            raise IllegalTransition("a refund must not reserve more than is refundable")
         return replace(
             self,
             refundable=self.refundable + change.refundable,
@@ -183,7 +183,7 @@ class Order:
 
 @dataclass(frozen=True)
 class SumsChange:
-    """What a transition adds to its order's sums; the three add up to nothing."""
+    """What a transition adds to its order's sums; the three changes add up to zero."""
 
     reserved: Decimal
     refunded: Decimal
@@ -211,18 +211,18 @@ class Refund:
     created_at: datetime
     updated_at: datetime
     version: int  # counts the transitions; the ledger's optimistic lock
-    transition_id: str  # names the transition that led here, so that a write whose answer was lost is recognised
-    correlation_id: str | None = None  # of whoever first asked for it; what is done for it later bears it, too
-    reserved_amount: Decimal | None = None  # None until the order's sums first gave it
+    transition_id: str  # of the last transition, to recognise a write whose response was lost
+    correlation_id: str | None = None  # of the first request; later steps without their own id use it, too
+    reserved_amount: Decimal | None = None  # None until the amount was first reserved
     transaction_amount: Decimal | None = None
-    attempts: int = 0  # tries to get it done, whether or not they came as far as a submission
-    ambiguous: bool = False  # an attempt may have reached Indodana without our knowing its outcome
-    lease_until: datetime | None = None  # SUBMITTING: until then the submission belongs to who began it
-    sendable_until: datetime | None = None  # the end of the last lease: until then its POST could have gone out
-    next_attempt_at: datetime | None = None  # nothing is attempted before; None: not before an operator has spoken
+    attempts: int = 0  # attempts so far, whether or not they reached a submission
+    ambiguous: bool = False  # an attempt may have reached Indodana, and its outcome is unknown
+    lease_until: datetime | None = None  # SUBMITTING: until then the submission belongs to the process that began it
+    sendable_until: datetime | None = None  # the end of the last lease: until then its POST could have been sent
+    next_attempt_at: datetime | None = None  # no attempt before it; None: an operator must decide first
     queue_message: str | None = None  # QUEUED: the one message that carries it (RequestContext.carrier)
-    enqueued_at: datetime | None = None  # when recovery last sent a message for it, being overdue
-    decision_id: str | None = None  # of the person's decision that led here, so that its repetition is recognised
+    enqueued_at: datetime | None = None  # when recovery last sent a message for it because it was overdue
+    decision_id: str | None = None  # of the person's decision that settled it, to recognise a repeated decision
     failure: Failure | None = None
 
     @property
@@ -231,31 +231,31 @@ class Refund:
 
     @property
     def has_reservation(self) -> bool:
-        """Kept while it waits, so it needs no other when it is attempted again."""
+        """A waiting refund keeps its reservation, so its next attempt needs no new one."""
         return self.reserved_amount is not None
 
     @property
     def amount(self) -> Decimal | None:
-        """Rupiah; None while all that remains was asked for and nothing is reserved yet."""
+        """Rupiah; None if all that remains was requested and nothing is reserved yet."""
         return self.reserved_amount if self.reserved_amount is not None else self.request.amount
 
     @property
     def is_full(self) -> bool | None:
-        """Whether it is the whole transaction's amount; None while that is not known."""
+        """Whether it is the full amount of the transaction; None if that is not known yet."""
         return None if self.transaction_amount is None else self.amount == self.transaction_amount
 
     @property
     def held_reserved(self) -> Decimal:
-        """What it holds of its order's `reserved`."""
+        """Its part of the order's `reserved`."""
         return self.reserved_amount or Decimal(0) if self.status in OPEN_STATUSES else Decimal(0)
 
     @property
     def held_refunded(self) -> Decimal:
-        """What it holds of its order's `refunded`."""
+        """Its part of the order's `refunded`."""
         return self.reserved_amount or Decimal(0) if self.status is RefundStatus.SUCCEEDED else Decimal(0)
 
     def transition_to(self, status: RefundStatus, at: datetime, **changes: Any) -> Refund:
-        """The refund one transition later. Its times only ever go up, whatever the clocks of two machines say."""
+        """The refund after one transition. `updated_at` always increases, even if machines' clocks differ."""
         return replace(
             self,
             status=status,

@@ -1,4 +1,4 @@
-"""Order locks: the threads of one process take turns in writing to an order, for two that meet would each try again."""
+"""Order locks: one thread of a process writes to an order at a time, because simultaneous writes conflict and retry."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from typing import Protocol
 
 from gateway.core.model import OrderKey
 
-# Longer than a write takes: a thread that waits longer does so for one that hangs, and has an outcome of its own to
-# write.
+# Longer than a write takes. A thread must not wait longer for one that hangs: it has an outcome of its own to write.
 LOCK_SECONDS = 1
 LOCKED_ORDERS = 1000
 
@@ -30,7 +29,7 @@ class OrderLocks:
 
     @contextmanager
     def held(self, order: OrderKey) -> Iterator[None]:
-        """Waits no longer than LOCK_SECONDS, and goes on without the lock then: no correctness depends on it."""
+        """Waits at most LOCK_SECONDS, then continues without the lock: correctness does not depend on it."""
         if len(self._locks) >= LOCKED_ORDERS:
             self._locks.clear()
         lock = self._locks.setdefault(order, self._new_lock())

@@ -1,16 +1,16 @@
-"""The outcome of a submission: what Indodana's answer, or its absence, means for the refund.
+"""The outcome of a submission: what Indodana's answer, or a missing answer, means for the refund.
 
-what the call did                                 a first attempt      after one that may have reached Indodana
-OK, and nothing in it that contradicts            SUCCEEDED            SUCCEEDED
-surely not sent                                   QUEUED               UNKNOWN, as before
-409 of a kind that surely did nothing             FAILED               UNKNOWN, for an operator
-409 of a kind that means "done before"            UNKNOWN              SUCCEEDED
+result of the call                                a first attempt      after one that may have reached Indodana
+OK that contradicts nothing                       SUCCEEDED            SUCCEEDED
+certainly not sent                                QUEUED               UNKNOWN, as before
+409 of a kind in ConflictKindsNotDone             FAILED               UNKNOWN, for an operator
+409 of a kind in ConflictKindsDone                UNKNOWN              SUCCEEDED
 any other 409                                     UNKNOWN              UNKNOWN, for an operator
-400, 403, 404, 422 in Indodana's own words        FAILED               UNKNOWN, for an operator
+400, 403, 404, 422 in Indodana's own format       FAILED               UNKNOWN, for an operator
 anything else                                     UNKNOWN              UNKNOWN
 
-Indodana does not document which kinds of a 409 mean what: the merchant names them once Indodana has confirmed them
-(ConflictKindsNotDone, ConflictKindsDone).
+Indodana does not document what the kinds of a 409 mean: the merchant sets these parameters after Indodana has confirmed
+them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Outcome:
     failure: Failure | None = None
     upstream: UpstreamAnswer | None = None
     retry_after_seconds: float | None = None
-    may_be_resubmitted: bool = True  # of an UNKNOWN one, where the stack resubmits
+    may_be_resubmitted: bool = True  # for an UNKNOWN refund, if AmbiguousRefunds is `resubmit`
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def outcome_of_error(refund: Refund, error: IndodanaError, kinds: ConflictKinds)
 def not_sent(
     refund: Refund, cause: str, upstream: UpstreamAnswer | None = None, retry_after_seconds: float | None = None
 ) -> Outcome:
-    """This attempt moved nothing. If an earlier one may have, the refund stays UNKNOWN."""
+    """This attempt moved no money. If an earlier one may have, the refund stays UNKNOWN."""
     status = RefundStatus.UNKNOWN if refund.ambiguous else RefundStatus.QUEUED
     return Outcome(status, cause, upstream=upstream, retry_after_seconds=retry_after_seconds)
 
@@ -67,13 +67,13 @@ def _refused(refund: Refund, refused: Refused, kinds: ConflictKinds) -> Outcome:
     surely_not_done = not conflict or refused.kind in kinds.not_done
     if not refund.ambiguous and surely_not_done:
         return Outcome(RefundStatus.FAILED, cause, failure=refusal_failure(refused), upstream=upstream)
-    # Refused or in conflict, perhaps because an earlier attempt was done: an operator must look, no further attempt.
+    # The reason may be that an earlier attempt was done: an operator must check, and it is not attempted again.
     return Outcome(RefundStatus.UNKNOWN, cause, upstream=upstream, may_be_resubmitted=False)
 
 
 def refusal_failure(refused: Refused) -> Failure:
     return upstream_failure(
-        FailureCode.UPSTREAM_REFUSED, f"Indodana refused it with HTTP {refused.http_status}", refused
+        FailureCode.UPSTREAM_REFUSED, f"Indodana refused the request with HTTP {refused.http_status}", refused
     )
 
 

@@ -1,4 +1,4 @@
-"""Page tokens: where the last page ended, opaque to callers and worthless outside the list that gave them."""
+"""Page tokens: where the last page ended. They are opaque to callers and valid only for the list that returned them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def to_token(last_key: Key | None) -> str | None:
 
 
 def start_of(token: str | None, *, attributes: frozenset[str], must_hold: dict[str, str]) -> Any:
-    """The query argument that goes on where `token` ends; nothing for the first page.
+    """The query argument that continues after `token`; empty for the first page.
 
-    Raises InvalidRequest unless the key in it has just those attributes and, where given, those values: a token of
-    another merchant or of another list opens nothing.
+    Raises InvalidRequest unless its key has exactly `attributes` and the values of `must_hold`: a token of another
+    merchant or another list is refused.
     """
     if token is None:
         return {}
@@ -36,10 +36,12 @@ def start_of(token: str | None, *, attributes: frozenset[str], must_hold: dict[s
     except (binascii.Error, ValueError, TypeError, AttributeError, RecursionError):
         right = False
     if not right:
-        raise InvalidRequest(FieldError("nextToken", "must be the nextToken of this list's last page, unchanged"))
+        raise InvalidRequest(
+            FieldError("nextToken", "must be the nextToken of the previous page of this list, unchanged")
+        )
     return {"ExclusiveStartKey": key}
 
 
 def _is_key_text(value: object) -> bool:
-    # All our keys are ASCII, so that characters are bytes: DynamoDB takes no more than 1024 of them in a sort key.
+    # All keys are ASCII, so characters are bytes: DynamoDB allows 1024 bytes in a sort key.
     return isinstance(value, str) and 0 < len(value) <= 1024 and value.isascii() and value.isprintable()

@@ -1,18 +1,17 @@
 """The refund protocol: reserve, submit, settle.
 
-Indodana may not recognise a repeated refund, and any call can die at any point. So the intent is written before the
-call and the outcome after it, and between them the truth is "unknown":
+Indodana may not recognise a repeated refund, and a process can die at any point. So the intent is written before the
+call and the outcome after it, and between the two writes the outcome is unknown:
 
-    reserve   one write: the refund is SUBMITTING under a lease, the order's refundable is down by the amount, on record
+    reserve   one write: the refund is SUBMITTING under a lease, its amount is reserved, an audit record is added
     submit    one POST to Indodana
-    settle    one write: the outcome, the order's sums, on record
+    settle    one write: the outcome, the order's sums, an audit record
 
-    died before reserve     nothing happened; the same request makes it
-    died before settle      the lease expires, and the refund becomes UNKNOWN with its reservation kept
+    died before reserve     nothing happened; the same request makes the refund
+    died before settle      the lease expires; the refund becomes UNKNOWN and keeps its reservation
     died after settle       the same request reads the outcome
 
-Nothing is attempted before the refund's `next_attempt_at`, nor while this process doubts that Indodana would answer
-(breaker.py).
+Nothing is attempted before the refund's `next_attempt_at`, or while the circuit breaker is open (breaker.py).
 """
 
 from __future__ import annotations
@@ -61,25 +60,25 @@ from indodana import (
 
 log = logging.getLogger("gateway")
 
-# A lease outlives the function that holds it (template.yaml: 29 s and 40 s; Lambda kills it then), with some seconds
-# for clocks that differ: once it has expired, nobody can be about to submit any more. It is not much longer, for a
-# refund whose process died shows as SUBMITTING until then.
+# A lease is longer than the timeout of the function that holds it (template.yaml: 29 s and 40 s), plus some seconds for
+# clocks that differ: after it has expired, no process can still submit. It is not much longer, because a refund whose
+# process died stays SUBMITTING until then.
 LEASE_SECONDS = 45
-# One try of a write at its longest: its order lock (order_locks.py), connecting and reading, as the AWS clients do
-# (runtime/aws.py).
+# The longest that one try of a write takes: the order lock (order_locks.py), then the AWS client's connect and read
+# timeouts (runtime/aws.py).
 SETTLE_SECONDS = 7
-# The order's sums may change between reading and reserving; each round reads what changed them.
+# The order's sums may change between reading and reserving; each try continues with the changed sums.
 RESERVE_TRIES = 10
-# A further refund of an order that this process has refunded before goes without a read: 2 calls to AWS instead of 3.
+# Orders that this process has refunded before need no read for the next refund: 2 calls to AWS instead of 3.
 KNOWN_ORDERS = 1000
 
-SUBMIT_SECONDS = CANCEL_BUDGET_SECONDS + SETTLE_SECONDS  # what must be left before a submission begins
+SUBMIT_SECONDS = CANCEL_BUDGET_SECONDS + SETTLE_SECONDS  # the time that must be left before a submission begins
 WRITE_SECONDS = CANCEL_READ_SECONDS + SETTLE_SECONDS  # … and right before its POST is written
 
 
 @dataclass(frozen=True)
 class Deferred:
-    """Nothing was reserved and nothing sent: Indodana could not say whether the order is paid, or must not be asked."""
+    """Nothing was reserved or sent: the order's status is not known, or the circuit breaker is open."""
 
     cause: str
     retry_after_seconds: float | None = None
@@ -94,7 +93,7 @@ class Refusal:
 
 
 class RefundProtocol:
-    """What moves money, and what an expired lease means. Everything else asks for a refund or reads it."""
+    """The only code that moves money, and the handling of expired leases."""
 
     def __init__(
         self,
@@ -116,21 +115,21 @@ class RefundProtocol:
         self._breaker = breaker
         self._clock = clock
         self._on_upstream_error = on_upstream_error
-        self.known_orders: dict[OrderKey, Order] = {}  # as this process last saw their sums, which may be old
+        self.known_orders: dict[OrderKey, Order] = {}  # their sums as this process last saw them; they may be old
 
     def attempt(
         self, request: RefundRequest, before: Refund | None, order: Order | None, context: RequestContext
     ) -> Refund | Refusal | Deferred:
-        """Reserves, submits and settles. `before` and `order` are what was on record when they were read.
+        """Reserves, submits and settles. `before` and `order` are as they were read from the ledger.
 
-        Raises RefundChanged where somebody else has changed the refund since, LedgerUnavailable.
+        Raises RefundChanged if another process has changed the refund since, LedgerUnavailable.
         """
         admission = self._breaker.admit()
         if admission is Admission.WAIT:
             reserved_already = before is not None and before.has_reservation
             if order and not reserved_already and (failure := order.shortfall(request.amount)):
                 return Refusal(failure)
-            cause = "Indodana's last answer left an outcome unknown; refunds wait until it answers again"
+            cause = "circuit breaker is open after an unknown outcome; refunds wait until Indodana answers again"
             return Deferred(cause, self._breaker.wait_seconds)
         result = AttemptResult.NOTHING
         try:
@@ -148,7 +147,7 @@ class RefundProtocol:
         return self._settle(refund, outcome, context)
 
     def expire_lease(self, refund: Refund, context: RequestContext) -> Refund:
-        """The lease's holder is gone, and nobody knows how far it came: UNKNOWN. Returns what is on record then."""
+        """Makes the refund UNKNOWN: the lease's holder may have submitted it. Returns the refund as stored."""
         cause = "lease expired before the outcome was recorded"
         after = refund.transition_to(
             RefundStatus.UNKNOWN,
@@ -172,12 +171,12 @@ class RefundProtocol:
         )
 
     def waits_for_an_attempt(self, refund: Refund) -> bool:
-        if refund.status is RefundStatus.UNKNOWN:  # it has a time for its next attempt where the stack resubmits
+        if refund.status is RefundStatus.UNKNOWN:  # its next attempt has a time if the stack resubmits
             return self._ambiguous_refunds is AmbiguousRefunds.RESUBMIT and refund.next_attempt_at is not None
         return refund.status is RefundStatus.QUEUED
 
     def is_due(self, refund: Refund) -> bool:
-        """Whether it waits for an attempt that may be made now."""
+        """Whether it waits for an attempt, and may be attempted now."""
         due = refund.next_attempt_at
         return self.waits_for_an_attempt(refund) and (due is None or due <= self._clock())
 
@@ -191,11 +190,11 @@ class RefundProtocol:
         status: TransactionStatus | Refused | None,
         context: RequestContext,
     ) -> tuple[Refund, Cancellation] | Refusal | Deferred:
-        """`status`: Indodana's answer, where it was asked already. Of an order that the ledger knows it decides
-        nothing: an order with refunds may read as cancelled."""
+        """`status`: the probe's status check, if there was one. It decides nothing for an order in the ledger: Indodana
+        may show an order with refunds as cancelled."""
         upstream: UpstreamAnswer | None = None
         for _ in range(RESERVE_TRIES):
-            if before and before.reserved_amount is not None:  # it kept its reservation while it waited
+            if before and before.reserved_amount is not None:  # a waiting refund kept its reservation
                 amount, transaction_amount = before.reserved_amount, before.transaction_amount
             else:
                 if order is None:
@@ -211,7 +210,7 @@ class RefundProtocol:
                 amount = order.refundable if request.amount is None else request.amount
                 transaction_amount = order.amount
             after = self._submitting(request, before, amount, transaction_amount, context)
-            # What will be sent is made before anything is written: what can't be sent must not become UNKNOWN.
+            # The request is built before anything is written: if it fails, the refund must not become UNKNOWN.
             cancellation = cancellation_of(after)
             exact = request.amount is None
             try:
@@ -222,7 +221,7 @@ class RefundProtocol:
                 if order:
                     self._remember(request.order, order.plus(SumsChange.between(before, after)))
                 return after, cancellation
-        raise LedgerBusy("the order's sums changed faster than they could be reserved")
+        raise LedgerBusy("the order's sums kept changing while the refund was being reserved")
 
     def _remember(self, key: OrderKey, order: Order) -> None:
         if len(self.known_orders) >= KNOWN_ORDERS:
@@ -273,15 +272,14 @@ class RefundProtocol:
     def _submit(
         self, refund: Refund, cancellation: Cancellation, admission: Admission, context: RequestContext
     ) -> tuple[Outcome, AttemptResult]:
-        """One POST, and what it means. It is not begun, and not written, unless its outcome can still be settled under
-        the lease."""
+        """One POST, and its outcome. It is sent only if its outcome can still be settled before the lease expires."""
 
         def is_time_for(seconds: float) -> bool:
             lease_left = (refund.lease_until - self._clock()).total_seconds() if refund.lease_until else 0.0
             return min(context.seconds_left(), lease_left) >= seconds
 
         def may_send() -> bool:
-            # Time has passed since: for the secret, for connecting, or because the process was frozen.
+            # Time has passed: reading the secret, connecting, or while the process was frozen.
             return is_time_for(WRITE_SECONDS) and self._breaker.still_admits(admission)
 
         if not is_time_for(SUBMIT_SECONDS):
@@ -289,7 +287,9 @@ class RefundProtocol:
         try:
             accepted = self._indodana.cancel(refund.request.order.merchant_id, cancellation, may_send=may_send)
         except SendingTooLate:
-            return not_sent(refund, "held back right before it was sent"), AttemptResult.NOTHING
+            return not_sent(
+                refund, "not sent: too little time left, or the circuit breaker opened"
+            ), AttemptResult.NOTHING
         except IndodanaError as error:
             if not isinstance(error, Refused):
                 self._on_upstream_error(error)
@@ -304,7 +304,7 @@ class RefundProtocol:
             return self._write_outcome(before, outcome, context)
         except RefundChanged as changed:
             late = changed.current
-        # The lease expired meanwhile. What Indodana said of this very attempt is evidence all the same.
+        # The lease expired meanwhile. Indodana's answer to this attempt is still valid evidence.
         if (
             late.status is RefundStatus.UNKNOWN
             and late.sendable_until == before.sendable_until
@@ -314,7 +314,7 @@ class RefundProtocol:
                 return self._write_outcome(late, outcome, context)
             except RefundChanged as changed:
                 late = changed.current
-        if outcome.status is RefundStatus.UNKNOWN:  # which contradicts nothing
+        if outcome.status is RefundStatus.UNKNOWN:  # it contradicts nothing
             return late
         log.error(
             "late response: refund %s of order %s is already %s, but the outcome of its submission was %s: %s",
@@ -344,7 +344,7 @@ class RefundProtocol:
                 "outcome could not be recorded: refund %s of order %s was submitted, outcome %s (HTTP %s, %s)",
                 *(after.refund_id, _order(after), outcome.status, http_status, outcome.cause),
             )
-            raise LedgerUnavailable("the refund was submitted, and its outcome could not be recorded") from error
+            raise LedgerUnavailable("the refund was submitted, but its outcome could not be recorded") from error
         if unknown:
             log.warning(
                 "outcome of refund %s of order %s is unknown: %s", after.refund_id, _order(after), outcome.cause
@@ -362,9 +362,9 @@ class RefundProtocol:
         order: Order | None = None,
         exact: bool = False,
     ) -> None:
-        """A transition, tried again while there is time where nobody knows whether it was written: it lands once.
+        """A transition, retried while there is time if it may not have been written; it takes effect at most once.
 
-        What is not written is not known to anybody, and becomes an operator's work.
+        An outcome that is not written is lost, and an operator must find it out.
         """
         for last_try in (False, False, True):
             try:
@@ -385,10 +385,10 @@ class RefundProtocol:
 
 
 def _open_order(status: TransactionStatus | Refused) -> tuple[Order, UpstreamAnswer] | Refusal | Deferred:
-    """An order's first refund opens its sums by what Indodana says of it."""
+    """The first refund of an order adds the order to the ledger, with the amount that Indodana returns."""
     if isinstance(status, Refused):
         if status.http_status == 404:
-            failure = upstream_failure(FailureCode.ORDER_NOT_FOUND, "Indodana knows no such order", status)
+            failure = upstream_failure(FailureCode.ORDER_NOT_FOUND, "Indodana has no such order", status)
         else:
             failure = refusal_failure(status)
         return Refusal(failure, answer_in(status))
@@ -396,7 +396,7 @@ def _open_order(status: TransactionStatus | Refused) -> tuple[Order, UpstreamAns
     upstream = UpstreamAnswer(200, f"transactionStatus {state}, amount {status.amount}")
     opened = Order.opened_by(state, status.amount)
     if opened is None:
-        return Deferred("Indodana's answer names no amount", upstream=upstream)
+        return Deferred("Indodana's answer has no amount", upstream=upstream)
     return Refusal(opened, upstream) if isinstance(opened, Failure) else (opened, upstream)
 
 

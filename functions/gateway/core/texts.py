@@ -1,6 +1,6 @@
-"""Texts that people write: which characters may stand in them, and what they are told where one may not.
+"""Texts that people write: which characters are allowed in them, and the message for one that is not.
 
-By ranges of code points alone, so that no text is taken or refused by the runtime's version of Unicode: REFUSED,
+The rules are ranges of code points, so that they do not depend on the runtime's version of Unicode: REFUSED,
 REFUSED_ON_ONE_LINE and INVISIBLE, each the inside of a regular expression's [ ]. docs/openapi.yaml has the same ranges.
 """
 
@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
-# Controls, lone surrogates, noncharacters, and the overrides of writing direction (U+202D, U+202E), by which a text
-# reads as another than it is. Whatever else there is or will be is taken.
+# Controls, lone surrogates, noncharacters, and the overrides of writing direction (U+202D, U+202E), which make a text
+# look like another one. Every other character is allowed, also future ones.
 _NONCHARACTERS = "".join(f"{chr(plane + 0xFFFE)}{chr(plane + 0xFFFF)}" for plane in range(0x10000, 0x110000, 0x10000))
 SURROGATES = r"\ud800-\udfff"
 REFUSED = rf"\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202d\u202e{SURROGATES}\ufdd0-\ufdef\ufffe\uffff{_NONCHARACTERS}"
@@ -50,21 +50,21 @@ _NAMES = {
 
 
 def flaw(text: str, longest: int, *, lines: bool) -> str | None:
-    """What keeps `text` from being taken, in words for who sent it; None: it is taken. `lines`: it may have several."""
+    """The rule that `text` breaks, as a message for the caller; None if valid. `lines`: several lines are allowed."""
     if len(text) > longest:
-        return f"must be at most {longest} characters, and has {len(text)}"
+        return f"must be at most {longest} characters; it has {len(text)}"
     if found := (_REFUSED if lines else _REFUSED_ON_ONE_LINE).search(text):
         where = "" if _REFUSED.match(found[0]) else " on one line"
         return f"character {found.start() + 1} is {_named(found[0])}, which is not allowed{where}"
     if not _VISIBLE.search(text):
-        return "must have something visible in it, not only white space and invisible characters"
-    if len(kept(text)) > longest:
-        return f"must be at most {longest} characters, and has {len(kept(text))} in its composed form (NFC)"
+        return "must have at least one visible character"
+    if len(normalized(text)) > longest:
+        return f"must be at most {longest} characters; it has {len(normalized(text))} in its composed form (NFC)"
     return None
 
 
-def kept(text: str) -> str:
-    """As it is stored, compared and sent on: a letter with an accent is the same however it was typed."""
+def normalized(text: str) -> str:
+    """The form (NFC) that is stored, compared and sent to Indodana: an accented letter is one character."""
     return unicodedata.normalize("NFC", text)
 
 

@@ -1,4 +1,4 @@
-"""The states of a refund, and which may follow which. docs/architecture.md draws them from this table."""
+"""The states of a refund, and the legal transitions between them. docs/architecture.md draws them from this table."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class RefundStatus(StrEnum):
     UNKNOWN = "UNKNOWN"
 
 
-# The only steps a refund may take; `None` is a refund that does not exist yet. Every write to the ledger is held to it.
-# QUEUED → FAILED, and a first record that is FAILED: refused before anything was sent, when there was no caller to tell
-# (docs/decisions/0002). UNKNOWN → SUBMITTING: only where the stack's AmbiguousRefunds is `resubmit`.
+# `None` is a refund that does not exist yet. The ledger refuses every other transition.
+# QUEUED → FAILED, and a new refund that is FAILED: refused before anything was sent, with no caller waiting
+# (docs/decisions/0002). UNKNOWN → SUBMITTING: only if the stack's AmbiguousRefunds is `resubmit`.
 LEGAL_TRANSITIONS: Mapping[RefundStatus | None, frozenset[RefundStatus]] = {
     None: frozenset({RefundStatus.QUEUED, RefundStatus.SUBMITTING, RefundStatus.FAILED}),
     RefundStatus.QUEUED: frozenset({RefundStatus.SUBMITTING, RefundStatus.FAILED}),

@@ -1,4 +1,4 @@
-"""Indodana as the domain sees it: what is asked of it, and what it answered in a form that may be kept."""
+"""Indodana as the domain sees it: its calls, and its answers in a form that may be stored."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Indodana(Protocol):
 
 @dataclass(frozen=True)
 class UpstreamAnswer:
-    """What Indodana answered, for the record: of the body what may be kept, and the sha256 of all of it."""
+    """Indodana's answer for the audit record: the part of the body that may be stored, and the sha256 of all of it."""
 
     status: int | None
     body: str | None
@@ -47,12 +47,12 @@ def answer_in(error: IndodanaError) -> UpstreamAnswer | None:
 
 def cancellation_of(refund: Refund) -> Cancellation:
     request = refund.request
-    assert refund.amount is not None  # SUBMITTING has reserved
+    assert refund.amount is not None  # a SUBMITTING refund has a reservation
     return Cancellation(
         refund_id=refund.refund_id,
         merchant_order_id=request.order.merchant_order_id,
         amount=refund.amount,
         reason=INDODANA_REASONS[request.reason],
         cancelled_by=request.requested_by,
-        date=refund.created_at,  # the same in every attempt, so that a repetition is the same request
+        date=refund.created_at,  # the same in every attempt, so that a repeated request is identical
     )

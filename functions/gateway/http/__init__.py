@@ -1,1 +1,1 @@
-"""HTTP as API Gateway hands it to a function: requests in, answers and problems out."""
+"""HTTP at API Gateway: requests, responses and problems."""

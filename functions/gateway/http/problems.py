@@ -1,4 +1,4 @@
-"""The one place that maps errors to HTTP: RFC 9457 problems with a stable `code`."""
+"""Maps errors to HTTP, in one place: RFC 9457 problems with a stable `code`."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ from indodana import (
     ServerFailed,
 )
 
-RETRY_SECONDS = 2  # when nobody knows better
-TRY_AGAIN = "retry; for a refund, with the same Idempotency-Key"
+RETRY_SECONDS = 2  # if the error names no other time
+TRY_AGAIN = "retry (a refund with the same Idempotency-Key)"
 
 FAILURE_STATUS = {
     FailureCode.ORDER_NOT_FOUND: HTTPStatus.NOT_FOUND,
@@ -51,12 +51,12 @@ FAILURE_STATUS = {
     FailureCode.WITHDRAWN: HTTPStatus.UNPROCESSABLE_ENTITY,
 }
 
-# In this order: a class stands before its base. With what the caller is told: the error's own words may name what is
-# nobody's business outside, the log has them.
+# A class stands before its base class. Callers get these details: the error's own text may name internals, and is only
+# logged.
 UPSTREAM_PROBLEMS: tuple[tuple[type[IndodanaError], HTTPStatus, str, str], ...] = (
-    (Refused, HTTPStatus.UNPROCESSABLE_ENTITY, "UPSTREAM_REFUSED", "Indodana refused it"),
+    (Refused, HTTPStatus.UNPROCESSABLE_ENTITY, "UPSTREAM_REFUSED", "Indodana refused the request"),
     (RateLimited, HTTPStatus.SERVICE_UNAVAILABLE, "UPSTREAM_RATE_LIMITED", "Indodana is rate-limiting requests"),
-    # The next two are ours to mend, not the caller's.
+    # The operator must fix the next two, not the caller.
     (
         CredentialsRejected,
         HTTPStatus.BAD_GATEWAY,
@@ -71,18 +71,18 @@ UPSTREAM_PROBLEMS: tuple[tuple[type[IndodanaError], HTTPStatus, str, str], ...] 
     ),
     (ConnectTimedOut, HTTPStatus.GATEWAY_TIMEOUT, "UPSTREAM_TIMEOUT", "Indodana did not answer in time"),
     (AnswerTimedOut, HTTPStatus.GATEWAY_TIMEOUT, "UPSTREAM_TIMEOUT", "Indodana did not answer in time"),
-    (ConnectionFailed, HTTPStatus.BAD_GATEWAY, "UPSTREAM_UNREACHABLE", "no connection to Indodana could be made"),
+    (ConnectionFailed, HTTPStatus.BAD_GATEWAY, "UPSTREAM_UNREACHABLE", "the connection to Indodana failed"),
     (ConnectionLost, HTTPStatus.BAD_GATEWAY, "UPSTREAM_UNREACHABLE", "the connection to Indodana was lost"),
-    (ServerFailed, HTTPStatus.BAD_GATEWAY, "UPSTREAM_FAILED", "Indodana failed"),
+    (ServerFailed, HTTPStatus.BAD_GATEWAY, "UPSTREAM_FAILED", "Indodana returned a server error"),
     (AnswerUnreadable, HTTPStatus.BAD_GATEWAY, "UPSTREAM_UNREADABLE", "Indodana's answer could not be read"),
     (ContradictingAnswer, HTTPStatus.BAD_GATEWAY, "UPSTREAM_UNREADABLE", "Indodana's answer contradicts the request"),
-    (ForeignAnswer, HTTPStatus.BAD_GATEWAY, "UPSTREAM_UNREADABLE", "something in front of Indodana answered"),
-    (IndodanaError, HTTPStatus.BAD_GATEWAY, "UPSTREAM_FAILED", "Indodana could not be asked"),
+    (ForeignAnswer, HTTPStatus.BAD_GATEWAY, "UPSTREAM_UNREADABLE", "the answer is not in Indodana's format"),
+    (IndodanaError, HTTPStatus.BAD_GATEWAY, "UPSTREAM_FAILED", "the call to Indodana failed"),
 )
 
 
 def from_error(error: Exception, request_id: str) -> Response | None:
-    """The problem that `error` is; None where it is not an expected one."""
+    """The problem for `error`; None if the error is not an expected one."""
     match error:
         case InvalidRequest():
             status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE if isinstance(error, BodyTooLarge) else HTTPStatus.BAD_REQUEST
@@ -110,7 +110,9 @@ def from_error(error: Exception, request_id: str) -> Response | None:
             headers = _retry_after(error.retry_after_seconds)
             return _problem(HTTPStatus.CONFLICT, "RESOLUTION_TOO_EARLY", str(error), request_id, headers)
         case LedgerBusy():
-            return _try_again("LEDGER_BUSY", f"too many refunds of this order at once; {TRY_AGAIN}", request_id)
+            return _try_again(
+                "LEDGER_BUSY", f"too many refunds of this order at the same time; {TRY_AGAIN}", request_id
+            )
         case LedgerUnavailable():
             return _try_again("LEDGER_UNAVAILABLE", f"a dependency was unavailable; {TRY_AGAIN}", request_id)
         case IndodanaError():
@@ -121,7 +123,7 @@ def from_error(error: Exception, request_id: str) -> Response | None:
 def from_failure(
     failure: Failure, request_id: str, refund: Refund | None = None, *, replayed: bool = False
 ) -> Response:
-    """A refund that was not made; `refund` where it is on record as FAILED."""
+    """The problem of a refused refund; `refund` if it is stored as FAILED."""
     more: dict[str, Any] = upstream_view(failure)
     headers, detail = {}, failure.detail
     if refund:
@@ -129,13 +131,13 @@ def from_failure(
         headers["location"] = location(refund)
     if refund and replayed:
         headers["idempotency-replayed"] = "true"
-        decided = f"{refund.updated_at:%Y-%m-%d %H:%M:%S} UTC"
-        detail += f"; this was decided at {decided}, and another try needs a new Idempotency-Key"
+        failed_at = f"{refund.updated_at:%Y-%m-%d %H:%M:%S} UTC"
+        detail += f"; this refund failed at {failed_at}; to try again, use a new Idempotency-Key"
     return _problem(FAILURE_STATUS[failure.code], failure.code, detail, request_id, headers, **more)
 
 
 def in_progress(refund: Refund, request_id: str) -> Response:
-    detail = "the first request with this idempotency key is being submitted; repeat it later to learn its outcome"
+    detail = "an earlier request with this idempotency key is being submitted; retry later with the same key"
     headers = _retry_after(RETRY_SECONDS) | {"location": location(refund)}
     refund_id = refund.refund_id
     return _problem(HTTPStatus.CONFLICT, "REFUND_IN_PROGRESS", detail, request_id, headers, refundId=refund_id)
@@ -149,7 +151,7 @@ def internal_error(request_id: str) -> Response:
 def _from_upstream(error: IndodanaError, request_id: str) -> Response:
     _, status, code, detail = next(row for row in UPSTREAM_PROBLEMS if isinstance(error, row[0]))
     if isinstance(error, Refused) and error.http_status == HTTPStatus.NOT_FOUND:
-        status, code, detail = HTTPStatus.NOT_FOUND, FailureCode.ORDER_NOT_FOUND.value, "Indodana knows no such order"
+        status, code, detail = HTTPStatus.NOT_FOUND, FailureCode.ORDER_NOT_FOUND.value, "Indodana has no such order"
     headers = {}
     if status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT):
         headers = _retry_after(error.retry_after_seconds or RETRY_SECONDS)

@@ -1,4 +1,4 @@
-"""One API request, read from an HTTP API event (payload format 2.0) that the JWT authorizer has let through."""
+"""One API request, read from an HTTP API event (payload format 2.0) that the JWT authorizer has accepted."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ Event = Mapping[str, Any]
 
 
 class Forbidden(Exception):
-    """The token is good, and does not say for whom, or names a merchant that this stack does not serve."""
+    """The token is valid, but does not name its caller, or names no merchant of this stack."""
 
 
 class PreconditionRequired(Exception):
-    """A decision must name the version of the refund that it was made on."""
+    """A decision has no If-Match header: it must name the refund's version."""
 
     def __init__(self) -> None:
         super().__init__(
-            "the header If-Match must name the version of the refund that the decision is about: "
-            "GET /v1/transactions/{merchantOrderId}/refunds/{refundId}, and send its ETag"
+            "the header If-Match is required: read the refund with "
+            "GET /v1/transactions/{merchantOrderId}/refunds/{refundId} and send its ETag"
         )
 
 
@@ -58,7 +58,7 @@ class ApiRequest:
 
     @property
     def version(self) -> int:
-        """Of the refund, as If-Match names it. Raises PreconditionRequired, InvalidRequest."""
+        """The refund's version in If-Match. Raises PreconditionRequired, InvalidRequest."""
         entity_tag = self.header("if-match")
         if entity_tag is None:
             raise PreconditionRequired
@@ -77,12 +77,12 @@ class ApiRequest:
         return inputs.json_object(self._raw_body())
 
     def optional_body(self) -> dict[str, Any]:
-        """The same where there need be none. Raises InvalidRequest."""
+        """The same; {} if there is no body. Raises InvalidRequest."""
         raw = self._raw_body()
         return inputs.json_object(raw) if raw else {}
 
     def has_scope(self, scope: str) -> bool:
-        """Whether the token has it; of several that open a route, API Gateway does not say which it has."""
+        """Whether the token has the scope. A route may accept several; API Gateway does not say which one matched."""
         claims = _claims(self.event)
         return any(scope in _words(claims.get(name)) for name in ("scope", "scp"))
 
@@ -93,22 +93,22 @@ class ApiRequest:
         try:
             return base64.b64decode(raw, validate=True)
         except binascii.Error as error:
-            raise InvalidRequest(FieldError("body", "must be valid base64 where it says so")) from error
+            raise InvalidRequest(FieldError("body", "must be valid base64 if isBase64Encoded is true")) from error
 
     def _path(self, name: str) -> str:
-        # API Gateway has decoded it once, and once is right: an order id may hold a '%'.
+        # API Gateway has already decoded it. It must not be decoded again: an order id may contain '%'.
         value: str = self.event["pathParameters"][name]
         return value
 
 
 def correlation_id(event: Event) -> str:
-    """The caller's own id for this request; API Gateway's, where it gave none, or one that read() refuses."""
+    """The caller's id for this request; API Gateway's request id if there is none or it is invalid."""
     request_id: str = event["requestContext"]["requestId"]
     return inputs.correlation_id_in(_correlation_header(event)) or request_id
 
 
 def principal(event: Event) -> str | None:
-    """Who calls; None where the token does not say, or not so that it could stand in a record."""
+    """The caller's id in the token; None if it is missing or cannot be recorded."""
     claims = _claims(event)
     found = claims.get("sub") or claims.get("client_id")
     return found if inputs.is_principal(found) else None
@@ -120,7 +120,7 @@ def read(event: Event, seconds_left: Callable[[], float], settings: Settings) ->
     actor = principal(event)
     if actor is None:
         rule = f"as text of at most {inputs.MAX_PRINCIPAL} characters"
-        raise Forbidden(f"the token must name its principal in the claim sub or client_id, {rule}")
+        raise Forbidden(f"the token must name its caller in the claim sub or client_id, {rule}")
     merchant_id: object = settings.merchant_id
     if settings.merchant_claim:
         merchant_id = _claims(event).get(settings.merchant_claim)
@@ -137,7 +137,7 @@ def _correlation_header(event: Event) -> str | None:
 
 
 def _claims(event: Event) -> Mapping[str, Any]:
-    """What the authorizer vouches for; nothing where there was none, as in `sam local start-api`."""
+    """The claims that the authorizer has verified; {} without an authorizer, as in `sam local start-api`."""
     found: Any = event["requestContext"]
     for name in ("authorizer", "jwt", "claims"):
         found = found.get(name) if isinstance(found, Mapping) else None
@@ -145,7 +145,7 @@ def _claims(event: Event) -> Mapping[str, Any]:
 
 
 def _words(claim: object) -> list[Any]:
-    """A claim of several words: text with spaces, or a list, which API Gateway hands on as "[a b]"."""
+    """The words of a claim: text with spaces, or a list, which API Gateway passes as "[a b]"."""
     if isinstance(claim, str):
         in_brackets = claim.startswith("[") and claim.endswith("]")
         return (claim[1:-1] if in_brackets else claim).split()

@@ -1,4 +1,4 @@
-"""What the API answers with, but for problems: JSON in which an amount is an exact number of rupiah."""
+"""The API's responses except problems: JSON with amounts as exact numbers of rupiah."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gateway.core.model import Failure, Refund, iso
 if TYPE_CHECKING:
     from gateway.core.ledger import OrderRefundsPage  # not every function has a ledger
 
-MAX_EXPONENT = 100  # what is beyond is no amount; written out in digits, 1E+999999999 would fill the memory
+MAX_EXPONENT = 100  # a larger exponent is no amount; 1E+999999999 written in digits would fill the memory
 
 Response = dict[str, Any]  # an HTTP API Lambda response, payload format 2.0
 
@@ -24,14 +24,14 @@ def json_response(
 ) -> Response:
     return {
         "statusCode": status,
-        # Every answer is of one moment and for one caller.
+        # Every response is valid only now and only for this caller.
         "headers": {"content-type": media_type, "cache-control": "no-store", **(headers or {})},
         "body": simplejson.dumps(_exact(body), use_decimal=True, ensure_ascii=True),
     }
 
 
 def refund_view(refund: Refund) -> dict[str, Any]:
-    """`amount` and `type` are null while all that remains was asked for and nothing has been reserved yet."""
+    """`amount` and `type` are null if all that remains was requested and nothing is reserved yet."""
     request = refund.request
     view: dict[str, Any] = {
         "refundId": refund.refund_id,
@@ -56,7 +56,7 @@ def refund_view(refund: Refund) -> dict[str, Any]:
 
 
 def refund_response(refund: Refund, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """Its ETag is what a decision about it names in If-Match."""
+    """A decision about the refund sends this ETag in If-Match."""
     return json_response(status, refund_view(refund), {"etag": entity_tag(refund), **(headers or {})})
 
 
@@ -65,7 +65,7 @@ def entity_tag(refund: Refund) -> str:
 
 
 def refunds_view(merchant_order_id: str, found: OrderRefundsPage) -> dict[str, Any]:
-    """The sums are null while every refund of the order still waits, and its amount was not asked for yet."""
+    """The sums are null while every refund of the order is waiting and Indodana has not yet returned its amount."""
     order = found.order
     return {
         "merchantOrderId": merchant_order_id,
@@ -91,7 +91,7 @@ def location(refund: Refund) -> str:
 
 
 def _exact(value: Any) -> Any:
-    """Whole rupiah as an integer, the rest with its two decimals; a Decimal's own spelling might be 1E+5."""
+    """Whole rupiah become an integer, others keep their decimals; a plain Decimal could be written as 1E+5."""
     if isinstance(value, Decimal):
         if abs(value.adjusted()) > MAX_EXPONENT:
             return value

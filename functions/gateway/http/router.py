@@ -1,4 +1,4 @@
-"""From an event to a response: the route's view, errors as problems, one log line a request."""
+"""From event to response: calls the route's view, maps errors to problems, logs one line per request."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
 
 View = Callable[[ApiRequest], Response]
-NOBODY = "unknown"  # who has a token that does not say who has it
+NOBODY = "unknown"  # the actor if the token does not name its caller
 
 
 def serve(event: Event, context: LambdaContext, routes: Mapping[str, View]) -> Response:
-    """`routes`: API Gateway's route keys ("GET /v1/refunds") and what answers them."""
+    """`routes`: API Gateway's route keys ("GET /v1/refunds") and their views."""
     correlation_id = requests.correlation_id(event)
     with correlated(correlation_id):
         response = _answer(event, context, routes)
@@ -45,7 +45,7 @@ def _answer(event: Event, context: LambdaContext, routes: Mapping[str, View]) ->
         if problem is None:
             telemetry.logger.exception("unhandled exception", extra=log)
             problem = problems.internal_error(request_id)
-        # The caller is told less: what went wrong among us is for who reads the logs.
+        # The log gets the internal reason; the caller does not.
         log["error"] = f"{type(error).__name__}: {error}"
         if isinstance(error, LedgerUnavailable) and error.__cause__:
             log["cause"] = f"{type(error.__cause__).__name__}: {error.__cause__}"

@@ -1,13 +1,13 @@
-"""What people decide about a refund: to withdraw it, or to settle it by what they found out.
+"""People's decisions about a refund: to withdraw it, or to settle it with evidence.
 
-A decision names the version of the refund that it was made on and holds for that version alone, for what was true of it
-may not be true of the next: a refund that was QUEUED when somebody looked may have been sent since.
+A decision names the refund's version and is valid for that version only: a refund that was QUEUED when somebody read it
+may have been sent since.
 
     withdrawal   QUEUED  → FAILED                nothing can have been sent
-    resolution   UNKNOWN → SUCCEEDED or FAILED   by evidence from outside
+    resolution   UNKNOWN → SUCCEEDED or FAILED   with evidence from outside
 
-That a refund was not done can be known only some time after it could last be sent: packets and queues on the way to
-Indodana may be slow. Evidence of it from before that is refused.
+Packets and queues on the way to Indodana may be slow. So evidence that a refund was not made is accepted only if it is
+from some time after the refund could last have been sent.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Decisions:
         *,
         may_withdraw_others: bool,
     ) -> Refund:
-        """Ends a refund that waits as FAILED. The same decision by the same actor again has the same answer.
+        """Ends a QUEUED refund as FAILED. The same decision repeated by the same actor gets the same result.
 
         Raises NotFound, NotPermitted, StaleVersion, NotWithdrawable, LedgerUnavailable.
         """
@@ -71,7 +71,7 @@ class Decisions:
 
         def decide(refund: Refund) -> Refund:
             if refund.created_by != context.actor and not may_withdraw_others:
-                raise NotPermitted("to withdraw another's refund, the token needs the scope refunds:resolve")
+                raise NotPermitted("the token needs the scope refunds:resolve to withdraw another caller's refund")
             if refund.status is not RefundStatus.QUEUED:
                 raise NotWithdrawable(refund)
             failure = Failure(FailureCode.WITHDRAWN, "withdrawn before it was sent")
@@ -82,7 +82,7 @@ class Decisions:
     def resolve(
         self, order: OrderKey, refund_id: str, version: int, resolution: Resolution, context: RequestContext
     ) -> Refund:
-        """Settles an UNKNOWN refund. The same decision by the same actor again has the same answer.
+        """Settles an UNKNOWN refund. The same decision repeated by the same actor gets the same result.
 
         Raises NotFound, StaleVersion, NotResolvable, ResolutionTooEarly, LedgerUnavailable.
         """
@@ -103,15 +103,15 @@ class Decisions:
                 raise NotResolvable(refund)
             failure = None
             if resolution.outcome is RefundStatus.FAILED:
-                self._hold_to(refund, evidence.checked_at)
-                said = f"an operator settled it as not done: {evidence.source}, {evidence.reference}"
-                failure = Failure(FailureCode.RESOLVED_AS_FAILED, said)
+                self._check_hold(refund, evidence.checked_at)
+                detail = f"settled by an operator as not refunded: {evidence.source}, {evidence.reference}"
+                failure = Failure(FailureCode.RESOLVED_AS_FAILED, detail)
             return self._settled(refund, resolution.outcome, failure, decision, context)
 
         return self._decide(order, refund_id, version, decision, context, audit.REFUND_RESOLVED, decide)
 
-    def _hold_to(self, refund: Refund, checked_at: datetime) -> None:
-        # Refunds that became UNKNOWN before this was kept had a lease of this length at most.
+    def _check_hold(self, refund: Refund, checked_at: datetime) -> None:
+        # Refunds of earlier releases have no `sendable_until`; their lease was at most this long.
         sendable_until = refund.sendable_until or refund.updated_at + timedelta(seconds=LEASE_SECONDS)
         first, now = sendable_until + self._hold, self._clock()
         if first <= checked_at <= now + timedelta(seconds=CLOCK_SKEW_SECONDS):

@@ -1,4 +1,4 @@
-"""The refund queue: one message asks for one refund, in the same words whoever sends it."""
+"""The refund queue: one message requests one refund, in one format for every sender."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class RefundQueue:
         self._dead_letter_url = dead_letter_url
 
     def send(self, refund: Refund, *, delay_seconds: float = 0) -> None:
-        """Raises QueueUnavailable; the ledger holds the refund all the same."""
+        """Raises QueueUnavailable; the refund is in the ledger anyway."""
         delay = min(MAX_DELAY_SECONDS, max(0, round(delay_seconds)))
         try:
             self._client.send_message(
@@ -37,32 +37,32 @@ class RefundQueue:
                 MessageBody=message_body(refund.request),
                 DelaySeconds=delay,
                 MessageAttributes=_attributes(
-                    # Held to the rule once more: the worker dead-letters whatever breaks it.
+                    # Checked again: the worker moves a message with an invalid id to the dead-letter queue.
                     correlationId=correlation_id_in(refund.correlation_id),
                     token=refund.queue_message,
                 ),
             )
         except (ClientError, BotoCoreError) as error:
-            raise QueueUnavailable("the refund queue did not take the message") from error
+            raise QueueUnavailable("sending to the refund queue failed") from error
 
     def extend_visibility(self, receipt_handle: str, seconds: float) -> None:
-        """Best effort: keeps a received message from being delivered again for so long. Where SQS does not take it, the
-        queue's own visibility timeout holds, which is only less well timed."""
+        """Best effort: hides a received message for so long. If the call fails, the queue's own visibility timeout
+        applies, and the message only comes at another time."""
         visibility = min(MAX_VISIBILITY_SECONDS, max(1, round(seconds)))
         try:
             self._client.change_message_visibility(
                 QueueUrl=self._url, ReceiptHandle=receipt_handle, VisibilityTimeout=visibility
             )
         except (ClientError, BotoCoreError):
-            log.exception("visibility timeout of a message could not be changed")
+            log.exception("extending the visibility timeout of a message failed")
 
     def dead_letter(self, body: str, message_id: str, cause: str, correlation_id: str | None) -> None:
-        """Puts an invalid message beside those that failed too often. Raises QueueUnavailable."""
+        """Moves an invalid message to the dead-letter queue. Raises QueueUnavailable."""
         attributes = _attributes(cause=cause[:1000], originalMessageId=message_id, correlationId=correlation_id)
         try:
             self._client.send_message(QueueUrl=self._dead_letter_url, MessageBody=body, MessageAttributes=attributes)
         except (ClientError, BotoCoreError) as error:
-            raise QueueUnavailable("the dead-letter queue did not take the message") from error
+            raise QueueUnavailable("sending to the dead-letter queue failed") from error
 
 
 def _attributes(**texts: str | None) -> dict[str, MessageAttributeValueTypeDef]:

@@ -1,4 +1,4 @@
-"""Recovery: what nobody is working on any more is found here, so that no refund stays open unseen."""
+"""Recovery: finds open refunds that no process is working on, so that none is forgotten."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gateway.refunds.queue import RefundQueue
 
 log = logging.getLogger("gateway")
 
-# A refund's own message is due at its time; only when that passed a while ago is another one sent.
+# A refund's own message is due at its time. Another one is sent only if that time passed a while ago.
 OVERDUE_SECONDS = 30
 
 
@@ -51,9 +51,9 @@ class Recovery:
         self._clock = clock
 
     def run_once(self, context: RequestContext) -> Counts:
-        """Looks at every open refund once. What fails for one refund is logged, counted, and stops no other.
+        """Checks every open refund once. A failure for one refund is logged and counted; the others continue.
 
-        Raises LedgerUnavailable where the open refunds can't be listed.
+        Raises LedgerUnavailable if the open refunds can't be listed.
         """
         counts = Counts()
         for refund in self._ledger.all_open_refunds():
@@ -62,17 +62,17 @@ class Recovery:
                 continue
             with correlated(refund.correlation_id):
                 try:
-                    self._look_at(refund, counts, context)
+                    self._recover(refund, counts, context)
                 except LedgerUnavailable:
-                    log.exception("refund %s could not be recovered", refund.refund_id)
+                    log.exception("recovery of refund %s failed", refund.refund_id)
                     counts.errors += 1
         return counts
 
-    def _look_at(self, refund: Refund, counts: Counts, context: RequestContext) -> None:
+    def _recover(self, refund: Refund, counts: Counts, context: RequestContext) -> None:
         if self._protocol.has_expired_lease(refund):
             refund = self._protocol.expire_lease(refund, context)
             counts.leases_expired += refund.status is RefundStatus.UNKNOWN
-        age = (self._clock() - refund.created_at).total_seconds()  # since it was asked for: tries don't make it younger
+        age = (self._clock() - refund.created_at).total_seconds()  # since it was requested: attempts do not reset it
         match refund.status:
             case RefundStatus.QUEUED:
                 counts.queued += 1
@@ -86,8 +86,8 @@ class Recovery:
             counts.enqueued += 1
 
     def _is_overdue(self, refund: Refund) -> bool:
-        """Whether a message of its own should long have come. Each next one is sent when it is twice as long overdue,
-        so a queue that stands still for a day holds a dozen messages of a refund, and not one for each run."""
+        """Whether its message should have arrived long ago. The wait doubles with each message sent for it, so a queue
+        that stops for a day gets a dozen messages of a refund, not one per run."""
         due = refund.next_attempt_at
         if due is None or not self._protocol.waits_for_an_attempt(refund):
             return False
@@ -95,11 +95,12 @@ class Recovery:
         return (self._clock() - due).total_seconds() >= max(OVERDUE_SECONDS, 2 * last)
 
     def _enqueue(self, refund: Refund, context: RequestContext) -> bool:
-        """Records the message first: dying between the two costs a wait, the other way round a flood of messages."""
+        """Records the message before it is sent: a crash between the two only costs a wait; the other order could cause
+        a flood of messages."""
         try:
             self._queue.send(self._ledger.record_message(refund, context.carrier, self._clock()))
         except RefundChanged:
-            return False  # someone has just worked on it
+            return False  # another process has just worked on it
         except QueueUnavailable:
             log.exception("refund %s could not be enqueued; a later run will enqueue it", refund.refund_id)
             return False

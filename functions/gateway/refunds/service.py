@@ -1,6 +1,6 @@
-"""What callers and the queue ask for: refunds that are made, replayed, refused and queued.
+"""Refund requests of callers and of the queue: makes, replays, refuses and queues refunds.
 
-Money moves in the protocol alone (protocol.py). What people decide is in decisions.py.
+Only the protocol moves money (protocol.py). People's decisions are in decisions.py.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ log = logging.getLogger("gateway")
 
 @dataclass(frozen=True)
 class RefundResult:
-    """What a request came to. A FAILED refund is a result, too."""
+    """The result of a request. A FAILED refund is a result, too."""
 
     refund: Refund
     replayed: bool = False
@@ -50,12 +50,12 @@ class RefundService:
         self._queue = queue
         self._clock = clock
 
-    # ---- what callers ask for
+    # ---- requests
 
     def refund_now(self, request: RefundRequest, context: RequestContext) -> RefundResult | Failure:
-        """Refunds while the caller waits. What Indodana can't take now is QUEUED. A Failure: it was never begun.
+        """Refunds while the caller waits; QUEUED if Indodana is not available. A Failure means that no refund exists.
 
-        Raises InvalidRequest for a key that names none, IdempotencyKeyReused, LedgerUnavailable.
+        Raises InvalidRequest for a key that is a list, IdempotencyKeyReused, LedgerUnavailable.
         """
         order, existing = self._known_or_read(request, context)
         if existing:
@@ -73,7 +73,7 @@ class RefundService:
         return RefundResult(result)
 
     def refund_later(self, request: RefundRequest, context: RequestContext) -> RefundResult | Failure:
-        """Takes the refund on and leaves it to the queue. Raises as `refund_now`."""
+        """Records the refund and queues it. Raises as `refund_now`."""
         order, existing = self._read(request, context)
         if existing:
             return self._replay(existing, request, context)
@@ -87,13 +87,13 @@ class RefundService:
         return RefundResult(refund)
 
     def prefetch(self, requests: Iterable[RefundRequest]) -> list[Snapshot | None]:
-        """What `work` would read of each, in one call; None: it must do so itself."""
+        """Reads in one call what `work` needs for each request; None: `work` must read it itself."""
         return self._ledger.prefetch(list(requests))
 
     def work(self, request: RefundRequest, context: RequestContext, prefetched: Snapshot | None = None) -> Refund:
-        """Takes a queued refund as far as it will go now. What it returns is on record, whatever its status.
+        """Processes a queued refund as far as possible now. Returns the refund as stored, in any status.
 
-        `prefetched` is what `prefetch` read: where it is old by now, the conditions of what is written tell.
+        `prefetched` is what `prefetch` read. If it is old by now, the conditions of the writes find out.
 
         Raises as `refund_now`.
         """
@@ -110,11 +110,11 @@ class RefundService:
             if isinstance(result, Deferred):
                 return self._defer(request, existing, result, context)
         except RefundChanged as changed:
-            return self._matching(changed.current, request, context)  # another worker has it
+            return self._matching(changed.current, request, context)  # another worker has processed it
         return result
 
     def take_on(self, request: RefundRequest, context: RequestContext) -> Refund:
-        """Puts a queued refund on record without working it; recovery enqueues it. Raises as `refund_now`."""
+        """Records a queued refund without attempting it; recovery will enqueue it. Raises as `refund_now`."""
         _, existing = self._read(request, context)
         if existing:
             return self._matching(existing, request, context)
@@ -126,8 +126,8 @@ class RefundService:
     # ---- how
 
     def _known_or_read(self, request: RefundRequest, context: RequestContext) -> Snapshot:
-        """The order as this process last saw it, if that has the money: where that is old, or the refund exists, the
-        reservation's conditions tell. Nothing is refused without reading."""
+        """The order as this process last saw it, if enough is refundable, else what the ledger has. If those sums are
+        old, or the refund exists, the reservation's conditions find out. Nothing is refused without reading."""
         order = self._protocol.known_orders.get(request.order)
         if order and not order.shortfall(request.amount) and not (request.spelled_key or request.replay_only):
             return Snapshot(order, None)
@@ -144,7 +144,7 @@ class RefundService:
             raise
 
     def _matching(self, existing: Refund, request: RefundRequest, context: RequestContext) -> Refund:
-        """The refund as it is now, where it is the one that the request asks for. Raises IdempotencyKeyReused."""
+        """The refund, after handling an expired lease. Raises IdempotencyKeyReused if another request made it."""
         if not existing.request.asks_the_same_as(request):
             raise IdempotencyKeyReused(existing)
         return (
@@ -154,7 +154,7 @@ class RefundService:
     def _defer(
         self, request: RefundRequest, before: Refund | None, deferred: Deferred, context: RequestContext
     ) -> Refund:
-        log.info("refund %s of order %s is deferred: %s", request.refund_id, request.order.partition, deferred.cause)
+        log.info("refund %s of order %s deferred: %s", request.refund_id, request.order.partition, deferred.cause)
         if before is None:
             return self._record_queued(
                 request,
@@ -184,7 +184,7 @@ class RefundService:
         return refund
 
     def _fail(self, request: RefundRequest, before: Refund | None, refusal: Refusal, context: RequestContext) -> Refund:
-        """A queued refund has no caller to tell: its refusal is on record as a FAILED refund."""
+        """No caller waits for a queued refund, so its refusal is stored as a FAILED refund."""
         at = self._clock()
         if before:
             after = before.transition_to(
@@ -196,7 +196,7 @@ class RefundService:
         return after
 
     def _refuse(self, request: RefundRequest, refusal: Refusal, context: RequestContext) -> RefundResult | Failure:
-        """The refusal is the answer, unless the same request, sent twice at once, has meanwhile taken the money."""
+        """Returns the refusal, unless the same request, sent twice at the same time, has already made the refund."""
         _, twin = self._ledger.read(request)
         if twin:
             return self._replay(twin, request, context)
@@ -206,7 +206,7 @@ class RefundService:
         return refusal.failure
 
     def _enqueue(self, refund: Refund) -> None:
-        """A message lost here costs time and no refund: recovery enqueues what stays QUEUED."""
+        """A lost message only delays the refund: recovery enqueues a refund that stays QUEUED."""
         wait = (refund.next_attempt_at - self._clock()).total_seconds() if refund.next_attempt_at else 0.0
         try:
             self._queue.send(refund, delay_seconds=wait)
@@ -215,7 +215,7 @@ class RefundService:
 
 
 def _refuse_new_key_list(snapshot: Snapshot, request: RefundRequest, context: RequestContext) -> Snapshot:
-    """A key that is a list names a refund of an earlier release, or none. Raises InvalidRequest."""
+    """A key that is a list is only valid for a refund of an earlier release. Raises InvalidRequest."""
     if request.replay_only and snapshot.refund is None:
         field = "idempotencyKey" if context.message else "Idempotency-Key"
         raise InvalidRequest(FieldError(field, KEY_LIST_RULE))

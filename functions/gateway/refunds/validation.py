@@ -1,4 +1,4 @@
-"""The rules for what callers send about refunds, by API and by queue alike."""
+"""The input rules for refunds, the same for the API and the queue."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ from gateway.core.transitions import RefundStatus
 MAX_REQUESTED_BY = 100
 MAX_REFERENCE = 200
 IDEMPOTENCY_KEY_RULE = (
-    f"must be 1 to {keys.MAX_LENGTH} printable ASCII characters with no space at either end, the same for every try of "
-    "one refund"
+    f"must be 1 to {keys.MAX_LENGTH} printable ASCII characters with no space at either end, and the same for every "
+    "retry of one refund"
 )
 KEY_LIST_RULE = (
-    "must be one key, sent once: API Gateway joins repeated headers by comma. A key that has a comma itself goes into "
-    f"double quotes, and what stands in quotes is 1 to {keys.MAX_LENGTH} characters with no space at either end"
+    "must be one key, sent once: API Gateway joins repeated headers with a comma. Put a key that contains a comma in "
+    f"double quotes, with 1 to {keys.MAX_LENGTH} characters and no space at either end inside them"
 )
 REFUND_FIELDS = ("amount", "reason", "note", "requestedBy")
 MESSAGE_FIELDS = ("merchantId", "merchantOrderId", "idempotencyKey", *REFUND_FIELDS)
 RESOLUTION_FIELDS = ("outcome", "evidence")
 EVIDENCE_FIELDS = ("source", "reference", "checkedAt", "note")
 WITHDRAWAL_FIELDS = ("note",)
-EVIDENCE_RULE = f"must be an object of {', '.join(EVIDENCE_FIELDS[:-1])} and, if need be, note"
+EVIDENCE_RULE = f"must be an object with {', '.join(EVIDENCE_FIELDS[:-1])} and optionally note"
 RESOLUTION_OUTCOMES = (RefundStatus.SUCCEEDED, RefundStatus.FAILED)
 
 
@@ -75,17 +75,17 @@ def resolution(body: Mapping[str, Any], now: datetime) -> Resolution:
     if outcome not in RESOLUTION_OUTCOMES:
         errors.add("outcome", f"must be one of {', '.join(RESOLUTION_OUTCOMES)}")
     evidence = _evidence(body.get("evidence"), errors)
-    # One that is too new for FAILED is the domain's to refuse: it knows from when on a look can tell.
+    # For FAILED the domain checks the time: it knows from when on a check is conclusive.
     latest = now + timedelta(seconds=CLOCK_SKEW_SECONDS)
     if evidence and evidence.checked_at > latest and outcome == RefundStatus.SUCCEEDED:
-        errors.add("evidence.checkedAt", f"must not be in the future; it is {now:%Y-%m-%d %H:%M:%S} UTC now")
+        errors.add("evidence.checkedAt", f"must not be in the future; the time now is {now:%Y-%m-%d %H:%M:%S} UTC")
     errors.raise_any()
     assert evidence
     return Resolution(RefundStatus(str(outcome)), evidence)
 
 
 def withdrawal(body: Mapping[str, Any]) -> str | None:
-    """The note of who withdraws a refund. Raises InvalidRequest."""
+    """The note in a withdrawal. Raises InvalidRequest."""
     errors = Errors()
     refuse_unknown_fields(body, WITHDRAWAL_FIELDS, errors)
     note = note_field(body, errors)
@@ -118,7 +118,7 @@ def _refund(order: OrderKey, key: Key, body: Mapping[str, Any], errors: Errors) 
 
 def _idempotency_key(value: object, field: str, errors: Errors) -> Key:
     if value is None:
-        errors.add(field, f"is missing; it {IDEMPOTENCY_KEY_RULE}")
+        errors.add(field, f"is required; it {IDEMPOTENCY_KEY_RULE}")
     elif not isinstance(value, str):
         errors.add(field, IDEMPOTENCY_KEY_RULE)
     elif found := keys.read(value):
@@ -129,12 +129,12 @@ def _idempotency_key(value: object, field: str, errors: Errors) -> Key:
 
 
 def _evidence(value: object, errors: Errors) -> Evidence | None:
-    """None: something is wrong with it, which `errors` says then."""
+    """None if it is invalid; `errors` has the reason then."""
     if isinstance(value, str):
         errors.add(
             "evidence",
-            f"{EVIDENCE_RULE}; a text alone, as of earlier releases, is not taken, nor is a "
-            "decision without the header If-Match",
+            f"{EVIDENCE_RULE}; plain text, as in earlier releases, is not accepted, and the "
+            "header If-Match is required",
         )
         return None
     if not isinstance(value, dict):

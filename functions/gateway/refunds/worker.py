@@ -1,4 +1,4 @@
-"""A batch of queue messages: orders at the same time, and of one order two refunds at a time."""
+"""Processes a batch of queue messages: different orders in parallel, at most two refunds of one order in parallel."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ log = logging.getLogger("gateway")
 
 CHANNEL = "queue"
 SETTLED = frozenset({RefundStatus.SUCCEEDED, RefundStatus.FAILED})
-# A message that was not begun because the time ran out is due again at once, for another invocation.
+# A message that was not started for lack of time is redelivered at once, to another invocation.
 NOT_BEGUN_SECONDS = 1
 
 
@@ -41,13 +41,13 @@ class Message:
     receive_count: int
     sender: str
     sent_at: datetime
-    correlation_id: str | None = None  # as it came
-    token: str | None = None  # the gateway's own name for it; None: sent by somebody else
+    correlation_id: str | None = None  # as received, not validated
+    token: str | None = None  # the gateway's own id for it; None: another sender's message
 
     @property
     def name(self) -> str:
-        """By which the ledger knows the message that carries a refund. Sent again, as from the dead-letter queue, a
-        message of somebody else's has another."""
+        """The id under which the ledger records the message that carries a refund. Another sender's message gets a new
+        one when it is sent again, for example from the dead-letter queue."""
         return self.token or self.message_id
 
 
@@ -62,7 +62,7 @@ type Job = Callable[[], list[str]]
 
 
 def in_threads(jobs: Sequence[Job]) -> list[list[str]]:
-    """As wide as the batch: each thread spends its time waiting for Indodana."""
+    """One thread per job: each spends its time waiting for Indodana."""
     if not jobs:
         return []
     with ThreadPoolExecutor(max_workers=len(jobs)) as pool:
@@ -113,11 +113,11 @@ class Worker:
         lanes = [lane for refunds in by_order.values() for lane in _lanes(list(refunds.values()))]
         snapshots = self._service.prefetch([lane[0].request for lane in lanes])
         jobs = [partial(self._one_by_one, lane, snapshot) for lane, snapshot in zip(lanes, snapshots, strict=True)]
-        # Until Indodana has answered one, they go one by one: of those that are sent together, all would be UNKNOWN.
+        # One by one until Indodana has answered one: if Indodana is down, all that are sent together become UNKNOWN.
         while jobs and not self._is_proven():
             again.extend(*self._run_all([jobs.pop(0)]))
-        for kept in self._run_all(jobs):
-            again.extend(kept)
+        for message_ids in self._run_all(jobs):
+            again.extend(message_ids)
         return again
 
     def _one_by_one(self, tasks: list[Task], prefetched: Snapshot | None) -> list[str]:
@@ -126,11 +126,11 @@ class Worker:
             with correlated(task.context.known_as):
                 if not self._process(task, prefetched):
                     again.append(task.message.message_id)
-            prefetched = None  # of the first; it may have changed what there is of the others
+            prefetched = None  # only for the first task, which may have changed the order's sums
         return again
 
     def _process(self, task: Task, prefetched: Snapshot | None) -> bool:
-        """Processes one message. True: it can be deleted, and the ledger says all that there is to say."""
+        """Processes one message. True: it can be deleted, because the ledger has the refund."""
         message, request, context = task.message, task.request, task.context
         in_time = context.seconds_left() >= SUBMIT_SECONDS
         if not in_time and not self._is_last_delivery(message):
@@ -143,23 +143,23 @@ class Worker:
                 refund = self._service.take_on(request, context)
         except (IdempotencyKeyReused, InvalidRequest) as error:
             return self._dead_letter(message, context, str(error), request.order)
-        except Exception:  # one refund's failure must not take the batch with it
+        except Exception:  # one refund's failure must not stop the batch
             log.exception("processing of message %s failed; it will be redelivered", message.message_id)
             self._queue.extend_visibility(message.receipt_handle, backoff_seconds(message.receive_count))
             return False
         if refund.status in SETTLED:
             self._record_spent_key(message, context, refund)
         if refund.status is not RefundStatus.QUEUED:
-            # Settled; or an operator's; or another's, which leaves a message of its own where it is deferred.
+            # Settled, or an operator must decide, or another process has it, which sends its own message if needed.
             return True
         return self._defer_message(message, refund)
 
     def _defer_message(self, message: Message, refund: Refund) -> bool:
-        """One message carries the refund, and stays hidden until it is due. Any other goes.
+        """The message that carries the refund stays hidden until the refund is due. Any other message is deleted.
 
-        At its last delivery the carrier goes, too: to be received once more would dead-letter it, and an outage is no
-        reason to. And where it is due later than SQS can hide it. The ledger has the refund, and recovery enqueues it
-        when it is due.
+        The carrier is deleted too at its last delivery (one more would move it to the dead-letter queue, and an outage
+        is no reason for that), and if the refund is due later than SQS can hide a message. Then recovery enqueues the
+        refund when it is due.
         """
         wait = (refund.next_attempt_at - self._clock()).total_seconds() + 1 if refund.next_attempt_at else 1
         if refund.queue_message != message.name or self._is_last_delivery(message) or wait > MAX_VISIBILITY_SECONDS:
@@ -168,8 +168,8 @@ class Worker:
         return False
 
     def _record_spent_key(self, message: Message, context: RequestContext, refund: Refund) -> None:
-        """Nobody is told that a message asked for a refund that was settled before, so it is on record. (A message of
-        ours, or one from before it was settled, only comes again.)"""
+        """Records that a message asked for a refund that was already settled: its sender gets no answer. (A message of
+        the gateway, or one sent before the refund was settled, is only a redelivery.)"""
         if message.token is None and message.sent_at > refund.updated_at:
             record = audit.settled_refund_record(refund, message.message_id, message.sent_at, context)
             self._audit_log.record_best_effort(record)
@@ -181,11 +181,11 @@ class Worker:
         inputs.check_correlation_id(message.correlation_id, "correlationId")
         request = validation.refund_message(inputs.json_object(message.body.encode()), self._default_merchant_id)
         if request.order.merchant_id not in self._merchant_ids:
-            raise InvalidRequest(FieldError("merchantId", "names no merchant of this stack (parameter MerchantIds)"))
+            raise InvalidRequest(FieldError("merchantId", "must be a merchant of this stack (parameter MerchantIds)"))
         return request
 
     def _dead_letter(self, message: Message, context: RequestContext, cause: str, order: OrderKey | None) -> bool:
-        """On record first: a dead letter that no record explains is a riddle, a record too many is not."""
+        """Adds the audit record first: a dead letter must never be without one."""
         digest = hashlib.sha256(message.body.encode()).hexdigest()
         record = audit.dead_letter_record(order, message.message_id, message.sent_at, context, cause, digest)
         try:
@@ -203,7 +203,7 @@ class Worker:
         return True
 
     def _order_named_in(self, message: Message) -> OrderKey | None:
-        """The order of a message that is otherwise wrong, as far as it can be told: its record belongs there."""
+        """The order that an invalid message names, if it is valid: the audit record belongs to it."""
         try:
             body = inputs.json_object(message.body.encode())
         except InvalidRequest:
@@ -217,8 +217,8 @@ class Worker:
 
 
 def _lanes(refunds: list[list[Task]]) -> list[list[Task]]:
-    """An order's refunds in two lanes: they share its sums, so more at a time would only get in each other's way, while
-    of two one can write when the other waits for Indodana. A refund's own messages follow each other."""
+    """Splits an order's refunds into two lanes. They share the order's sums, so more lanes would only conflict; with
+    two, one can write while the other waits for Indodana. Messages of the same refund stay in one lane."""
     return [list(chain.from_iterable(lane)) for lane in (refunds[::2], refunds[1::2]) if lane]
 
 

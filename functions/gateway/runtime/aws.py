@@ -1,4 +1,4 @@
-"""The AWS clients, each made when it is first asked for: no function needs all of them."""
+"""The AWS clients. Each is created on first use: no function needs all of them."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ if TYPE_CHECKING:
     from mypy_boto3_secretsmanager import SecretsManagerClient
     from mypy_boto3_sqs import SQSClient
 
-# As wide as a batch of the queue, whose messages are worked at the same time.
+# The batch size of the queue, whose messages are processed in parallel.
 CONCURRENT_CALLS = 10
 
-# What CloudTrail shows. Given by us, for botocore puts its own together twice in every call: 8 % of a batch's CPU.
+# CloudTrail shows it. Set here because botocore builds its own twice in every call: 8 % of a batch's CPU.
 USER_AGENT = f"qris-gateway Boto3/{boto3.__version__}"
 
-# The tables and the queue answer in milliseconds or not at all. One try must end within the protocol's SETTLE_SECONDS.
+# DynamoDB and SQS answer in milliseconds or not at all. One try must end within the protocol's SETTLE_SECONDS.
 AWS_CONFIG = Config(
     connect_timeout=1,
     read_timeout=5,
-    # What our own code says is tested, and DynamoDB checks it as well: to check it here is 9 % of a warm refund.
+    # The gateway's calls are tested, and AWS validates them too: validating here takes 9 % of a warm refund.
     parameter_validation=False,
     retries={"mode": "standard", "total_max_attempts": 3},
     max_pool_connections=CONCURRENT_CALLS,
     user_agent=USER_AGENT,
 )
-# Within the layer's SECRETS_SECONDS, which stand in the time of every call to Indodana: hence a single try, and the
-# layer's own second one over a new connection. Where it fails, the credentials in the cache go on being used.
+# Within the layer's SECRETS_SECONDS, which is part of the time budget of every call to Indodana. So there is one try,
+# and the layer's own second one on a new connection. If both fail, the cached credentials are used.
 SECRETS_CONFIG = Config(
     connect_timeout=1,
     read_timeout=1.5,
@@ -41,7 +41,7 @@ SECRETS_CONFIG = Config(
     user_agent=USER_AGENT,
 )
 
-# There is no other way to give botocore a context; tls.py says what it is for.
+# botocore has no other way to set a TLS context; tls.py says why it is needed.
 botocore.httpsession.create_urllib3_context = tls.context
 
 

@@ -1,6 +1,6 @@
-"""Puts the gateway together: settings, clients, and the domain's objects on them, once a process.
+"""Builds the gateway once per process: settings, clients, and the domain's objects.
 
-A part is imported and made when it is first asked for: imports are most of a cold start, and no function needs all.
+Each part is imported and created on first use: imports are most of a cold start, and no function needs all parts.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 IN_LAMBDA = "AWS_LAMBDA_INITIALIZATION_TYPE" in os.environ
 if IN_LAMBDA:
-    # What is imported stays: to look for garbage in between is 6 % of a cold start. On again at the end of start().
+    # Imported objects are never garbage: collecting during imports takes 6 % of a cold start. start() enables it again.
     gc.disable()
 
 
@@ -190,7 +190,7 @@ class Gateway:
 
 @cache
 def gateway() -> Gateway:
-    """The one gateway of this process. Raises SettingsError."""
+    """The gateway of this process. Raises SettingsError."""
     from gateway.runtime.aws import AwsClients
     from gateway.runtime.settings import Settings
 
@@ -198,7 +198,7 @@ def gateway() -> Gateway:
 
 
 def start(part: Callable[[Gateway], object]) -> None:
-    """Makes what a function needs in Lambda's init phase, not in the first caller's time."""
+    """Creates the part that a function needs in Lambda's init phase, so that the first caller does not wait for it."""
     if IN_LAMBDA:
         part(gateway())
         gc.freeze()

@@ -11,7 +11,7 @@ from gateway.core.model import AmbiguousRefunds
 
 
 class SettingsError(Exception):
-    """An environment variable is missing or wrong; says which, and what would be right."""
+    """An environment variable is missing or invalid; the text has its name and its rule."""
 
 
 @dataclass(frozen=True)
@@ -21,10 +21,10 @@ class Settings:
     indodana_status_version: str
     indodana_cancellation_version: str
     secret_prefix: str
-    merchant_id: str  # the merchant of a queue message that names none and, without a claim, of every caller
-    merchant_claim: str  # empty: the stack serves one merchant
-    merchant_ids: frozenset[str]  # all that it serves
-    scope_prefix: str  # what the identity provider puts before a scope
+    merchant_id: str  # for queue messages without merchantId and, without merchant_claim, for every caller
+    merchant_claim: str  # empty: the stack serves only merchant_id
+    merchant_ids: frozenset[str]  # all merchants of the stack
+    scope_prefix: str  # the prefix that the identity provider adds to a scope
     ledger_table: str
     audit_table: str
     refund_queue_url: str
@@ -59,7 +59,9 @@ class Settings:
                 raise SettingsError(f"{name} {MERCHANT_ID_RULE}")
         not_done, done = names("CONFLICT_KINDS_NOT_DONE"), names("CONFLICT_KINDS_DONE")
         if both := not_done & done:
-            raise SettingsError(f"CONFLICT_KINDS_DONE must have none of CONFLICT_KINDS_NOT_DONE: {', '.join(both)}")
+            raise SettingsError(
+                f"CONFLICT_KINDS_DONE must not contain kinds of CONFLICT_KINDS_NOT_DONE: {', '.join(both)}"
+            )
         ambiguous = required("AMBIGUOUS_REFUNDS")
         if ambiguous not in list(AmbiguousRefunds):
             raise SettingsError(f"AMBIGUOUS_REFUNDS must be one of {', '.join(AmbiguousRefunds)}")

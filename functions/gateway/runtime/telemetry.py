@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 logger = Logger()
 
 
-# What the domain and the layer log with the standard library comes out as the functions' own JSON lines.
+# The domain and the layer log with the standard library; this writes their lines as JSON, too.
 _LIBRARIES = {"gateway", "indodana"}
 for _name in _LIBRARIES:
     logging.getLogger(_name)
@@ -37,7 +37,7 @@ def _correlate(record: logging.LogRecord) -> bool:
     return True
 
 
-# On the handler, which they all share; Powertools' own keys are one set for all threads.
+# A filter on the shared handler: Powertools' own keys would be the same for all threads.
 logger.registered_handler.addFilter(_correlate)
 
 
@@ -50,10 +50,10 @@ def seconds(metric: str, value: float, **dimensions: str) -> None:
 
 
 def upstream_error(error: IndodanaError) -> None:
-    """Counts a failure by its class, and in all for the alarm: CloudWatch does not add up over a dimension.
+    """Counts a failure by class, and in total for the alarm: CloudWatch does not add up over a dimension.
 
-    One of credentials counts also under the name that has an alarm of its own; an OK that contradicts what was asked
-    also by its field, for that tells whether Indodana's usual answer is of that kind.
+    Credential failures are also counted separately, for their own alarm. Contradicting answers are also counted by
+    field, which shows whether Indodana's usual answer is like that.
     """
     count("UpstreamErrors", error=type(error).__name__)
     count("UpstreamErrors")
@@ -69,7 +69,7 @@ def audit_lost() -> None:
 
 
 def transition(before: Refund | None, refund: Refund) -> None:
-    """Told once of each transition of a refund; one that is being submitted has come to nothing yet."""
+    """Counts and logs a transition. SUBMITTING is left out: it is not an outcome."""
     if refund.status is RefundStatus.SUBMITTING:
         return
     count("RefundOutcomes", status=refund.status)
@@ -89,7 +89,7 @@ def transition(before: Refund | None, refund: Refund) -> None:
 
 
 def open_refunds(counts: Counts) -> None:
-    """Zeros too: an alarm needs to see that nothing waits."""
+    """Emits zeros too: an alarm needs data to return to OK."""
     count("QueuedRefunds", counts.queued)
     count("UnknownRefunds", counts.unknown)
     count("LeasesExpired", counts.leases_expired)
@@ -99,7 +99,7 @@ def open_refunds(counts: Counts) -> None:
 
 
 class TimedIndodana:
-    """Indodana, with the time of each call as a metric, whatever the call came to."""
+    """Emits the duration of each call to Indodana as a metric, also for failed calls."""
 
     def __init__(self, indodana: Indodana) -> None:
         self._indodana = indodana
@@ -126,15 +126,17 @@ def _timed(operation: str) -> Iterator[None]:
 
 
 def _emit(metric: str, unit: MetricUnit, value: float, dimensions: dict[str, str]) -> None:
-    # One object a metric: Powertools' shared Metrics mixes up what the worker's threads add at the same time. And none
-    # beside a log line: it is printed, the text and then the line's end, and another thread's text would come between.
+    # One object per metric: Powertools' shared Metrics mixes up metrics of parallel threads. And under the handler's
+    # lock: a metric is printed as text and then a line end, and another thread's log line could come between.
     output = logger.registered_handler
     output.acquire()
     try:
         with single_metric(name=metric, unit=unit, value=value) as metrics:
             for name, dimension in dimensions.items():
                 metrics.add_dimension(name=name, value=dimension)
-    except Exception:  # a figure that is lost must not turn an answer about money into an error
-        logger.exception("the metric %s could not be emitted", metric)
+            if correlation_id := correlation.current():
+                metrics.add_metadata(key="correlation_id", value=correlation_id)
+    except Exception:  # a lost metric must not turn a response about money into an error
+        logger.exception("emitting metric %s failed", metric)
     finally:
         output.release()

@@ -1,4 +1,4 @@
-"""One TLS context for every connection, to AWS and to Indodana."""
+"""One TLS context for all connections, to AWS and to Indodana."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import certifi
 
 @cache
 def context() -> ssl.SSLContext:
-    """Verifies certificates and hosts, by certifi's bundle.
+    """Verifies certificates and host names, with certifi's bundle.
 
-    botocore has the bundle read anew for every connection it opens: 20 ms of a whole processor each, ten times at the
-    beginning of a batch, and a function of 512 MB has a third of one. Here it is read once, in the init phase.
+    botocore reads the bundle again for every connection: 20 ms of a full CPU each, ten times at the start of a batch,
+    and a function of 512 MB has a third of a CPU. Here it is read once, in the init phase.
     """
     made = ssl.create_default_context(cafile=certifi.where())
-    made.load_verify_locations = _has_been_done  # type: ignore[method-assign]
+    made.load_verify_locations = _do_nothing  # type: ignore[method-assign]
     return made
 
 
-def _has_been_done(*_: Any, **__: Any) -> None:
+def _do_nothing(*_: Any, **__: Any) -> None:
     pass

@@ -1,4 +1,4 @@
-"""Status checks: Indodana is asked for an order's status, and the audit log says so."""
+"""Status checks: asks Indodana for an order's status and records it in the audit log."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ class StatusChecks:
         self._on_upstream_error = on_upstream_error
 
     def check(self, order: OrderKey, context: RequestContext) -> TransactionStatus:
-        """The status as Indodana gives it, in whatever state. Raises IndodanaError."""
+        """Indodana's answer, whatever the transaction's status. Raises IndodanaError."""
         try:
             status = self._indodana.check_status(order.merchant_id, order.merchant_order_id)
         except IndodanaError as error:
             self._on_upstream_error(error)
             self._record(order, context, type(error).__name__, answer_in(error), None)
             raise
-        # The body names the customer, so it stays out of the record.
+        # The body has personal data of the customer, so it is not recorded.
         self._record(order, context, status.transaction_status, UpstreamAnswer(200, None), status.amount)
         return status
 

@@ -1,4 +1,4 @@
-"""Rupiah as the API has them: decimal(16,2), not negative."""
+"""Amounts in rupiah as in Indodana's API: decimal(16,2), not negative."""
 
 import re
 from decimal import Decimal
@@ -10,7 +10,7 @@ _THOUSANDS = re.compile(r"[0-9]{1,3}\.[0-9]{3}")  # 25.000 is 25 thousand in Ind
 
 
 def exact_amount(value: object) -> Decimal | None:
-    """The amount that a number is, or a text that can be read in one way only; else None. 100000.00 is 100000."""
+    """The amount in a number, or in a text with only one possible meaning; else None. 100000.00 becomes 100000."""
     if isinstance(value, str):
         if not _PLAIN.fullmatch(value) or _THOUSANDS.fullmatch(value):
             return None

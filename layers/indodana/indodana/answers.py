@@ -1,10 +1,9 @@
-"""What Indodana's answers say: done, refused, surely not done, or nothing that one could rely on.
+"""What Indodana's answers mean: done, refused, certainly not done, or unknown.
 
-200, 201    whole, one unambiguous JSON object, `status: OK`, about what was asked     done
-400 … 422   whole, one unambiguous JSON object, `status: ERROR`                        refused
-401, 429    whoever says it, for who authenticates or limits answers before it         surely not done
-            hands on
-else                                                                                   nobody knows
+200, 201    complete, one unambiguous JSON object, `status: OK`, about this request    done
+400 … 422   complete, one unambiguous JSON object, `status: ERROR`                     refused
+401, 429    in any form: authentication and rate limits come before any processing     certainly not done
+else                                                                                   unknown
 """
 
 import logging
@@ -34,7 +33,7 @@ from indodana.evidence import AnswerEvidence
 from indodana.masking import Known
 from indodana.transport import Answer
 
-# Nobody means more; a date far off would park a refund for good.
+# No server means more; a date far in the future would stop a refund forever.
 MAX_RETRY_AFTER_SECONDS = 86_400.0
 
 DOCUMENTED_FIELDS = (
@@ -55,11 +54,11 @@ _LONGEST_NUMBER = 20
 _DONE = frozenset({200, 201})
 _REFUSALS = frozenset({400, 403, 404, 409, 422})
 
-# Where one of these says one of those, an OK is no word of a refund that is done.
+# If one of these fields has one of these values, an OK does not mean that the refund is done.
 _STATUS_FIELDS = ("refundStatus", "cancellationStatus", "transactionStatus")
 _NOT_DONE = frozenset({"PENDING", "PROCESSING", "INPROGRESS", "FAILED", "REJECTED", "EXPIRED"})
 
-# Under which names an error's kind and its words for people come, in Indodana's own document first, then in others'.
+# The field names of an error's kind and message, in Indodana's own format first, then in others'.
 _KINDS = ("kind", "type", "code", "errorcode")
 _MESSAGES = (
     *("message", "messages", "errormessage", "errordescription", "description", "detail", "details", "reason"),
@@ -83,7 +82,7 @@ _log = logging.getLogger("indodana")
 
 @dataclass(frozen=True)
 class Asked:
-    """What a call was about; `refund_id` and `amount` of a cancellation."""
+    """The request that an answer belongs to; `refund_id` and `amount` only for a cancellation."""
 
     merchant_order_id: str
     refund_id: str | None = None
@@ -92,9 +91,9 @@ class Asked:
 
 @dataclass(frozen=True)
 class TransactionStatus:
-    """Indodana's answer; `fields` are the documented ones, all of them scalars. Some are personal data: never log them.
+    """Indodana's answer; `fields` are the documented ones, all scalars. Some are personal data: never log them.
 
-    An amount is exact, whether it came as a number or as text.
+    The amount is exact, also if it was sent as text.
     """
 
     transaction_status: str
@@ -104,24 +103,24 @@ class TransactionStatus:
 
 @dataclass(frozen=True)
 class CancellationAccepted:
-    """Indodana said OK."""
+    """Indodana answered OK."""
 
     http_status: int
     evidence: AnswerEvidence = field(repr=False)
 
 
 def is_about(answer: Answer, merchant_order_id: str) -> bool:
-    """Whether it does no harm even if it was sent to another request: it names the order, or says "not now"."""
+    """Whether the answer is safe even if it belongs to another request: it names the order, or means "not now"."""
     status = answer.http_status or 0
     if status in (401, 429) or 500 <= status <= 599:
         return True
     document = parse(answer.body)
-    said = document.value if document else None
-    return isinstance(said, JsonObject) and said.get("merchantOrderId") == merchant_order_id
+    value = document.value if document else None
+    return isinstance(value, JsonObject) and value.get("merchantOrderId") == merchant_order_id
 
 
 class Reading:
-    """What one answer says to what was asked. Whatever it says, nothing is raised but IndodanaErrors."""
+    """Reads one answer to one request. Raises only IndodanaErrors, whatever the answer is."""
 
     def __init__(self, answer: Answer, asked: Asked, private: tuple[str, ...], now: float) -> None:
         self._answer = answer
@@ -129,72 +128,72 @@ class Reading:
         self._now = now
         self._document = parse(answer.body)
         value = self._document.value if self._document else None
-        self._said = value if isinstance(value, JsonObject) else None
+        self._object = value if isinstance(value, JsonObject) else None
         ids = tuple(text for text in (asked.merchant_order_id, asked.refund_id) if text)
         self._known = Known(ids, asked.amount, (*private, *islice(_customer_texts(value), _MOST_CUSTOMER_TEXTS)))
 
     def transaction_status(self) -> TransactionStatus:
         """Raises IndodanaError."""
-        said = self._ok()
-        if said.get("merchantOrderId") not in (None, self._asked.merchant_order_id):
-            raise self._unreadable("about another order")
-        fields = {name: said[name] for name in DOCUMENTED_FIELDS if name in said}
+        answer = self._ok()
+        if answer.get("merchantOrderId") not in (None, self._asked.merchant_order_id):
+            raise self._unreadable("an answer about another order")
+        fields = {name: answer[name] for name in DOCUMENTED_FIELDS if name in answer}
         for name, value in fields.items():
             if not _is_bounded_scalar(value):
-                raise self._unreadable(f"whose {name} is no scalar of bounded length")
+                raise self._unreadable(f"an invalid {name}")
         status = fields.get("transactionStatus")
         if not isinstance(status, str) or not _is_status(status):
-            raise self._unreadable("without a transactionStatus")
+            raise self._unreadable("no valid transactionStatus")
         amount = None
         if fields.get("amount") is not None:
             amount = fields["amount"] = exact_amount(fields["amount"])
             if amount is None:
-                raise self._unreadable("whose amount is none")
+                raise self._unreadable("an invalid amount")
         return TransactionStatus(status, amount, fields)
 
     def cancellation(self) -> CancellationAccepted:
         """Raises IndodanaError."""
         contradicted = self._contradicted(self._ok())
         if contradicted:
-            text = f"Indodana said OK, and in {contradicted} something else than was asked"
+            text = f"Indodana answered OK, but its {contradicted} contradicts the request"
             raise self._error(ContradictingAnswer, text, field=contradicted)
         status = self._answer.http_status
         assert status is not None
         return CancellationAccepted(status, self._evidence())
 
     def _ok(self) -> JsonObject:
-        """The document, if it says that it was done; otherwise raises what it says."""
+        """The document of an OK. Raises the IndodanaError of any other answer."""
         answer, status = self._answer, self._answer.http_status
         if status is None:
             assert answer.broken
             raise answer.broken
         if status == 429:
-            raise self._error(RateLimited, "Indodana takes no more requests for now")
+            raise self._error(RateLimited, "Indodana is rate-limiting requests")
         if status == 401:
-            raise self._error(CredentialsRejected, "Indodana rejects the merchant's credentials")
+            raise self._error(CredentialsRejected, "Indodana rejected the merchant's credentials")
         if status in _REFUSALS:
             if self._is_own_document("ERROR") and self._is_about_this():
-                raise self._error(Refused, "Indodana refuses")
-            raise self._error(ForeignAnswer, "refused, and not in Indodana's own form")
+                raise self._error(Refused, "Indodana refused the request")
+            raise self._error(ForeignAnswer, "refusal without Indodana's error document")
         if 500 <= status <= 599:
-            raise self._error(ServerFailed, "Indodana failed")
+            raise self._error(ServerFailed, "Indodana returned a server error")
         if status not in _DONE:
-            raise self._unreadable("of a status it does not document")
+            raise self._unreadable("an undocumented HTTP status")
         if answer.broken is not None:
             raise self._error(type(answer.broken), str(answer.broken)) from answer.broken
-        if self._said is None:
-            raise self._unreadable("that is no JSON object")
+        if self._object is None:
+            raise self._unreadable("an answer that is not a JSON object")
         if self._document and self._document.is_ambiguous:
-            raise self._unreadable("with a key that stands twice")
+            raise self._unreadable("JSON with a duplicate key")
         if not self._is_own_document("OK"):
-            raise self._unreadable("that does not say OK")
-        return self._said
+            raise self._unreadable("an answer without status OK")
+        return self._object
 
     def _is_own_document(self, status: str) -> bool:
         return (
             self._answer.broken is None
-            and self._said is not None
-            and self._said.get("status") == status
+            and self._object is not None
+            and self._object.get("status") == status
             and self._document is not None
             and not self._document.is_ambiguous
         )
@@ -204,31 +203,31 @@ class Reading:
 
     def _names_another(self, name: str) -> bool:
         asked = self._asked.refund_id if name == "refundId" else self._asked.merchant_order_id
-        said = self._said.get(name) if self._said else None
-        return said is not None and asked is not None and said != asked
+        answered = self._object.get(name) if self._object else None
+        return answered is not None and asked is not None and answered != asked
 
-    def _contradicted(self, said: JsonObject) -> str | None:
-        """The field in which an OK says something else than was asked for, or that it is not done."""
+    def _contradicted(self, answer: JsonObject) -> str | None:
+        """The field of an OK that contradicts the request, or shows that the refund is not done."""
         for name in ("cancellationAmount", "refundAmount"):
-            if said.get(name) is not None and exact_amount(said[name]) != self._asked.amount:
+            if answer.get(name) is not None and exact_amount(answer[name]) != self._asked.amount:
                 return name
         for name in ("refundId", "merchantOrderId"):
             if self._names_another(name):
                 return name
-        if said.get("error") is not None:
+        if answer.get("error") is not None:
             return "error"
         for name in _STATUS_FIELDS:
-            if _plain_word(said.get(name)) in _NOT_DONE:
+            if _plain_word(answer.get(name)) in _NOT_DONE:
                 return name
         return None
 
     def _unreadable(self, what: str) -> AnswerUnreadable:
-        return self._error(AnswerUnreadable, f"Indodana gave an answer {what}")
+        return self._error(AnswerUnreadable, f"Indodana returned {what}")
 
     def _error[E: IndodanaError](self, error_class: type[E], text: str, **more: str) -> E:
         answer = self._answer
         kind, message = self._words()
-        # The kind is theirs: it stands in the text only if it looks like one.
+        # The kind is upstream text: it is used only if it looks like a kind.
         named = f", {kind}" if kind and _SAFE_KIND.fullmatch(kind) else ""
         return error_class(
             f"{text} (HTTP {answer.http_status}{named})",
@@ -244,36 +243,36 @@ class Reading:
         return evidence.of(self._answer.headers, self._answer.body, self._document, self._known)
 
     def _words(self) -> tuple[str | None, str | None]:
-        """Kind and message, as Indodana has them, and as others have them."""
-        if self._said is None:
+        """Kind and message of an error, in Indodana's format or another one."""
+        if self._object is None:
             return None, None
-        outer = _by_flat_name(self._said)
+        outer = _by_flat_name(self._object)
         error = outer.get("error")
         inner = _by_flat_name(error) if isinstance(error, JsonObject) else {}
         kinds = [fields.get(name) for fields in (inner, outer) for name in _KINDS]
-        said = _first(inner, _MESSAGES)
-        if said is None:
-            said = _first(outer, _MESSAGES)
-            if isinstance(error, str) and said is not None and _KIND.fullmatch(error):
-                kinds.insert(0, error)  # as in OAuth: its words stand beside it
+        message = _first(inner, _MESSAGES)
+        if message is None:
+            message = _first(outer, _MESSAGES)
+            if isinstance(error, str) and message is not None and _KIND.fullmatch(error):
+                kinds.insert(0, error)  # as in OAuth: the message is in another field
             elif error and not inner:
-                said = error if said is None else [error, said]
+                message = error if message is None else [error, message]
         kind = next((text for kind in kinds if (text := self._kind(kind))), None)
-        if said is None and kind is None:
-            said = error
-        return kind, None if said is None else self._message(said)
+        if message is None and kind is None:
+            message = error
+        return kind, None if message is None else self._message(message)
 
     def _kind(self, kind: object) -> str | None:
         text = str(kind) if isinstance(kind, str | int) and not isinstance(kind, bool) else ""
         return text if _KIND.fullmatch(text) and evidence.is_harmless(text, self._known) else None
 
-    def _message(self, said: object) -> str:
-        text = _text(said)
-        return evidence.words(said if text is None else text, self._known)
+    def _message(self, message: object) -> str:
+        text = _text(message)
+        return evidence.words(message if text is None else text, self._known)
 
 
 def _customer_texts(value: object) -> Iterator[str]:
-    """Names and ids of customers in a document: whatever else it says, they are not to be kept."""
+    """Names and ids of customers in a document: they must never be stored."""
     waiting: list[tuple[bool, object]] = [(False, value)]
     while waiting:
         is_customers, value = waiting.pop()
@@ -286,15 +285,15 @@ def _customer_texts(value: object) -> Iterator[str]:
             yield value
 
 
-def _text(said: object, depth: int = 0) -> str | None:
-    """The words for people in it, where it has no more to say than those."""
-    if isinstance(said, str):
-        return said
-    if depth < _DEEPEST_WORDS and isinstance(said, list):
-        texts = [_text(part, depth + 1) for part in said[:_MOST_WORDS]]
+def _text(message: object, depth: int = 0) -> str | None:
+    """The message in it, if it contains nothing else."""
+    if isinstance(message, str):
+        return message
+    if depth < _DEEPEST_WORDS and isinstance(message, list):
+        texts = [_text(part, depth + 1) for part in message[:_MOST_WORDS]]
         return "; ".join(text for text in texts if text) if texts and all(texts) else None
-    if depth < _DEEPEST_WORDS and isinstance(said, JsonObject):
-        return _text(_first(_by_flat_name(said), _MESSAGES), depth + 1)
+    if depth < _DEEPEST_WORDS and isinstance(message, JsonObject):
+        return _text(_first(_by_flat_name(message), _MESSAGES), depth + 1)
     return None
 
 
@@ -303,8 +302,8 @@ def _first(fields: Mapping[str, Any], names: Iterable[str]) -> Any:
     return next((fields[name] for name in names if fields.get(name) not in (None, "", [], {})), None)
 
 
-def _by_flat_name(said: JsonObject) -> dict[str, Any]:
-    return {evidence.flat_name(name): value for name, value in said.pairs}
+def _by_flat_name(fields: JsonObject) -> dict[str, Any]:
+    return {evidence.flat_name(name): value for name, value in fields.pairs}
 
 
 def _is_bounded_scalar(value: object) -> bool:
@@ -339,5 +338,5 @@ def _retry_after_seconds(header: str | None, now: float) -> float | None:
     except (ValueError, OverflowError):
         return None
     if seconds > MAX_RETRY_AFTER_SECONDS:
-        _log.warning("Indodana asked for %.0f s of patience; cut to %.0f s", seconds, MAX_RETRY_AFTER_SECONDS)
+        _log.warning("Indodana sent Retry-After %.0f s; limited to %.0f s", seconds, MAX_RETRY_AFTER_SECONDS)
     return min(max(seconds, 0.0), MAX_RETRY_AFTER_SECONDS)

@@ -1,4 +1,4 @@
-"""Check status and cancel at Indodana: what is sent, when, and with which credentials (answers.py: what comes back)."""
+"""Status check and cancellation at Indodana: sends signed requests (answers.py reads the answers)."""
 
 import ssl
 import time
@@ -19,24 +19,24 @@ from indodana.credentials import SECRETS_SECONDS, Credentials, CredentialStore
 from indodana.signing import authorization
 from indodana.transport import Answer, Transport
 
-# TCP and TLS together: within the region a round trip takes milliseconds, and a lost packet is sent again after 1 s.
-# (The name's lookup before it cannot be interrupted from here: RES_OPTIONS bounds that.)
+# TCP and TLS together: a round trip within the region takes milliseconds; a lost packet is sent again after 1 s.
+# (The DNS lookup before it cannot be interrupted from here: RES_OPTIONS limits it.)
 CONNECT_SECONDS = 2.0
-# From the request being sent to the last byte of the answer. A caller is waiting, and asking again costs nothing.
+# From sending the request to the last byte of the answer. A caller is waiting, and a retry is harmless.
 STATUS_READ_SECONDS = 5.0
-# An answer given up on becomes an operator's work, so a slow one is waited for; still well within the functions' time.
+# A missing answer becomes an operator's work, so a slow one gets more time, well within the functions' timeouts.
 CANCEL_READ_SECONDS = 10.0
-# After a 401 the request is made again only if that went fast, so that one call stays bounded.
+# After a 401 the request is repeated only if the 401 came quickly, so that the call's total time stays limited.
 RETRY_WITHIN_SECONDS = 3.0
 
 
 def _budget(exchange_seconds: float) -> float:
-    # First the secret; then an exchange, and either the secret again (and no time for more) or all again at once.
+    # First the secret, then an exchange; then either the secret again, or (after a quick 401) one more exchange.
     after_secret = max(exchange_seconds + SECRETS_SECONDS, RETRY_WITHIN_SECONDS + exchange_seconds)
     return SECRETS_SECONDS + after_secret
 
 
-# The most that one call takes.
+# The longest that one call takes.
 STATUS_BUDGET_SECONDS = _budget(CONNECT_SECONDS + STATUS_READ_SECONDS)
 CANCEL_BUDGET_SECONDS = _budget(CONNECT_SECONDS + CANCEL_READ_SECONDS)
 
@@ -54,7 +54,7 @@ class Timeouts:
 
 @dataclass(frozen=True)
 class Cancellation:
-    """A refund as Indodana takes it; `reason` in Indodana's words, `date` aware."""
+    """A refund as Indodana accepts it; `reason` is one of Indodana's values, `date` is aware."""
 
     refund_id: str
     merchant_order_id: str
@@ -74,7 +74,7 @@ type _Send = Callable[[requests.PreparedRequest], Answer]
 
 
 class IndodanaClient:
-    """Indodana's API, for any number of merchants and threads. `base_url` is scheme, host and base path."""
+    """Client of Indodana's API, for several merchants and threads. `base_url` is scheme, host and base path."""
 
     def __init__(
         self,
@@ -117,7 +117,7 @@ class IndodanaClient:
     def cancel(
         self, merchant_id: str, cancellation: Cancellation, *, may_send: Callable[[], bool] = lambda: True
     ) -> CancellationAccepted:
-        """Moves money: called again, it may move it again. `may_send` is asked right before the request is written."""
+        """Moves money; a second call may move it again. `may_send` is called right before the request is written."""
         body = simplejson.dumps(_body(cancellation), use_decimal=True).encode()
         headers = {"Content-Type": "application/json"}
         request = requests.Request("POST", self._cancellation_url, data=body, headers=headers)
@@ -139,7 +139,7 @@ class IndodanaClient:
         self._transport.close()
 
     def _call(self, merchant_id: str, request: requests.Request, send: _Send, asked: Asked, *private: str) -> Reading:
-        """One exchange; a second one with other credentials where Indodana rejects those of the first."""
+        """One exchange; a second one with new credentials if Indodana rejects the first."""
         credentials = self._credentials.get(merchant_id)
         started = time.monotonic()
         prepared = self._signed(request, credentials)
@@ -166,7 +166,7 @@ def _body(cancellation: Cancellation) -> dict[str, Any]:
     return {
         "refundId": cancellation.refund_id,
         "merchantOrderId": cancellation.merchant_order_id,
-        # Plain digits, however the Decimal was spelled: 1E+5 goes out as 100000.
+        # In plain digits: 1E+5 is sent as 100000.
         "cancellationAmount": exact_amount(cancellation.amount),
         "cancellationReason": cancellation.reason,
         "cancelledBy": cancellation.cancelled_by,

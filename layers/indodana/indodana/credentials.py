@@ -1,7 +1,7 @@
 """A merchant's credentials, from Secrets Manager.
 
-get        cached ──ttl──► read ──fails──► the old ones go on, asked again after a while
-replace    401 ──► read at once, unless another thread already has others, or one just came back unchanged
+get        cached ──ttl──► read ──fails──► the cached ones are used, read again after a pause
+replace    401 ──► read at once, unless another thread has just read them, changed or unchanged
 """
 
 import json
@@ -19,20 +19,20 @@ from indodana.errors import CredentialsUnavailable
 if TYPE_CHECKING:
     from mypy_boto3_secretsmanager import SecretsManagerClient
 
-# How long a rotation that Indodana does not answer with 401 (the old key still works) may go unnoticed.
+# How long a rotation stays unnoticed if the old key still works (no 401 from Indodana).
 TTL_SECONDS = 300.0
-# The longest that one read may take: the given client is taken to connect in 1 s, read in 1.5 s, and try once. What
-# fails at once may be tried once more, and is still within it.
+# The longest that one read may take: the client connects in 1 s, reads in 1.5 s, and tries once. A failure within
+# AT_ONCE_SECONDS is retried once, and still fits.
 SECRETS_SECONDS = 3.0
 AT_ONCE_SECONDS = 0.5
-# During an outage of Secrets Manager one call in so long waits for it; the others use the old credentials at once.
+# During an outage of Secrets Manager one call per pause waits for it; the others use the cached credentials.
 FAILED_READ_PAUSE_SECONDS = 30.0
-# While 401s persist, Secrets Manager is asked this seldom per merchant: often enough for a secret stored just after
-# the key was changed, seldom enough that a revoked key under load costs no throttling for everyone else.
+# While 401s continue, each merchant's secret is read this often: soon enough for a secret stored just after the key
+# was changed, but not so often that a revoked key under load causes throttling for other merchants.
 UNCHANGED_READ_PAUSE_SECONDS = 5.0
 
-# The apiKey goes into a header as it is. For the secretKey there is no such need, but what else stands there came along
-# when it was pasted, and would only show as a signature that Indodana rejects.
+# The apiKey is sent in a header. The secretKey is not, but other characters in it were pasted by mistake, and would
+# only show as a signature that Indodana rejects.
 _PRINTABLE_ASCII = re.compile(r"[!-~]+")
 _log = logging.getLogger("indodana")
 
@@ -46,22 +46,22 @@ class Credentials:
 
 
 class _SecretError(Exception):
-    """A secret is of no use; says why, without its value."""
+    """A secret cannot be used; the text has the reason, never the value."""
 
 
 class _MalformedError(_SecretError):
-    """A secret was stored in another form than ours."""
+    """A secret does not have the required format."""
 
 
 @dataclass(frozen=True)
 class _Period:
-    """Seconds of the wall clock: a monotonic one may stand still while the function is frozen."""
+    """A period of wall-clock time: a monotonic clock may stop while the function is frozen."""
 
     start: float
     seconds: float
 
     def contains(self, now: float) -> bool:
-        """Not for a clock that was set back: what it says about the time since is worth nothing."""
+        """False after the clock was set back: the time since then is not known."""
         return 0 <= now - self.start < self.seconds
 
 
@@ -69,20 +69,20 @@ _NEVER = _Period(0.0, 0.0)
 
 
 class _Cached:
-    """What is known of one merchant's secret; written under `lock` only."""
+    """The cached secret of one merchant; written only under `lock`."""
 
     def __init__(self, lock: AbstractContextManager[Any]) -> None:
         self.lock = lock
         self.credentials: Credentials | None = None
         self.fresh = _NEVER
         self.unchanged = _NEVER
-        # Whoever waited for the lock sees by this number that a read ended meanwhile, and shares its outcome.
+        # A thread that waited for the lock sees by this number that another thread has read, and uses its result.
         self.reads = 0
         self.failure = ""
 
 
 class CredentialStore:
-    """Credentials by merchant: one secret each, named prefix + merchant id, cached, safe to share between threads."""
+    """Credentials by merchant: one secret each, named prefix + merchant id. Cached and thread-safe."""
 
     def __init__(
         self,
@@ -112,7 +112,7 @@ class CredentialStore:
             return self._outcome(cached)
 
     def replace(self, merchant_id: str, rejected: Credentials) -> Credentials:
-        """The credentials to use after a 401: the same as `rejected` if there are no others to be had."""
+        """The credentials to use after a 401: equal to `rejected` if no others are available."""
         cached = self._cached(merchant_id)
         reads = cached.reads
         with cached.lock:
@@ -136,9 +136,9 @@ class CredentialStore:
             cached.failure = f"the secret {name} {error}"
             cached.fresh = _Period(self._clock(), FAILED_READ_PAUSE_SECONDS)
             if cached.credentials is not None:
-                # What was stored wrong would show only when the old keys stop to count: somebody must hear of it now.
+                # A malformed secret would only fail after the old keys expire, so an operator must be alarmed now.
                 level = logging.ERROR if isinstance(error, _MalformedError) else logging.WARNING
-                _log.log(level, "%s; the credentials read before it go on being used", cached.failure)
+                _log.log(level, "%s; continuing with the cached credentials", cached.failure)
         else:
             cached.credentials = credentials
             cached.fresh = _Period(self._clock(), self._ttl_seconds)
@@ -150,8 +150,8 @@ class CredentialStore:
             try:
                 return self._get_secret_value(name)
             except Exception as error:  # botocore's own classes are not imported here, for the sake of the cold start
-                # The connection was idle since the last read and has died meanwhile, perhaps while the function was
-                # frozen. After a 401 this read decides whether a rotation is noticed, so it gets a new connection.
+                # The idle connection was closed since the last read, perhaps while the function was frozen. After a 401
+                # this read decides whether a rotation is noticed, so it is repeated on a new connection.
                 died = type(error).__name__ == "ConnectionClosedError"
                 if not died or not _Period(started, AT_ONCE_SECONDS).contains(self._clock()):
                     raise
@@ -162,7 +162,7 @@ class CredentialStore:
             raise _SecretError(f"could not be read ({reason})") from error
 
     def _get_secret_value(self, name: str) -> object:
-        # Without the stage named, not every implementation answers the new value right after a rotation.
+        # Without VersionStage, not every implementation returns the new value right after a rotation.
         return self._client.get_secret_value(SecretId=name, VersionStage="AWSCURRENT").get("SecretString")
 
     @staticmethod
@@ -179,7 +179,7 @@ def _parsed(secret_string: object) -> Credentials:
         try:
             secret = json.loads(secret_string)
         except (ValueError, RecursionError):
-            secret = None  # not raised from here: the parser's error carries the text, which is the secret
+            secret = None  # not re-raised: the parser's error contains the text, which is the secret
         if isinstance(secret, dict):
             api_key, secret_key = secret.get("apiKey"), secret.get("secretKey")
     if not _is_printable_ascii(api_key) or not _is_printable_ascii(secret_key):

@@ -1,15 +1,15 @@
-"""JSON as it came: with every key, also one that stands twice, and with exact numbers."""
+"""Parses JSON exactly: keeps duplicate keys and exact numbers."""
 
 import json
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, NoReturn
 
-_LONGEST_INT = 30  # digits; int() refuses thousands of them, and takes the square of their number in time
+_LONGEST_INT = 30  # digits; int() refuses thousands of digits, and its time grows with their square
 
 
 class JsonObject(dict[str, Any]):
-    """`pairs`: its keys and values in their order. As a dict it has the last of those that share a key."""
+    """`pairs`: all keys and values in order. As a dict it has the last value of a duplicate key."""
 
     __slots__ = ("pairs",)
     pairs: list[tuple[str, Any]]
@@ -17,14 +17,14 @@ class JsonObject(dict[str, Any]):
 
 @dataclass(frozen=True)
 class Document:
-    """`is_ambiguous`: some object in it has a key twice, so that two readers may read two things."""
+    """`is_ambiguous`: an object in it has a duplicate key, so that two parsers may read different values."""
 
     value: Any
     is_ambiguous: bool
 
 
 def parse(body: bytes) -> Document | None:
-    """None for what is no JSON, or has a number that no Decimal can hold."""
+    """None if it is not JSON, or has a number too large for Decimal."""
     is_ambiguous = False
 
     def objects(pairs: list[tuple[str, Any]]) -> JsonObject:

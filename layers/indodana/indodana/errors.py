@@ -1,4 +1,4 @@
-"""What can go wrong in a call to Indodana, sorted by the one question that matters: was it done?"""
+"""The errors of a call to Indodana, by what matters most: was the request carried out?"""
 
 from typing import Any
 
@@ -6,9 +6,9 @@ from indodana.evidence import AnswerEvidence
 
 
 class IndodanaError(Exception):
-    """A call to Indodana did not come out well.
+    """A call to Indodana failed.
 
-    `kind` and `message` are Indodana's own words, masked and bounded; `evidence` is what may be kept of its answer.
+    `kind` and `message` are from Indodana's answer, masked and limited; `evidence` is the part that may be stored.
     """
 
     def __init__(
@@ -30,64 +30,64 @@ class IndodanaError(Exception):
 
 
 class NotSent(IndodanaError):
-    """Surely not done: trying again later is safe."""
+    """Certainly not done: a later retry is safe."""
 
 
 class ConnectionFailed(NotSent):
-    """No connection came about (refused, DNS, TLS)."""
+    """The connection could not be opened (refused, DNS, TLS)."""
 
 
 class ConnectTimedOut(ConnectionFailed):
-    """No connection came about in time."""
+    """The connection could not be opened in time."""
 
 
 class SendingTooLate(NotSent):
-    """The caller held it back right before it was sent."""
+    """The caller stopped the request right before it was sent (`may_send`)."""
 
 
 class RateLimited(NotSent):
-    """Indodana takes no more requests for now (429)."""
+    """Indodana is rate-limiting requests (429)."""
 
 
 class CredentialsRejected(NotSent):
-    """Indodana does not accept the merchant's credentials (401)."""
+    """Indodana rejected the merchant's credentials (401)."""
 
 
 class CredentialsUnavailable(NotSent):
-    """The merchant's credentials could not be had from Secrets Manager."""
+    """The merchant's credentials could not be read from Secrets Manager."""
 
 
 class Refused(IndodanaError):
-    """Indodana understood and said no: its own error document, with 400, 403, 404, 409 or 422."""
+    """Indodana refused the request: its own error document, with 400, 403, 404, 409 or 422."""
 
 
 class OutcomeUnknown(IndodanaError):
-    """Nobody knows whether it was done."""
+    """The request may have been carried out or not."""
 
 
 class AnswerTimedOut(OutcomeUnknown):
-    """The request went out and no whole answer came in time."""
+    """The request was sent, and no complete answer came in time."""
 
 
 class ConnectionLost(OutcomeUnknown):
-    """The connection broke after the request may have gone out."""
+    """The connection was lost when the request may already have been sent."""
 
 
 class ServerFailed(OutcomeUnknown):
-    """Indodana failed while working on it (5xx)."""
+    """Indodana returned a server error (5xx)."""
 
 
 class ForeignAnswer(OutcomeUnknown):
-    """A refusal's status without Indodana's error document: somebody in between may have said it."""
+    """A refusal's status without Indodana's error document: a proxy may have sent it."""
 
 
 class AnswerUnreadable(OutcomeUnknown):
-    """An answer came that does not say what was done."""
+    """The answer does not show whether the request was carried out."""
 
 
 class ContradictingAnswer(OutcomeUnknown):
-    """An OK that says in `field` something else than was asked."""
+    """An OK that contradicts the request in `field`."""
 
-    def __init__(self, text: str, *, field: str = "unknown", **said: Any) -> None:
-        super().__init__(text, **said)
+    def __init__(self, text: str, *, field: str = "unknown", **details: Any) -> None:
+        super().__init__(text, **details)
         self.field = field

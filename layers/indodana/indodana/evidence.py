@@ -1,10 +1,9 @@
-"""What may be kept of an answer: what is known to be harmless, and of the rest its shape.
+"""The part of an answer that may be stored: values known to be harmless, and the shape of the rest.
 
-    JSON            a JSON text of the same shape, in which a value stands only where a rule below lets it stand
-    anything else   type, length, a page's title, Server and Via: so that one sees who answered
+    JSON            a JSON text of the same shape, with only the values that a rule below allows
+    anything else   type, length, a page's title, Server and Via, which show who answered
 
-All of it is bounded, and linear in what it reads: an answer that was waited for must be on record in time, whatever it
-looks like.
+Size and time are limited (linear in the input): the outcome of any answer must be recorded in time.
 """
 
 import hashlib
@@ -23,8 +22,8 @@ from indodana.masking import LONG_NUMBER, MAX_WORDS, PERSONAL_STEMS, PERSONAL_WO
 
 MAX_CHARACTERS = 4000  # far below DynamoDB's 400 KB an item
 MAX_DEPTH = 12  # deeper than any answer known; DynamoDB takes 32 levels
-_TO_CLOSE = 400  # characters for what closes the levels that are open where the room ends
-_LEAST_COST = 10  # characters that a name or a value costs at least, so that many short ones end, too
+_TO_CLOSE = 400  # characters to close the open levels when the room is used up
+_LEAST_COST = 10  # the least characters that a name or a value counts, to limit many short ones too
 _LONGEST_NUMBER = 20  # digits
 _LONGEST_HEADER = 100
 _LONGEST_TITLE = 1000
@@ -39,8 +38,8 @@ _TIME = re.compile(r"[0-9]{4}-?[0-9]{2}-?[0-9]{2}[T ][0-9:.]{4,15} ?[0-9:+Z-]{0,
 _DIGITS = re.compile(r"[0-9](?:[._-]{0,3}+[0-9])*+")
 _MEDIA_TYPE = re.compile(r"[\w.+-]{1,40}/[\w.+-]{1,40}", re.ASCII)
 
-# The documented fields, and those that tell what happened. Their values stand as they are where they look as they
-# should, and are taken as words for people where they do not, or have no rule.
+# The documented fields, and those that describe the result. A value that matches its rule is kept unchanged; without a
+# match or a rule it is masked like a message.
 _FIELDS: dict[str, re.Pattern[str] | None] = {
     **dict.fromkeys(("merchantorderid", "transactionid", "refundid", "cancellationid"), _IDENTIFIER),
     **dict.fromkeys(("amount", "cancellationamount", "refundamount"), _SUM),
@@ -54,7 +53,7 @@ _FIELDS: dict[str, re.Pattern[str] | None] = {
     ),
 }
 _NAMES_OF_IDENTIFIERS = ("id", "number", "code", "reference")
-_PERSONAL_WORDS = {  # of a name in which case shows its words
+_PERSONAL_WORDS = {  # words in a field name, split by case
     *PERSONAL_WORDS,
     *("account", "rekening", "card", "holder", "owner", "buyer", "payer", "contact", "by", "key", "ip", "device"),
     *("session", "postal", "zip", "tel", "fax", "identity", "person", "recipient", "age", "gender", "pan", "iban"),
@@ -63,39 +62,39 @@ _PERSONAL_WORDS = {  # of a name in which case shows its words
 
 @dataclass(frozen=True)
 class AnswerEvidence:
-    """`body` is safe to keep; `sha256` is of the whole answer, so that a copy of it can be held to this one."""
+    """`body` is safe to store; `sha256` is of the whole answer, to verify a copy of it."""
 
     body: str
     sha256: str
 
 
 def of(headers: Message, body: bytes, document: Document | None, known: Known) -> AnswerEvidence:
-    """Never raises: what it is made for is worth more than it."""
+    """Never raises: the outcome is more important than its evidence."""
     sha256 = hashlib.sha256(body).hexdigest()
     try:
         if document is None:
             return AnswerEvidence(_of_page(headers, body, known), sha256)
         return AnswerEvidence(_Shape(known, MAX_CHARACTERS - _TO_CLOSE).of("", document.value), sha256)
     except Exception as error:
-        # By its class alone: its text may be the answer's.
-        _log.error("no evidence could be made of an answer of %s bytes: %s", len(body), type(error).__name__)
+        # Only its class: its text may contain the answer.
+        _log.error("evidence could not be extracted from an answer of %s bytes: %s", len(body), type(error).__name__)
         return AnswerEvidence(f"[answer of {len(body)} bytes]", sha256)
 
 
 def words(value: object, known: Known) -> str:
-    """What is said to people: a text masked, anything else as its shape with its texts masked."""
+    """A message: text is masked; anything else becomes its shape with masked texts."""
     if isinstance(value, str):
         return known.mask(value)
     return _Shape(known, MAX_WORDS - _TO_CLOSE // 4, keeps_words=True).of("", value)[:MAX_WORDS]
 
 
 def is_harmless(text: str, known: Known) -> bool:
-    """Of a short text that looks like an identifier: it has nobody's number and no secret in it."""
+    """Whether a short text like an identifier has no personal number and no secret in it."""
     return not _has_personal_number(text) and not known.shows_private(text)
 
 
 class _Shape:
-    """Writes a JSON text of about `room` characters. `keeps_words`: texts are masked, where they would not be kept."""
+    """Writes a JSON text of about `room` characters. `keeps_words`: keeps other texts, too, masked."""
 
     def __init__(self, known: Known, room: int, *, keeps_words: bool = False) -> None:
         self._known = known
@@ -117,7 +116,7 @@ class _Shape:
         for name, inner in value.pairs:
             if _FIELD_NAME.fullmatch(name) and is_harmless(name, self._known):
                 yield f"{self._written(json.dumps(name))}:{self.of(name, inner, depth + 1)}"
-            else:  # nobody knows what it stands for
+            else:  # its meaning is not known
                 yield f"{self._written(f'"[name of {len(name)}]"')}:{self._written(_kind(inner))}"
 
     def _joined(self, parts: Iterator[str], count: int, before_note: str = "") -> str:
@@ -163,7 +162,7 @@ class _Shape:
         return text if is_short or is_sum_or_id or self._is_identifier(name, text) else _kind(value)
 
     def _is_identifier(self, name: str, text: str) -> bool:
-        """A reference that one could give to Indodana, by its field's name, and nobody's number."""
+        """Whether it is a reference, by its field's name, that Indodana could look up, and no personal number."""
         return bool(
             flat_name(name).endswith(_NAMES_OF_IDENTIFIERS)
             and _IDENTIFIER.fullmatch(text)
@@ -174,9 +173,9 @@ class _Shape:
 def _of_page(headers: Message, body: bytes, known: Known) -> str:
     named = headers.get("Content-Type", "").partition(";")[0].strip()
     kind = named if _MEDIA_TYPE.fullmatch(named) else "unknown type"
-    said = {"title": _title(body), "server": headers.get("Server", ""), "via": headers.get("Via", "")}
-    told = [f"{name}: {known.mask(text)[:_LONGEST_HEADER]}" for name, text in said.items() if text]
-    return "; ".join([f"not JSON: {kind}, {len(body)} bytes", *told])
+    texts = {"title": _title(body), "server": headers.get("Server", ""), "via": headers.get("Via", "")}
+    parts = [f"{name}: {known.mask(text)[:_LONGEST_HEADER]}" for name, text in texts.items() if text]
+    return "; ".join([f"not JSON: {kind}, {len(body)} bytes", *parts])
 
 
 def _title(page: bytes) -> str:
@@ -211,7 +210,7 @@ def _is_personal(name: str) -> bool:
 
 
 def _has_personal_number(text: str) -> bool:
-    """A telephone number, NIK or card number, grouped as one likes."""
+    """Whether it has a telephone number, NIK or card number, in any grouping."""
     return any(_is_personal_number("".join(filter(str.isdigit, run))) for run in _DIGITS.findall(text))
 
 

@@ -1,8 +1,8 @@
-"""Takes out of words for people what is personal or secret, and leaves them words.
+"""Masks personal and secret data in messages.
 
-Masked are e-mail addresses, numbers of nine digits or more that are not this exchange's own, and what this exchange
-knows to be secret or personal. Where one of those shows only in disguise (URL-encoded, base64, …), nobody could say
-where it begins: then nothing is left of the text. Every pattern is linear in what it reads.
+Masked are e-mail addresses, numbers of nine digits or more that do not belong to this exchange, and this exchange's
+known secrets and personal data. If one of those appears encoded (URL encoding, base64, …), its position is not known,
+and the whole text is removed. Every pattern takes linear time.
 """
 
 import base64
@@ -15,16 +15,16 @@ from decimal import Decimal
 from functools import cached_property
 from urllib.parse import unquote
 
-MAX_WORDS = 500  # characters that are kept
+MAX_WORDS = 500  # characters of a message that are kept
 MASKED = "[masked]"
 
-# What of a text is looked at, and what of it is left off where it goes on: what is cut in two is not recognised.
+# How much of a text is searched, and how much is cut off its end if it is longer: a value cut in two is not found.
 _WINDOW = 4096
 _EDGE = 512
-LONG_NUMBER = 9  # digits; the shortest telephone numbers have so many
-_DISGUISES = 3  # of each other, as in JSON within a URL
+LONG_NUMBER = 9  # digits of the shortest telephone numbers
+_DISGUISES = 3  # nested encodings, as in JSON within a URL
 
-# Texts and names in any case style. The short ones are words of their own only.
+# Parts of texts and of names in any case style. The short ones must be whole words.
 PERSONAL_STEMS = (
     *("name", "nama", "phone", "telepon", "telp", "mobile", "msisdn", "whatsapp", "email", "address", "alamat"),
     *("passport", "birth", "customer", "user", "secret", "token", "password", "signature", "authorization", "cookie"),
@@ -45,21 +45,21 @@ _ESCAPED = re.compile(r"\\u([0-9a-fA-F]{4})|\\x([0-9a-fA-F]{2})")
 
 @dataclass(frozen=True)
 class Known:
-    """What an exchange knows: its own ids and sum, which may be kept, and what is secret or personal, which may not."""
+    """An exchange's own ids and amount, which may be kept, and its secret and personal texts, which may not."""
 
     ids: tuple[str, ...] = ()
     amount: Decimal | None = None
     private: tuple[str, ...] = field(default=(), repr=False)
 
     def mask(self, text: str) -> str:
-        """At most MAX_WORDS characters of it, all printable."""
+        """The masked text: at most MAX_WORDS characters, all printable."""
         words = "".join(char if char.isprintable() else " " for char in text[:_WINDOW])
         for value in self.private:
             words = _without(words, value)
         if self.shows_private(words):
             return f"[text of {len(text)}]"
         personal = _PERSONAL_FIELD.search(words)
-        if personal:  # where its value ends, only a parser could say
+        if personal:  # only a parser could find the end of its value
             words = words[: personal.end()] + MASKED
         for pattern in (_BEARER, _EMAIL, _NUMBER):
             words = pattern.sub(self._mask_unless_own, words)
@@ -68,7 +68,7 @@ class Known:
         return words if len(words) <= MAX_WORDS else words[: MAX_WORDS - 1] + "…"
 
     def shows_private(self, text: str) -> bool:
-        """Whether something private is in it, in whatever disguise."""
+        """Whether it contains a private text, in any encoding."""
         for plain in _undisguised(text):
             words = _folded(plain)
             if any(value in words for value in self._folded_values):
@@ -81,7 +81,7 @@ class Known:
         return False
 
     def is_own(self, text: str, start: int, end: int) -> bool:
-        """Whether that part of a text is part of one of this exchange's ids in it, or its sum."""
+        """Whether that part of the text belongs to one of this exchange's ids, or is its amount."""
         if any(text.find(own, max(0, end - len(own)), start + len(own)) >= 0 for own in self.ids):
             return True
         if self.amount is None:
@@ -108,9 +108,9 @@ class Known:
         return [part for value in self.private for part in _in_base64(value)]
 
 
-_SHORT = 4  # characters: shorter values are looked for as words of their own only
+_SHORT = 4  # characters: shorter values are only found as whole words
 _STANDARD_BASE64 = str.maketrans("-_", "+/")
-_BASE64_PART = 8  # characters: shorter parts are found by chance
+_BASE64_PART = 8  # characters: shorter parts would match by chance
 
 
 def _without(text: str, value: str) -> str:
@@ -123,7 +123,7 @@ def _without(text: str, value: str) -> str:
 
 
 def _undisguised(text: str) -> Iterator[str]:
-    """The text, and what it says when it is decoded as JSON, pages and URLs are, also of one another."""
+    """The text, and its JSON, HTML and URL decodings, also nested."""
     yield text
     for decoded in (_unescaped, html.unescape, unquote) * _DISGUISES:
         plain = decoded(text)
@@ -137,16 +137,16 @@ def _unescaped(text: str) -> str:
 
 
 def _folded(text: str) -> str:
-    """As it is compared: in forms, a space is a plus."""
+    """The form for comparing; `+` counts as a space, as in form encoding."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().replace("+", " ").split())
 
 
 def _in_base64(value: str) -> Iterator[str]:
-    """What every base64 text has in common in which the value stands, at each place that it can have among three."""
+    """The base64 characters that show the value inside any base64 text, one for each of the three possible offsets."""
     raw = value.encode("utf-8", "replace")
     for before in range(3):
         encoded = base64.b64encode(bytes(before) + raw).decode().rstrip("=")
-        # The first characters and the last one are made of the neighbours' bits, too.
+        # The first characters and the last one also contain bits of the neighbouring bytes.
         part = encoded[(0, 2, 3)[before] : -1 if (before + len(raw)) % 3 else None]
         if len(part) >= _BASE64_PART:
             yield part

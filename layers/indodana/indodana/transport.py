@@ -1,10 +1,10 @@
-"""HTTP exchanges that keep to their time, and in which no answer is taken for another request's.
+"""HTTP exchanges with a total timeout, in which no answer can belong to another request.
 
-    get     on a kept connection or a new one; what fails on a kept one is asked once more, on a new one
-    post    on a new connection that serves nothing else, and never twice
+    get     on a kept connection or a new one; a failure on a kept one is retried once, on a new one
+    post    on a new connection that is used only once; never retried
 
-What is raised here means that nothing was sent: no connection came about, or the caller held the request back at the
-last moment. Whatever happens from the first written byte on is an Answer, whole or not.
+An error raised here means that nothing was sent: the connection failed, or the caller stopped the request. Everything
+from the first written byte on is an Answer, complete or not.
 """
 
 import http.client
@@ -37,13 +37,13 @@ from indodana.errors import (
     SendingTooLate,
 )
 
-# A NAT gateway forgets an idle connection (AWS's after 350 s), load balancers often after 60 s, and a frozen Lambda
-# function wakes with connections that nobody else remembers. A connection is given up well before; a new one costs some
+# A NAT gateway drops an idle connection (AWS's after 350 s), load balancers often after 60 s, and a frozen Lambda
+# function wakes with connections that no longer exist. A connection is closed well before; a new one costs some
 # milliseconds.
 IDLE_SECONDS = 20.0
-# Answers known are below 1 KiB, a proxy's error pages some KiB.
+# Known answers are below 1 KiB; a proxy's error pages have some KiB.
 MAX_BODY_BYTES = 64 * 1024
-# A body with all that may come before it and around its chunks.
+# The body with headers and chunk framing.
 MAX_WIRE_BYTES = 4 * MAX_BODY_BYTES
 READ_BYTES = 8192
 SWITCHING_PROTOCOLS = 101
@@ -52,7 +52,7 @@ _LENGTH = re.compile("[0-9]{1,18}")
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back: `http_status` is None where nothing did, and `broken` says why it is not whole."""
+    """An answer: `http_status` is None if there was none; `broken` is the reason if it is not complete."""
 
     http_status: int | None
     headers: http.client.HTTPMessage = field(repr=False)
@@ -61,7 +61,7 @@ class Answer:
 
 
 class Transport:
-    """Connections to the host of `base_url`, for any number of threads. Nothing else is kept between two requests."""
+    """Connections to the host of `base_url`; thread-safe. Keeps nothing else between requests."""
 
     def __init__(
         self, base_url: str, pool_size: int, ssl_context: ssl.SSLContext | None, clock: Callable[[], float]
@@ -75,7 +75,7 @@ class Transport:
         self._clock = clock
         self._lock = threading.Lock()
         self._idle: list[_Connection] = []
-        # Nobody need close it: what it kept goes with it.
+        # Closes the kept connections when the transport is collected.
         weakref.finalize(self, _close_all, self._idle)
 
     def get(
@@ -86,9 +86,9 @@ class Transport:
         read_seconds: float,
         is_ours: Callable[[Answer], bool],
     ) -> Answer:
-        """`is_ours`: whether a whole answer is surely about what was asked. Raises ConnectionFailed.
+        """`is_ours`: whether a complete answer certainly belongs to this request. Raises ConnectionFailed.
 
-        On a kept connection any other answer may be one to an earlier request, sent late or twice.
+        Any other answer on a kept connection may belong to an earlier request, sent late or twice.
         """
         kept = self._take()
         if kept is None:
@@ -99,7 +99,7 @@ class Transport:
         left = deadline - time.monotonic()
         if left <= 0 or (answer.broken is None and is_ours(answer)):
             return answer
-        # The peer may have forgotten the connection, or be late on it. To ask again moves no money.
+        # The peer may have closed the connection, or answered late on it. Asking again moves no money.
         return self._get_on(self._connect(min(connect_seconds, left)), request, deadline, is_ours)
 
     def post(
@@ -110,15 +110,15 @@ class Transport:
         read_seconds: float,
         may_send: Callable[[], bool],
     ) -> Answer:
-        """`may_send` is asked right before the first byte is written. Raises ConnectionFailed, SendingTooLate.
+        """`may_send` is called right before the first byte is written. Raises ConnectionFailed, SendingTooLate.
 
-        A kept connection may be one that the peer has forgotten, or on which the answer to another request is still
-        to come; neither shows before it is used.
+        A kept connection is never used: the peer may have closed it, or another request's answer may still arrive on
+        it, and neither is visible before it is used.
         """
         connection = self._connect(connect_seconds)
         try:
             if not may_send():
-                raise SendingTooLate("it was too late to send it")
+                raise SendingTooLate("the caller stopped the request before it was sent")
             headers = {**request.headers, "Connection": "close"}
             return connection.exchange(request, headers, time.monotonic() + read_seconds)
         finally:
@@ -162,8 +162,8 @@ class Transport:
                 if not self._idle:
                     return None
                 connection = self._idle.pop()
-            # The wall clock, because a monotonic one may stand still while the function is frozen; a wall clock that
-            # was set back says nothing about idleness, so then too the connection is given up.
+            # The wall clock, because a monotonic one may stop while the function is frozen. After a wall clock was set
+            # back, the idle time is not known, so the connection is closed, too.
             if 0 <= self._clock() - connection.idle_since <= IDLE_SECONDS and connection.is_silent:
                 return connection
             connection.close()
@@ -183,8 +183,8 @@ def _close_all(connections: "list[_Connection]") -> None:
 
 
 class _UntilDeadline(io.RawIOBase):
-    """Reads a socket within a total time and no more than a total size; a socket's own timeout starts anew with every
-    byte that trickles in."""
+    """Reads a socket within a total time and a total size; a socket's own timeout restarts with every byte that
+    arrives."""
 
     def __init__(self, raw: io.RawIOBase, sock: socket.socket) -> None:
         self._raw = raw
@@ -200,7 +200,7 @@ class _UntilDeadline(io.RawIOBase):
         if self.ended:
             return 0
         if self._bytes_left <= 0:
-            raise http.client.HTTPException("no end within the largest size")
+            raise http.client.HTTPException("answer is larger than the size limit")
         self._sock.settimeout(_seconds_until(self._deadline))
         read = self._raw.readinto(buffer)
         self._bytes_left -= read or 0
@@ -213,7 +213,7 @@ class _UntilDeadline(io.RawIOBase):
 
 
 class _Reader(io.BufferedReader):
-    """Tells whether more had come than was asked of it: the rest would vanish with it, and shift what follows."""
+    """Shows whether more bytes had arrived than were read: the rest would be lost, or be read as the next answer."""
 
     has_rest = False
 
@@ -229,7 +229,7 @@ class _Reader(io.BufferedReader):
 
 
 class _Response(http.client.HTTPResponse):
-    """A final answer, whose status line, headers and body together keep to the socket's timeout."""
+    """A final answer; the socket's timeout is the total for its status line, headers and body."""
 
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
@@ -237,7 +237,7 @@ class _Response(http.client.HTTPResponse):
         self.fp = self.reader
 
     def _read_status(self) -> tuple[str, int, str]:
-        """http.client reads past a 100 alone, and would take any other 1xx for the answer."""
+        """http.client skips only a 100, and would take any other 1xx for the final answer."""
         while True:
             version, status, reason = super()._read_status()  # type: ignore[misc]
             if not 100 <= status <= 199 or status == SWITCHING_PROTOCOLS:
@@ -262,7 +262,7 @@ class _Connection(HTTPConnection):
             raise failed(f"no connection to Indodana: {str(error) or type(error).__name__}") from error
 
     def _new_conn(self) -> socket.socket:
-        """The first of the host's addresses that answers; together they have the time that one would have."""
+        """Connects to the first address of the host that accepts; all addresses share one timeout."""
         addresses = socket.getaddrinfo(self._dns_host, self.port, type=socket.SOCK_STREAM)
         for tried, (*_, address) in enumerate(addresses):
             try:
@@ -278,21 +278,21 @@ class _Connection(HTTPConnection):
 
     @property
     def is_silent(self) -> bool:
-        """Nothing has come since the last answer, neither an end nor what nobody asked for."""
+        """Whether nothing has arrived since the last answer: no close, no unexpected data."""
         read_by_tls = self.sock.pending() if isinstance(self.sock, ssl.SSLSocket) else 0
         return self.is_connected and not read_by_tls
 
     def exchange(self, request: requests.PreparedRequest, headers: Mapping[str, str], deadline: float) -> Answer:
-        """Writes the request and reads what comes back. From here on nobody knows, unless the answer says."""
+        """Writes the request and reads the answer. From here on the outcome is unknown, unless the answer shows it."""
         self.may_be_used_again = False
         try:
             self.timeout = _seconds_until(deadline)
-            # The peer may have answered already and be gone before it read everything.
+            # The peer may have answered and closed before it read everything.
             with suppress(BrokenPipeError, ConnectionResetError):
                 self.request(str(request.method), request.path_url, body=request.body, headers=headers)
             if self.sock is not None:
                 self.sock.settimeout(_seconds_until(deadline))
-            # urllib3's own would log what stands among the headers and is none, whatever it says.
+            # urllib3's own method would log invalid header lines, which may contain anything.
             response = http.client.HTTPConnection.getresponse(self)
         except Exception as error:
             return Answer(None, http.client.HTTPMessage(), b"", _unknown(error))
@@ -313,7 +313,7 @@ def _read(response: _Response) -> tuple[bytes, OutcomeUnknown | None]:
     body = bytearray()
     try:
         if not _has_clear_length(response.headers):
-            return b"", AnswerUnreadable("Indodana's answer has no clear length")
+            return b"", AnswerUnreadable("Indodana's answer has an ambiguous length")
         while len(body) <= MAX_BODY_BYTES and (part := response.read(READ_BYTES)):
             body += part
     except Exception as error:
@@ -322,13 +322,13 @@ def _read(response: _Response) -> tuple[bytes, OutcomeUnknown | None]:
         return bytes(body[:MAX_BODY_BYTES]), _unknown(error)
     if len(body) > MAX_BODY_BYTES:
         return bytes(body[:MAX_BODY_BYTES]), _too_large()
-    if response.length:  # so much of what it promised has not come
+    if response.length:  # not all of Content-Length has arrived
         return bytes(body), _unknown(http.client.IncompleteRead(b""))
     return _decoded(bytes(body), response.headers.get("Content-Encoding", "").strip().lower())
 
 
 def _has_clear_length(headers: http.client.HTTPMessage) -> bool:
-    """Of an answer that gives its length twice, or in a way of its own, two readers see two ends."""
+    """Whether the headers give one standard length; otherwise two readers may find two different ends."""
     lengths, codings = headers.get_all("Content-Length", []), headers.get_all("Transfer-Encoding", [])
     if codings:
         return not lengths and [coding.lower() for coding in codings] == ["chunked"]
@@ -336,13 +336,13 @@ def _has_clear_length(headers: http.client.HTTPMessage) -> bool:
 
 
 def _decoded(body: bytes, coding: str) -> tuple[bytes, OutcomeUnknown | None]:
-    """Asked for as it is, it may still come packed."""
+    """The body without its Content-Encoding: a server may compress although the request asked for identity."""
     if coding in ("", "identity"):
         return body, None
-    unreadable = AnswerUnreadable("Indodana's answer is packed in a way that cannot be read")
+    unreadable = AnswerUnreadable("Indodana's answer has an unreadable Content-Encoding")
     if coding not in ("gzip", "x-gzip", "deflate"):
         return body, unreadable
-    unpacking = zlib.decompressobj(zlib.MAX_WBITS | 32)  # by its own head, gzip's or zlib's
+    unpacking = zlib.decompressobj(zlib.MAX_WBITS | 32)  # gzip or zlib, by its header
     try:
         unpacked = unpacking.decompress(body, MAX_BODY_BYTES + 1)
     except zlib.error:
@@ -353,18 +353,18 @@ def _decoded(body: bytes, coding: str) -> tuple[bytes, OutcomeUnknown | None]:
 
 
 def _unknown(error: Exception) -> OutcomeUnknown:
-    """What it means that the exchange broke off. Whatever is not foreseen is unknown too."""
+    """The error for an exchange that was interrupted. An unexpected exception is an unknown outcome, too."""
     # Both are raised for a connection that ends early, and both are http.client.HTTPException.
     ended = isinstance(error, http.client.RemoteDisconnected | http.client.IncompleteRead)
     unknown: OutcomeUnknown
     if isinstance(error, TimeoutError):
-        unknown = AnswerTimedOut("Indodana gave no whole answer in time")
+        unknown = AnswerTimedOut("Indodana did not send a complete answer in time")
     elif isinstance(error, http.client.HTTPException) and not ended:
-        unknown = AnswerUnreadable("Indodana's answer is not HTTP")
+        unknown = AnswerUnreadable("Indodana's answer is not valid HTTP")
     else:
         cause = type(error).__name__
-        unknown = ConnectionLost(f"the connection to Indodana broke before its answer was whole ({cause})")
-    if not isinstance(error, http.client.HTTPException):  # in which, or behind it, stands what came, whatever it says
+        unknown = ConnectionLost(f"the connection to Indodana was lost before its answer was complete ({cause})")
+    if not isinstance(error, http.client.HTTPException):  # such an error contains the answer's text
         unknown.__cause__ = error
     return unknown
 

@@ -49,7 +49,7 @@ MUTANTS = (
         "What Indodana said of a refusal is kept with the refund as it came.",
         NOT_KEPT,
         "one_refund_by_api",
-        Edit("Reading._message", "evidence.words(...)", "str(said)"),
+        Edit("Reading._message", "evidence.words(...)", "str(message)"),
     ),
     # ---- the queue and the schedule
     mutant(
@@ -97,7 +97,7 @@ MUTANTS = (
         "The schedule leaves expired leases to the callers, who may never come back.",
         COMES_TO_AN_END,
         "a_caller_who_never_comes_back",
-        Edit("Recovery._look_at", "self._protocol.has_expired_lease(refund)", "False"),
+        Edit("Recovery._recover", "self._protocol.has_expired_lease(refund)", "False"),
     ),
     mutant(
         "dead-letter-without-record",

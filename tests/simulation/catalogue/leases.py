@@ -102,7 +102,7 @@ MUTANTS = (
             version = before.version
             """,
         ),
-        Edit("Decisions.resolve", "self._hold_to(refund, evidence.checked_at)", "pass"),
+        Edit("Decisions.resolve", "self._check_hold(refund, evidence.checked_at)", "pass"),
     ),
     mutant(
         "submission-withdrawn",
@@ -121,7 +121,7 @@ MUTANTS = (
         OF_ITS_VERSION,
         "a_decision_on_a_refund_that_is_sent_again",
         Edit("Decisions._decide", "before.version != version", "False"),
-        Edit("Decisions.resolve", "self._hold_to(refund, evidence.checked_at)", "pass"),
+        Edit("Decisions.resolve", "self._check_hold(refund, evidence.checked_at)", "pass"),
     ),
     mutant(
         "withdrawn-whatever-it-is",
@@ -136,7 +136,7 @@ MUTANTS = (
         "An operator's FAILED counts at once, while the request is still on its way to Indodana.",
         FAILED_HAS_NOT,
         "a_refund_done_late",
-        Edit("Decisions.resolve", "self._hold_to(refund, evidence.checked_at)", "pass"),
+        Edit("Decisions.resolve", "self._check_hold(refund, evidence.checked_at)", "pass"),
     ),
     # ---- time
     mutant(

@@ -11,9 +11,10 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import RSAKey
 
-from devstack import tokens
+from devstack import local_files, tokens
+from devstack.api_gateway.authorizer import ForbiddenError, UnauthorizedError, authorize
 from devstack.template import Authorizer
-from devstack.tokens import ForbiddenError, Issuer, UnauthorizedError, authorize
+from devstack.tokens import Issuer
 
 ISSUER = "http://issuer.test"
 AUTHORIZER = Authorizer("Jwt", ISSUER, ("gateway", "other"))
@@ -41,7 +42,7 @@ def good_claims() -> dict[str, Any]:
     return {"iss": ISSUER, "aud": "gateway", "exp": time.time() + 60, "scope": "read"}
 
 
-def test_a_token_opens_a_route_by_any_one_of_its_scopes(issuer: Issuer) -> None:
+def test_token_opens_a_route_by_any_one_of_its_scopes(issuer: Issuer) -> None:
     claims = check(issuer, f"Bearer {token(issuer, 'a b')}", "b", "c")
     assert (claims["merchant_id"], claims["sub"], claims["client_id"]) == ("m1", "local-developer", "local-developer")
     assert {"iss", "aud", "scope", "iat", "exp", "jti"} <= set(claims)
@@ -68,23 +69,23 @@ def test_a_token_opens_a_route_by_any_one_of_its_scopes(issuer: Issuer) -> None:
         {"iat": time.time() + 86_400},
     ],
 )
-def test_a_claim_that_does_not_hold_is_unauthorized(issuer: Issuer, claims: dict[str, Any]) -> None:
+def test_invalid_claim_is_unauthorized(issuer: Issuer, claims: dict[str, Any]) -> None:
     with pytest.raises(UnauthorizedError):
         check(issuer, f"Bearer {token(issuer, **claims)}", "read")
 
 
-def test_the_audience_may_be_a_list_or_the_client_id(issuer: Issuer) -> None:
+def test_audience_may_be_a_list_or_the_client_id(issuer: Issuer) -> None:
     assert check(issuer, token(issuer, aud=["x", "other"]))
     assert check(issuer, token(issuer, aud=None, client_id="gateway"))
 
 
 @pytest.mark.parametrize("claims", [{"scope": "write"}, {"scope": None}, {"scope": 7}, {"scope": "reader"}])
-def test_a_token_without_the_scope_is_forbidden(issuer: Issuer, claims: dict[str, Any]) -> None:
+def test_token_without_the_scope_is_forbidden(issuer: Issuer, claims: dict[str, Any]) -> None:
     with pytest.raises(ForbiddenError):
         check(issuer, token(issuer, **claims), "read")
 
 
-def test_another_key_alg_none_and_hmac_with_the_public_key_are_unauthorized(issuer: Issuer, tmp_path: Path) -> None:
+def test_other_keys_alg_none_and_hmac_are_unauthorized(issuer: Issuer, tmp_path: Path) -> None:
     ours = next(iter(issuer.keys()))
     assert isinstance(ours, RSAKey)
     pem = ours.as_pem(private=False)
@@ -109,19 +110,19 @@ def test_another_key_alg_none_and_hmac_with_the_public_key_are_unauthorized(issu
     "text",
     [None, "", "Bearer", "Bearer ", "Basic dTpw", "a.b.c", "..", "....", "é.é.é", "[]", "e30.e30.e30", "W10.W10.W10"],
 )
-def test_what_is_no_token_is_unauthorized(issuer: Issuer, text: str | None) -> None:
+def test_text_that_is_no_token_is_unauthorized(issuer: Issuer, text: str | None) -> None:
     with pytest.raises(UnauthorizedError):
         check(issuer, text)
 
 
-def test_a_token_that_was_changed_is_unauthorized(issuer: Issuer) -> None:
+def test_altered_token_is_unauthorized(issuer: Issuer) -> None:
     head, _, signature = token(issuer).split(".")
     body = base64.urlsafe_b64encode(json.dumps(good_claims()).encode()).rstrip(b"=").decode()
     with pytest.raises(UnauthorizedError):
         check(issuer, f"{head}.{body}.{signature}", "read")
 
 
-def test_the_key_is_private_stays_the_same_and_its_public_half_is_published(tmp_path: Path) -> None:
+def test_key_is_private_and_kept_and_its_public_half_published(tmp_path: Path) -> None:
     first = Issuer(ISSUER, tmp_path / "new")
     assert (tmp_path / "new" / "signing-key.json").stat().st_mode & 0o777 == 0o600
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["signing-key.json"]
@@ -131,11 +132,58 @@ def test_the_key_is_private_stays_the_same_and_its_public_half_is_published(tmp_
     assert not {"d", "p", "q"} & set(published)
 
 
-def test_the_command_prints_a_token_and_nothing_else(
+# The command
+
+
+SCOPES = "transactions:read refunds:write refunds:read refunds:resolve audit:read"
+
+
+def run_command(monkeypatch: pytest.MonkeyPatch, directory: Path, *arguments: str) -> int:
+    monkeypatch.setattr(local_files, "LOCAL_ROOT", directory)
+    monkeypatch.delenv("LOCAL_DIR", raising=False)
+    return tokens.main(list(arguments))
+
+
+def test_command_prints_a_token_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(tokens.Issuer.__init__, "__defaults__", (tmp_path,))
-    assert tokens.main(["--scopes", "a b", "--merchant", "m2", "--issuer", ISSUER, "--audience", "gateway"]) == 0
-    text = capsys.readouterr().out.strip()
-    claims = authorize(text, AUTHORIZER, ["a"], Issuer(ISSUER, tmp_path).keys())
-    assert (claims["scope"], claims["merchant_id"]) == ("a b", "m2")
+    monkeypatch.setenv("PORT", "9000")
+    arguments = ["--scopes", "refunds:read audit:read", "--merchant", "m2", "--issuer", ISSUER, "--audience", "gateway"]
+    assert run_command(monkeypatch, tmp_path, *arguments) == 0
+    out, err = capsys.readouterr()
+    claims = authorize(out.strip(), AUTHORIZER, ["audit:read"], Issuer(ISSUER, tmp_path / "9000").keys())
+    assert (claims["scope"], claims["merchant_id"], err) == ("refunds:read audit:read", "m2", "")
+
+
+def test_command_gives_every_scope_of_the_stack_on_its_port(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for port in ("8080", "9000"):
+        (tmp_path / port).mkdir()
+        (tmp_path / port / "stack.json").write_text(json.dumps({"issuer": f"http://127.0.0.1:{port}"}))
+    for port, given in (("8080", None), ("9000", "9000")):
+        monkeypatch.delenv("PORT", raising=False) if given is None else monkeypatch.setenv("PORT", given)
+        assert run_command(monkeypatch, tmp_path, "--audience", "gateway") == 0
+        authorizer = Authorizer("Jwt", f"http://127.0.0.1:{port}", ("gateway",))
+        out, err = capsys.readouterr()
+        claims = authorize(out.strip(), authorizer, (), Issuer(authorizer.issuer, tmp_path / port).keys())
+        assert (claims["scope"], err) == (SCOPES, "")
+
+
+def test_command_refuses_scopes_that_the_api_does_not_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="1"):
+        run_command(monkeypatch, tmp_path, "--scopes", "refunds:reed refunds:read", "--issuer", ISSUER)
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", f"unknown scope refunds:reed; the API's scopes are: {SCOPES}\n")
+
+
+def test_command_says_on_stderr_that_no_stack_runs_and_where_one_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "9000").mkdir()
+    (tmp_path / "9000" / "stack.json").write_text("{}")
+    monkeypatch.delenv("PORT", raising=False)
+    assert run_command(monkeypatch, tmp_path) == 0
+    assert capsys.readouterr().err == "No stack runs on port 8080; PORT=9000 runs. The token works once one does.\n"

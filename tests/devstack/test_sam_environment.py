@@ -22,9 +22,9 @@ def run_a_stack(directory: Path, **changes: str | None) -> None:
     (directory / "stack.json").write_text(json.dumps(STACK | changes))
 
 
-def test_containers_get_the_stacks_own_names_at_an_address_they_can_reach(tmp_path: Path) -> None:
+def test_containers_get_the_stacks_names_at_a_reachable_address(tmp_path: Path) -> None:
     run_a_stack(tmp_path)
-    written = json.loads(sam_environment.write(tmp_path, host="host.docker.internal").read_text())
+    written = json.loads(sam_environment.write(tmp_path, tmp_path / "env.json", "host.docker.internal").read_text())
     assert written == {
         "Parameters": {
             "AWS_ENDPOINT_URL": "http://host.docker.internal:5000",
@@ -37,18 +37,18 @@ def test_containers_get_the_stacks_own_names_at_an_address_they_can_reach(tmp_pa
     }
 
 
-def test_an_upstream_elsewhere_keeps_its_address() -> None:
+def test_upstream_elsewhere_keeps_its_address() -> None:
     given = {"INDODANA_URL": "https://stg-k-api.indodanafinance.com"}
     assert sam_environment.for_containers(given) == {"Parameters": given}
 
 
-def test_without_a_running_stack_it_says_how_to_start_one(tmp_path: Path) -> None:
+def test_missing_stack_is_an_error_that_says_how_to_start_one(tmp_path: Path) -> None:
     with pytest.raises(DevstackError, match="make run"):
-        sam_environment.write(tmp_path)
+        sam_environment.write(tmp_path, tmp_path / "env.json")
 
 
-def test_a_stack_with_another_upstream_must_be_told_which(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stack_without_simulator_needs_upstream_url_here_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("UPSTREAM_URL", raising=False)
     run_a_stack(tmp_path, simulatorUrl=None)
     with pytest.raises(DevstackError, match="UPSTREAM_URL"):
-        sam_environment.write(tmp_path, host="host.docker.internal")
+        sam_environment.write(tmp_path, tmp_path / "env.json", "host.docker.internal")

@@ -19,6 +19,7 @@ from gateway.core.model import FailureCode, Order, OrderKey, Refund
 from gateway.core.outcome import ConflictKinds
 from gateway.core.protocol import KNOWN_ORDERS, LEASE_SECONDS, RESERVE_TRIES, Deferred, Refusal
 from gateway.core.transitions import RefundStatus
+from gateway.core.upstream import UpstreamAnswer
 from indodana import (
     AnswerTimedOut,
     Cancellation,
@@ -183,7 +184,7 @@ def test_an_order_without_an_amount_is_put_off(world: World) -> None:
     ("error", "unanswered"),
     [
         (AnswerTimedOut("no answer"), True),
-        (ServerFailed("failed", http_status=500, evidence=EVIDENCE), True),
+        (ServerFailed("failed", http_status=500), True),
         (ConnectionFailed("no connection"), True),
         (RateLimited("wait", http_status=429, retry_after_seconds=17), False),
         (CredentialsRejected("no", http_status=401), False),
@@ -197,7 +198,7 @@ def test_a_status_check_that_fails_puts_the_refund_off(world: World, error: Indo
     assert deferred.cause == f"status check failed: {error}"
     assert deferred.retry_after_seconds == error.retry_after_seconds
     assert deferred.unanswered is unanswered
-    assert (deferred.upstream.status if deferred.upstream else None) == error.http_status
+    assert deferred.upstream == (UpstreamAnswer(error.http_status, None) if error.http_status else None)
     assert world.errors == [error]
     # Nothing was sent, so other refunds may still be.
     assert world.breaker.admit() is Admission.SEND

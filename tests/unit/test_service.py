@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
+from gateway.core import correlation
 from gateway.core.audit import AuditLog
 from gateway.core.context import RequestContext
 from gateway.core.errors import (
@@ -223,9 +224,10 @@ def test_a_known_order_saves_a_read_and_refuses_nothing(gateway: Gateway, monkey
     monkeypatch.setattr(gateway.ledger, "read", counted)
     assert gateway.at_once(request(10_000, "b")).refund.status is SUCCEEDED
     assert reads == []
-    for asked in (request(1_000, "c", spelled_key='"c"'), request(99_000, "d")):
-        gateway.at_once(asked)
-    assert len(reads) >= 2
+    gateway.at_once(request(1_000, "c", spelled_key='"c"'))
+    assert len(reads) == 1
+    gateway.at_once(request(99_000, "d"))
+    assert len(reads) > 1
 
 
 @pytest.mark.parametrize(("message", "field"), [(None, "Idempotency-Key"), ("message-1", "idempotencyKey")])
@@ -293,7 +295,73 @@ def test_a_refund_that_another_process_just_made_is_the_answer(
     assert answer == (RefundResult(on_record, replayed=True) if call.startswith("refund") else on_record)
 
 
+def _unseen_once(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next read is answered as before the refund was there."""
+    read = gateway.ledger.read
+
+    def before_it_was_there(asked: RefundRequest) -> Any:
+        monkeypatch.undo()
+        return read(asked)._replace(refund=None)
+
+    monkeypatch.setattr(gateway.ledger, "read", before_it_was_there)
+
+
+@pytest.mark.parametrize("call", ["refund_later", "refund_now", "take_on", "work"])
+def test_a_refund_that_another_process_left_behind_is_unknown(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """It was not there yet when this one read, and its lease is over already."""
+
+    def die() -> None:
+        raise KeyboardInterrupt
+
+    gateway.indodana.during = die
+    with pytest.raises(KeyboardInterrupt):
+        gateway.at_once(request(1_000))
+    gateway.protocol.known_orders.clear()
+    gateway.passes(45)
+    _unseen_once(gateway, monkeypatch)
+    answer = getattr(gateway.service, call)(request(1_000), gateway.context())
+    refund = answer.refund if isinstance(answer, RefundResult) else answer
+    assert (refund.status, refund.version) == (UNKNOWN, 2)
+    assert gateway.record("REFUND_UNKNOWN")["requestId"] == "request-1"
+
+
+@pytest.mark.parametrize("call", ["refund_later", "refund_now"])
+def test_a_key_that_another_process_just_used_is_refused_and_on_record(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    other = gateway.later(request(60_000)).refund
+    gateway.indodana.status = ConnectionFailed("no connection")
+    _unseen_once(gateway, monkeypatch)
+    with pytest.raises(IdempotencyKeyReused) as raised:
+        getattr(gateway.service, call)(request(50_000), gateway.context())
+    assert raised.value.refund == other
+    assert gateway.record("REFUND_REFUSED")["requestId"] == "request-1"
+
+
+def test_a_refusal_whose_key_was_used_meanwhile_is_on_record(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    gateway.at_once(request(60_000))
+    _unseen_once(gateway, monkeypatch)
+    with pytest.raises(IdempotencyKeyReused):
+        gateway.at_once(request(50_000))
+    assert gateway.record("REFUND_REFUSED")["failureCode"] == "IDEMPOTENCY_KEY_REUSED"
+
+
 # ---- a message of the queue
+
+
+def test_a_message_of_a_known_order_asks_for_no_status(gateway: Gateway) -> None:
+    gateway.service.work(request(1_000, "a"), gateway.context(message="message-1"))
+    gateway.service.work(request(1_000, "b"), gateway.context(message="message-2"))
+    assert len(gateway.indodana.checks) == 1
+
+
+def test_a_postponed_refund_waits_as_long_as_indodana_asks(gateway: Gateway) -> None:
+    gateway.later(request())
+    gateway.indodana.status = RateLimited("wait", http_status=429, retry_after_seconds=30)
+    postponed = gateway.service.work(request(), gateway.context(message="message-1"))
+    assert postponed.next_attempt_at == NOON + timedelta(seconds=30)
 
 
 def test_a_queued_refund_is_worked_when_it_is_due(gateway: Gateway) -> None:
@@ -577,6 +645,55 @@ def test_refunds_go_one_by_one_until_indodana_has_answered_one(gateway: Gateway)
     assert batches == [1, 1, 2]
 
 
+def keys_in(*keys: str) -> list[Message]:
+    return [
+        message(message().body.replace('"k"', f'"{key}"'), message_id=f"id-{number}") for number, key in enumerate(keys)
+    ]
+
+
+def test_an_orders_refunds_are_worked_two_at_a_time(gateway: Gateway) -> None:
+    batches: list[int] = []
+
+    def run_all(jobs: Any) -> list[list[str]]:
+        batches.append(len(jobs))
+        return [job() for job in jobs]
+
+    gateway.assemble(run_all=run_all)
+    assert gateway.worker.run(keys_in("a", "a", "a"), lambda: 60) == []
+    assert gateway.worker.run(keys_in("b", "c", "d", "b"), lambda: 60) == []
+    assert batches == [1, 2]
+
+
+def test_only_the_first_refund_of_a_lane_was_read_ahead(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[str] = []
+    read = gateway.ledger.read
+
+    def counted(asked: RefundRequest) -> Any:
+        reads.append(asked.idempotency_key)
+        return read(asked)
+
+    monkeypatch.setattr(gateway.ledger, "read", counted)
+    gateway.assemble(run_all=lambda jobs: [job() for job in jobs])
+    assert gateway.worker.run(keys_in("a", "b", "c"), lambda: 60) == []
+    # All that remains was refunded by the first, so the others are refused by what is read then.
+    assert reads == ["c"]
+
+
+def test_what_is_logged_of_a_message_bears_its_correlation_id(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str | None] = []
+
+    def work(*_: object) -> Any:
+        seen.append(correlation.current())
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(gateway.service, "work", work)
+    run(gateway, message(correlation_id="c-1"))
+    run(gateway, message())
+    assert seen == ["c-1", "id-1"]
+
+
 # ---- recovery
 
 
@@ -676,7 +793,34 @@ def test_what_fails_for_one_refund_is_counted_and_stops_no_other(
     monkeypatch.setattr(gateway.dynamo, "update_item", lambda **request: next(failures)(**request))
     assert recover(gateway) == {"queued": 2, "oldest_queued_seconds": 30, "errors": 2, "enqueued": 1}
     assert len(gateway.sqs.sent) == 1
-    assert any(line.exc_info and refunds[0].refund_id[:0] in line.getMessage() for line in caplog.records)
+    [line] = [line for line in caplog.records if line.exc_info and "recovery of refund" in line.getMessage()]
+    assert any(refund.refund_id in line.getMessage() for refund in refunds)
+
+
+def test_recovery_adds_up_what_it_finds(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    def die() -> None:
+        raise KeyboardInterrupt
+
+    gateway.indodana.during = die
+    for key in "ab":
+        with pytest.raises(KeyboardInterrupt):
+            gateway.at_once(request(1_000, key))
+    gateway.indodana.during = lambda: None
+    assert recover(gateway) == {"submitting": 2}
+    for key in "cd":
+        gateway.later(request(1_000, key))
+    gateway.passes(45)
+    assert recover(gateway) == {
+        **{"unknown": 2, "oldest_unknown_seconds": 45, "leases_expired": 2},
+        **{"queued": 2, "oldest_queued_seconds": 45, "enqueued": 2},
+    }
+
+    def fail(**_: object) -> None:
+        raise UNREACHABLE
+
+    gateway.passes(60)
+    monkeypatch.setattr(gateway.dynamo, "update_item", fail)
+    assert recover(gateway)["errors"] == 2
 
 
 # ---- decisions
@@ -777,6 +921,7 @@ def test_a_refund_that_was_not_done_fails_after_the_hold(gateway: Gateway) -> No
     gateway.now = first - timedelta(seconds=1)
     with pytest.raises(ResolutionTooEarly) as raised:
         resolve(gateway, unknown, FAILED)
+    assert raised.value.refund == unknown
     assert raised.value.retry_after_seconds == 1
     assert iso(first)[:10] in str(raised.value)
     gateway.now = first

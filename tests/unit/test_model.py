@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
+from enum import StrEnum
 from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.core.backoff import backoff_seconds
 from gateway.core.context import RequestContext
 from gateway.core.errors import IllegalTransition
 from gateway.core.inputs import REFUND_ID
 from gateway.core.model import (
     REFUND_ID_LENGTH,
+    AmbiguousRefunds,
+    EvidenceSource,
+    FailureCode,
     Order,
     OrderKey,
     Reason,
@@ -212,3 +218,36 @@ def test_times_are_kept_in_utc_wherever_the_machine_stands(monkeypatch: pytest.M
     finally:
         monkeypatch.undo()
         time.tzset()
+
+
+@pytest.mark.parametrize("words", [FailureCode, Reason, EvidenceSource, RefundStatus])
+def test_words_that_callers_and_records_know_are_spelled_as_named(words: type[StrEnum]) -> None:
+    assert [(word.name, word.value) for word in words] == [(word.name, word.name) for word in words]
+
+
+def test_the_stacks_parameter_has_its_two_values() -> None:
+    assert [*AmbiguousRefunds] == ["review", "resubmit"]
+
+
+def test_requests_are_the_same_however_their_key_was_spelled() -> None:
+    asked = request()
+    assert asked == replace(asked, spelled_key='"return-1001"') == replace(asked, replay_only=True)
+    assert asked.spelled_key is None
+    assert not asked.replay_only
+
+
+def test_contexts_are_the_same_whatever_time_is_left() -> None:
+    context = RequestContext("agent", "api", "request-1")
+    assert context.seconds_left() == math.inf
+    assert context == replace(context, seconds_left=lambda: 1.0)
+    assert "seconds_left" not in repr(context)
+
+
+@pytest.mark.parametrize(("attempts", "seconds"), [(0, 2), (1, 2), (2, 4), (9, 512), (10, 900), (2000, 900)])
+def test_waits_between_attempts_double_up_to_a_quarter_of_an_hour(
+    monkeypatch: pytest.MonkeyPatch, attempts: int, seconds: int
+) -> None:
+    for jitter in (1, 1.2):
+        monkeypatch.setattr("random.SystemRandom.uniform", lambda _self, least, most, jitter=jitter: jitter)
+        assert backoff_seconds(attempts) == pytest.approx(seconds * jitter)
+        assert backoff_seconds(attempts, 1000.0) == max(1000, seconds * jitter)

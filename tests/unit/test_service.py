@@ -660,8 +660,10 @@ def test_an_orders_refunds_are_worked_two_at_a_time(gateway: Gateway) -> None:
 
     gateway.assemble(run_all=run_all)
     assert gateway.worker.run(keys_in("a", "a", "a"), lambda: 60) == []
-    assert gateway.worker.run(keys_in("b", "c", "d", "b"), lambda: 60) == []
+    assert gateway.worker.run(keys_in("b", "c", "d", "b", "e"), lambda: 60) == []
     assert batches == [1, 2]
+    worked = gateway.ledger.refunds_of(ORDER, 10, None).refunds
+    assert {refund.request.idempotency_key for refund in worked} == {*"abcde"}
 
 
 def test_only_the_first_refund_of_a_lane_was_read_ahead(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:

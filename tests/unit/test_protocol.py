@@ -15,9 +15,9 @@ from botocore.exceptions import EndpointConnectionError
 from gateway.core.breaker import Admission, AttemptResult
 from gateway.core.context import RequestContext
 from gateway.core.errors import LedgerBusy, LedgerUnavailable, OrderChanged, RefundChanged
-from gateway.core.model import FailureCode, Order, OrderKey, Refund
+from gateway.core.model import FailureCode, Order, OrderKey, Reason, Refund
 from gateway.core.outcome import ConflictKinds
-from gateway.core.protocol import KNOWN_ORDERS, LEASE_SECONDS, RESERVE_TRIES, Deferred, Refusal
+from gateway.core.protocol import KNOWN_ORDERS, LEASE_SECONDS, Deferred, Refusal
 from gateway.core.transitions import RefundStatus
 from gateway.core.upstream import UpstreamAnswer
 from indodana import (
@@ -453,6 +453,27 @@ def test_a_first_conflict_fails_only_by_a_kind_that_did_nothing(world: World, ki
     assert world.refund(request()).status is status
 
 
+def test_no_kind_of_a_conflict_means_anything_unless_the_merchant_says_so(world: World) -> None:
+    world.with_settings(resubmit=True)
+    died(world, request())
+    world.indodana.outcome = Refused("conflict", http_status=409, kind="DoneError")
+    assert world.refund(request()).status is UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        (Reason.EXPIRED, "Expired"),
+        (Reason.OUT_OF_STOCK, "Out of Stock"),
+        (Reason.ITEMS_RETURNED, "Items Returned"),
+        (Reason.OTHERS, "Others"),
+    ],
+)
+def test_a_reason_is_sent_in_indodanas_words(world: World, reason: Reason, words: str) -> None:
+    world.refund(request(reason=reason))
+    assert world.indodana.sent[0].reason == words
+
+
 # ---- the circuit breaker
 
 
@@ -600,7 +621,7 @@ def test_sums_that_never_hold_still_make_the_ledger_busy(world: World, monkeypat
     monkeypatch.setattr(world.ledger, "transition", changed)
     with pytest.raises(LedgerBusy):
         world.attempt(request())
-    assert len(tries) == RESERVE_TRIES
+    assert len(tries) == 10
 
 
 def test_a_refund_that_somebody_else_took_is_told(world: World) -> None:

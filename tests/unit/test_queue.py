@@ -112,7 +112,7 @@ def test_a_visibility_timeout_that_stays_is_logged(
     sqs.error = error
     queue.extend_visibility("receipt-1", 1)
     [line] = caplog.records
-    assert line.levelno == logging.ERROR
+    assert (line.name, line.levelno) == ("gateway", logging.ERROR)
     assert line.exc_info
 
 

@@ -796,6 +796,7 @@ def test_what_fails_for_one_refund_is_counted_and_stops_no_other(
     assert recover(gateway) == {"queued": 2, "oldest_queued_seconds": 30, "errors": 2, "enqueued": 1}
     assert len(gateway.sqs.sent) == 1
     [line] = [line for line in caplog.records if line.exc_info and "recovery of refund" in line.getMessage()]
+    assert line.name == "gateway"
     assert any(refund.refund_id in line.getMessage() for refund in refunds)
 
 

@@ -59,6 +59,7 @@ AT_A_TIME = int(os.environ.get("AT_A_TIME", "2"))
 # Small worlds first: they take milliseconds, and an invariant looks on at every write.
 TESTS = (
     "tests/mutation/small_worlds.py",
+    "tests/mutation/small_wire.py",
     "tests/unit",
     "tests/transport",
     "tests/integration",

@@ -12,7 +12,7 @@ import pytest
 import simplejson
 from simplejson import RawJSON
 
-from indodana import AnswerUnreadable, IndodanaError, OutcomeUnknown, Refused
+from indodana import AnswerUnreadable, ContradictingAnswer, IndodanaError, OutcomeUnknown, Refused
 from tests.transport.upstream import PAID, World, cancel_on, cancellation, http, sends, status_of
 
 
@@ -186,3 +186,45 @@ def test_the_base_urls_path_is_kept_but_for_its_last_slash(world: World) -> None
     upstream = world.upstream(http(body=PAID))
     status_of(world.client(f"{upstream.url}/X/"))
     assert upstream.received[0].target.startswith("/chermes/merchant/X/v1/")
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        *("message", "messages", "errormessage", "errordescription", "description", "detail", "details", "reason"),
+        *("msg", "pesan", "errors", "title", "error_message", "Error-Description"),
+    ],
+)
+def test_a_message_is_read_by_any_of_its_names(world: World, field: str) -> None:
+    assert refused(world, {"error": {"kind": "StockError", field: "out of stock"}}).message == "out of stock"
+    assert refused(world, {"error": {"kind": "StockError"}, field: "out of stock"}).message == "out of stock"
+
+
+@pytest.mark.parametrize("field", ["kind", "type", "code", "errorcode", "error_code"])
+def test_a_kind_is_read_by_any_of_its_names(world: World, field: str) -> None:
+    assert refused(world, {"error": {field: "StockError"}}).kind == "StockError"
+    assert refused(world, {field: 1701}).kind == "1701"
+
+
+PERSONAL = (
+    *("account", "rekening", "card", "holder", "owner", "buyer", "payer", "contact", "by", "key", "ip", "device"),
+    *("session", "postal", "zip", "tel", "fax", "identity", "person", "recipient", "age", "gender", "pan", "iban"),
+    *("hp", "wa", "nik", "ktp", "npwp", "dob", "pin", "otp", "cvv", "name", "alamat", "apiKey", "cancelledBy"),
+)
+
+
+@pytest.mark.parametrize("word", PERSONAL)
+def test_the_value_of_a_personal_field_is_not_kept(world: World, word: str) -> None:
+    body: dict[str, object] = {"error": {f"{word}Info": "abc", "stockInfo": "abc"}}
+    assert refused(world, body).message == f'{{"{word}Info":"[text of 3]","stockInfo":"abc"}}'
+
+
+@pytest.mark.parametrize(
+    "state", ["PENDING", "PROCESSING", "IN_PROGRESS", "in progress", "FAILED", "REJECTED", "EXPIRED"]
+)
+@pytest.mark.parametrize("field", ["refundStatus", "cancellationStatus", "transactionStatus"])
+def test_an_ok_that_names_another_state_contradicts_itself(world: World, field: str, state: str) -> None:
+    with pytest.raises(ContradictingAnswer) as caught:
+        cancel_on(world.client(world.upstream(http(body={"status": "OK", field: state}))))
+    assert caught.value.field == field
+    cancel_on(world.client(world.upstream(http(body={"status": "OK", field: f"NOT_{state}"}))))

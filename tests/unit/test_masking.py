@@ -86,3 +86,40 @@ def test_nothing_is_left_of_a_long_text_whose_beginning_is_masked() -> None:
     assert Known().mask(address.ljust(4096, "y")) == "[masked]"
     assert Known().mask(address.ljust(4097, "y")) == "[text of 4097]"
     assert Known().mask("x" * 4096 + " 0812345678901") == "x" * (MAX_WORDS - 1) + "…"
+
+
+PERSONAL = (
+    *("name", "nama", "phone", "telepon", "telp", "mobile", "msisdn", "whatsapp", "email", "address", "alamat"),
+    *("passport", "birth", "customer", "user", "secret", "token", "password", "signature", "authorization", "cookie"),
+    *("apikey", "cancelledby", "e-mail", "api key", "api_key", "api-key"),
+    *("hp", "wa", "nik", "ktp", "npwp", "dob", "pin", "otp", "cvv"),
+)
+
+
+@pytest.mark.parametrize("word", PERSONAL)
+def test_what_follows_a_personal_word_is_masked(word: str) -> None:
+    for sign in (":", "=", ">", " %3A", '" :'):
+        text = f"refused, {word.upper()}{sign}Budi"
+        assert Known().mask(text) == text.removesuffix("Budi") + "[masked]"
+    assert Known().mask(f"refused, {word}less") == f"refused, {word}less"
+
+
+@pytest.mark.parametrize("word", ["hp", "wa", "nik", "ktp", "npwp", "dob", "pin", "otp", "cvv"])
+def test_short_personal_words_count_only_alone(word: str) -> None:
+    assert Known().mask(f"x{word}: Budi") == f"x{word}: Budi"
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("Bearer abc.def rest", "[masked] rest"),
+        ("to a.b+c-d@example.com now", "to [masked] now"),
+        ("to a%40b.id, a&#64;b.id, a(at)b.id, a[AT]b.id", "to [masked], [masked], [masked], [masked]"),
+        ("call 0812 3456.789 now", "call [masked] now"),
+        ("call (021) 345-67890 now", "call ([masked] now"),
+        ("at 12345678 now", "at 12345678 now"),
+        ("a\tb\nc", "a b c"),
+    ],
+)
+def test_addresses_tokens_and_long_numbers_are_masked(text: str, masked: str) -> None:
+    assert Known().mask(text) == masked

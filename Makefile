@@ -7,6 +7,7 @@ PYTHON ?= $(shell for p in python3.13 python3 python; do \
 VENV := .venv
 VENV_SAM := .venv-sam
 VENV_CHECKOV := .venv-checkov
+VENV_MUTATE := .venv-mutate
 PY := $(VENV)/bin/python
 # `sam build` looks for python3.13 on the PATH: the venv has one.
 SAM := PATH="$(CURDIR)/$(VENV_SAM)/bin:$$PATH" SAM_CLI_TELEMETRY=0 sam
@@ -23,9 +24,13 @@ ENVIRONMENT ?= staging
 # What `make test` leaves to `make verify`: minutes each, on all cores. tests/docker needs a Docker engine.
 SLOW_TESTS := tests/exhaustive tests/wire tests/build tests/e2e
 
+# What `make mutate` changes: the money path and the signing layer.
+MUTATED = $(filter-out %/__init__.py, $(wildcard functions/gateway/core/*.py functions/gateway/refunds/*.py \
+	layers/indodana/indodana/*.py))
+
 .DEFAULT_GOAL := help
-.PHONY: help run demo chaos logs token aws simulator check test verify soak simulate wire test-docker bench scale lint format \
-	validate secrets audit licences build deploy invoke clean
+.PHONY: help run demo chaos logs token aws simulator check test verify soak simulate wire mutate test-docker bench scale \
+	lint format validate secrets audit licences build deploy invoke clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -75,6 +80,12 @@ simulate: $(VENV)/.installed ## random fault simulation: SEEDS=10000 runs so man
 wire: $(VENV)/.installed ## simulate network faults between gateway and Indodana: SEEDS=5000, or SEED=17 call by call
 	@PYTHONPATH=functions:layers/indodana:. $(PY) -m tests.wire $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),300))
 
+# Not in CI: it takes more than an hour. Interrupted, it resumes where it was; .mutation/ holds what is known.
+mutate: $(VENV)/.installed $(VENV_MUTATE)/.installed ## mutate the money path and run the tests against each mutant; MODULES="ledger masking", THOROUGH=1
+	@mkdir -p .mutation
+	@$(VENV_MUTATE)/bin/python -m tests.mutation.make $(MUTATED) > .mutation/mutants.jsonl
+	@nice $(PY) -m tests.mutation.run $(MODULES) $(if $(THOROUGH),--thorough)
+
 test-docker: $(VENV)/.installed $(VENV_SAM)/.installed ## run the built functions in the Lambda runtime; needs a Docker engine
 	$(PY) -m pytest -q tests/docker
 
@@ -123,7 +134,7 @@ invoke: $(VENV)/.run $(VENV_SAM)/.installed ## run FUNCTION with EVENT in the La
 		$$(docker image inspect $(LAMBDA_IMAGE) >/dev/null 2>&1 && echo --skip-pull-image)
 
 clean: ## remove all that was installed, built or kept
-	rm -rf $(VENV) $(VENV_SAM) $(VENV_CHECKOV) .bench .aws-sam .local .hypothesis .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VENV_SAM) $(VENV_CHECKOV) $(VENV_MUTATE) .mutation .bench .aws-sam .local .hypothesis .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamps: a venv is brought up to date when a requirements file has changed since. .venv has two stages, so that
@@ -134,8 +145,9 @@ $(VENV)/.run: WHAT := the local stack (about 20 s, 140 MB, once)
 $(VENV)/.installed: WHAT := the tests and tools (about 25 s, 170 MB more, once)
 $(VENV_SAM)/.installed: requirements-sam.txt
 $(VENV_CHECKOV)/.installed: requirements-checkov.txt
-$(VENV_SAM)/.installed $(VENV_CHECKOV)/.installed: WHAT = $< (once)
-$(VENV)/.run $(VENV)/.installed $(VENV_SAM)/.installed $(VENV_CHECKOV)/.installed:
+$(VENV_MUTATE)/.installed: requirements-mutate.txt
+$(VENV_SAM)/.installed $(VENV_CHECKOV)/.installed $(VENV_MUTATE)/.installed: WHAT = $< (once)
+$(VENV)/.run $(VENV)/.installed $(VENV_SAM)/.installed $(VENV_CHECKOV)/.installed $(VENV_MUTATE)/.installed:
 	@test -n "$(PYTHON)" && "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 13))' 2>/dev/null \
 		|| { echo "Python 3.13 is needed and was not found$(if $(PYTHON), at '$(PYTHON)'): install it, or make PYTHON=/path/to/python3.13" >&2; exit 1; }
 	@"$(PYTHON)" devstack/install.py "$(@D)" "$<" "$(WHAT)"

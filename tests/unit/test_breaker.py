@@ -112,3 +112,32 @@ def test_a_clock_that_was_set_back_opens_it_no_longer_than_its_wait(breaker: Cir
     time.passes(-3600)
 
     assert breaker.admit() is Admission.PROBE
+
+
+def test_a_breaker_that_never_opened_waits_its_shortest(breaker: CircuitBreaker) -> None:
+    assert breaker.wait_seconds == 2
+
+
+def test_a_closed_breaker_opens_as_if_for_the_first_time(breaker: CircuitBreaker, time: Time) -> None:
+    for _ in range(2):
+        fail(breaker)
+        assert breaker.wait_seconds == 2
+        time.passes(2)
+        breaker.report(breaker.admit(), AttemptResult.ANSWERED)
+        assert breaker.admit() is Admission.SEND
+
+
+def test_a_breaker_stays_open_for_five_minutes_at_most(breaker: CircuitBreaker, time: Time) -> None:
+    waits = []
+    for _ in range(12):
+        fail(breaker)
+        waits.append(breaker.wait_seconds)
+        time.passes(breaker.wait_seconds)
+    assert waits == [2, 4, 8, 16, 32, 64, 128, 256, *[300] * 4]
+
+
+def test_an_answer_proves_a_minute(breaker: CircuitBreaker, time: Time) -> None:
+    breaker.report(breaker.admit(), AttemptResult.ANSWERED)
+    for passed, is_proven in ((60, True), (0.001, False)):
+        time.passes(passed)
+        assert breaker.is_proven is is_proven

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import math
+import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
+from enum import StrEnum
 from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.core.backoff import backoff_seconds
 from gateway.core.context import RequestContext
+from gateway.core.errors import IllegalTransition
 from gateway.core.inputs import REFUND_ID
 from gateway.core.model import (
     REFUND_ID_LENGTH,
+    AmbiguousRefunds,
+    EvidenceSource,
+    FailureCode,
     Order,
     OrderKey,
     Reason,
     Refund,
     RefundRequest,
+    SumsChange,
     from_iso,
     iso,
     new_refund,
@@ -181,3 +190,70 @@ class TestTimes:
     def test_they_are_utc(self) -> None:
         assert iso(NOON.astimezone(JAKARTA)) == "2026-11-22T12:00:00.000000Z"
         assert from_iso(iso(NOON)).utcoffset() == utc_now().utcoffset() == timedelta(0)
+
+
+@pytest.mark.parametrize(
+    ("refundable", "amount", "is_enough"),
+    [(0, None, False), (1, None, True), (1, 1, True), (1, 2, False), (2, 1, True), (0, 1, False)],
+)
+def test_an_order_refunds_what_it_has_and_no_more(refundable: int, amount: int | None, is_enough: bool) -> None:
+    order = Order(Decimal(10), Decimal(refundable), reserved=Decimal(3), refunded=Decimal(7 - refundable))
+    shortfall = order.shortfall(None if amount is None else Decimal(amount))
+    assert (shortfall is None) is is_enough
+    if shortfall:
+        asked = "all that remains" if amount is None else f"{amount} rupiah"
+        assert shortfall.detail == (
+            f"requested: {asked}; refundable: {refundable} rupiah (10 paid, {7 - refundable} refunded, "
+            "3 reserved by open refunds)"
+        )
+
+
+def test_no_order_gives_more_than_it_has() -> None:
+    order = Order(Decimal(10), Decimal(5), reserved=Decimal(2), refunded=Decimal(3))
+    assert order.plus(SumsChange(Decimal(5), Decimal(0))) == Order(Decimal(10), Decimal(0), Decimal(7), Decimal(3))
+    assert order.plus(SumsChange(Decimal(-2), Decimal(2))) == Order(Decimal(10), Decimal(5), Decimal(0), Decimal(5))
+    with pytest.raises(IllegalTransition):
+        order.plus(SumsChange(Decimal(6), Decimal(0)))
+
+
+def test_times_are_kept_in_utc_wherever_the_machine_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Jakarta")
+    time.tzset()
+    try:
+        assert iso(NOON) == iso(NOON.astimezone(JAKARTA)) == "2026-11-22T12:00:00.000000Z"
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+@pytest.mark.parametrize("words", [FailureCode, Reason, EvidenceSource, RefundStatus])
+def test_words_that_callers_and_records_know_are_spelled_as_named(words: type[StrEnum]) -> None:
+    assert [(word.name, word.value) for word in words] == [(word.name, word.name) for word in words]
+
+
+def test_the_stacks_parameter_has_its_two_values() -> None:
+    assert [*AmbiguousRefunds] == ["review", "resubmit"]
+
+
+def test_requests_are_the_same_however_their_key_was_spelled() -> None:
+    asked = request()
+    assert asked == replace(asked, spelled_key='"return-1001"') == replace(asked, replay_only=True)
+    assert asked.spelled_key is None
+    assert not asked.replay_only
+
+
+def test_contexts_are_the_same_whatever_time_is_left() -> None:
+    context = RequestContext("agent", "api", "request-1")
+    assert context.seconds_left() == math.inf
+    assert context == replace(context, seconds_left=lambda: 1.0)
+    assert "seconds_left" not in repr(context)
+
+
+@pytest.mark.parametrize(("attempts", "seconds"), [(0, 2), (1, 2), (2, 4), (9, 512), (10, 900), (2000, 900)])
+def test_waits_between_attempts_double_up_to_a_quarter_of_an_hour(
+    monkeypatch: pytest.MonkeyPatch, attempts: int, seconds: int
+) -> None:
+    for jitter in (1, 1.2):
+        monkeypatch.setattr("random.SystemRandom.uniform", lambda _self, least, most, jitter=jitter: jitter)
+        assert backoff_seconds(attempts) == pytest.approx(seconds * jitter)
+        assert backoff_seconds(attempts, 1000.0) == max(1000, seconds * jitter)

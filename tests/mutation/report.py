@@ -1,0 +1,114 @@
+"""Writes docs/mutation.md: what became of the mutants, module by module, and why survivors may live.
+
+survivors.toml explains survivors, and is written by hand. A survivor is named there as the runner prints it.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.mutation.mutant import ROOT, Mutant
+
+EXPLAINED = Path(__file__).with_name("survivors.toml")
+REPORT = ROOT / "docs" / "mutation.md"
+# Each survivor of these is explained; of the others, only so many may be left.
+WITHOUT_EXCEPTION = (
+    "gateway.core.protocol",
+    "gateway.core.outcome",
+    "gateway.core.ledger",
+    "gateway.core.transitions",
+)
+LEAST_KILLED = 0.9
+ALIVE = ("survived", "not reached")
+
+
+@dataclass(frozen=True)
+class Explanation:
+    why: str
+    mutants: tuple[str, ...]
+
+
+def explanations() -> list[Explanation]:
+    found = tomllib.loads(EXPLAINED.read_text())
+    return [Explanation(entry["why"].strip(), tuple(entry["mutants"])) for entry in found.get("explained", [])]
+
+
+def problems(mutants: Sequence[Mutant], results: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What stands between these results and the promise of docs/mutation.md."""
+    explained = {label for explanation in explanations() for label in explanation.mutants}
+    told = []
+    for module, of_module in _by_module(mutants).items():
+        statuses = _statuses(of_module, results)
+        if statuses["not run"]:
+            told.append(f"{module}: {statuses['not run']} mutants were not run")
+        alive = [mutant for mutant in of_module if _status(mutant, results) in ALIVE]
+        unexplained = [mutant for mutant in alive if mutant.label not in explained]
+        if len(of_module) - len(alive) < LEAST_KILLED * len(of_module):
+            told.append(f"{module}: only {len(of_module) - len(alive)} of {len(of_module)} killed")
+        if module in WITHOUT_EXCEPTION:
+            told += [f"no test kills, and survivors.toml does not explain: {mutant.label}" for mutant in unexplained]
+    labels = {mutant.label for mutant in mutants}
+    killed = {mutant.label for mutant in mutants if _status(mutant, results) in ("killed", "timed out")}
+    told += [f"survivors.toml explains what is killed: {label}" for label in sorted(explained & killed)]
+    told += [f"survivors.toml explains what does not exist: {label}" for label in sorted(explained - labels)]
+    return told
+
+
+def write(mutants: Sequence[Mutant], results: Mapping[str, Mapping[str, Any]]) -> None:
+    lines = [
+        "# Mutation testing",
+        "",
+        "`make mutate` lets mutmut's operators make small mistakes in the money path and in the signing layer, and",
+        "runs the tests that reach each of them until one fails. docs/mutants.md is about others: mistakes picked by",
+        "hand, which the simulation must find. This page is written by `make mutate`.",
+        "",
+        "| module | mutants | killed | of those by a time-out | alive | killed, % |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    total: Counter[str] = Counter()
+    for module, of_module in _by_module(mutants).items():
+        statuses = _statuses(of_module, results)
+        total += statuses
+        lines.append(_row(f"`{module}`", statuses))
+    lines += [_row("all", total), "", "## Alive, and why", ""]
+    alive = {mutant.label for mutant in mutants if _status(mutant, results) in ALIVE}
+    for explanation in explanations():
+        if still := [label for label in explanation.mutants if label in alive]:
+            alive -= set(still)
+            lines += [explanation.why, "", *(_item(label) for label in still), ""]
+    if alive:
+        lines += ["## Alive, and not looked at", "", *(_item(label) for label in sorted(alive)), ""]
+    REPORT.write_text("\n".join(lines).rstrip() + "\n")
+
+
+def _row(name: str, statuses: Mapping[str, int]) -> str:
+    made = sum(statuses.values())
+    alive = sum(statuses.get(status, 0) for status in ALIVE)
+    killed = statuses.get("killed", 0) + statuses.get("timed out", 0)
+    return f"| {name} | {made} | {killed} | {statuses.get('timed out', 0)} | {alive} | {100 * killed / made:.1f} |"
+
+
+def _item(label: str) -> str:
+    where, change = label.split(": ", 1)
+    fence = "``" if "`" in change else "`"
+    return f"- `{where}`: {fence}{change}{fence}"
+
+
+def _by_module(mutants: Iterable[Mutant]) -> dict[str, list[Mutant]]:
+    found: dict[str, list[Mutant]] = defaultdict(list)
+    for mutant in mutants:
+        found[mutant.module].append(mutant)
+    return dict(sorted(found.items()))
+
+
+def _statuses(mutants: Iterable[Mutant], results: Mapping[str, Mapping[str, Any]]) -> Counter[str]:
+    return Counter(_status(mutant, results) for mutant in mutants)
+
+
+def _status(mutant: Mutant, results: Mapping[str, Mapping[str, Any]]) -> str:
+    return str(results[mutant.id]["status"]) if mutant.id in results else "not run"

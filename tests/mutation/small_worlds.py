@@ -1,6 +1,6 @@
-"""The simulation's small worlds, told in this process: with no accident, with a kill, with a fault.
+"""The simulation's small worlds, run in this process: with no fault, with a kill, with a fault.
 
-A hundredth of what tests/exhaustive tells, in a hundredth of its time, for `make mutate`.
+A hundredth of what tests/exhaustive runs, in a hundredth of its time, for `make mutate`.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ WITH_A_FAULT = (
 SLOW = ("a_process_that_freezes",)
 
 
-def tell(name: str, kills: int, faults: int) -> None:
+def explore_world(name: str, kills: int, faults: int) -> None:
     with installed():
         assert explore(widened(ALL[name], kills, faults)).schedules
 
 
 @pytest.mark.parametrize("name", sorted(ALL.keys() - SLOW))
-def test_every_schedule_without_an_accident_keeps_every_promise(name: str) -> None:
-    tell(name, 0, 0)
+def test_every_schedule_without_a_fault_keeps_every_promise(name: str) -> None:
+    explore_world(name, 0, 0)
 
 
 @pytest.mark.parametrize("name", sorted(ALL.keys() - SLOW))
 def test_every_schedule_with_a_kill_keeps_every_promise(name: str) -> None:
-    tell(name, 1, 0)
+    explore_world(name, 1, 0)
 
 
 @pytest.mark.parametrize("name", WITH_A_FAULT)
 def test_every_schedule_with_a_fault_keeps_every_promise(name: str) -> None:
-    tell(name, 0, 1)
+    explore_world(name, 0, 1)

@@ -105,7 +105,7 @@ def test_a_queue_paused_for_a_day_comes_back_with_one_request_a_refund(day: Day)
     day.all_is_done()
 
 
-def test_dead_letters_that_are_all_sent_back_at_once_cause_no_extra_attempt(day: Day) -> None:
+def test_dead_letters_all_sent_back_at_once_cause_no_extra_attempt(day: Day) -> None:
     """DynamoDB was unavailable for hours, so messages became dead letters; then Indodana is down."""
 
     def no_tables(fiber: Fiber) -> Fault | None:

@@ -83,9 +83,7 @@ def simulated() -> Iterator[None]:
 
 @pytest.mark.parametrize("ask", [by_api, by_queue])
 @pytest.mark.parametrize("proxy", PROXIES)
-def test_a_proxy_that_stops_every_refund_makes_one_of_200_unknown_and_queues_others(
-    proxy: str, ask: Callable[[Blocked], None]
-) -> None:
+def test_a_proxy_that_stops_all_refunds_makes_one_of_200_unknown(proxy: str, ask: Callable[[Blocked], None]) -> None:
     blocked = Blocked(proxy)
 
     ask(blocked)

@@ -66,6 +66,11 @@ TESTS = (
     "tests/simulation/test_outages.py",
     "tests/simulation/test_backlog.py",
 )
+# Those about the code itself come before those that only pass through it.
+NEAR = {
+    "layers": ("tests/transport/", "tests/unit/"),
+    "": ("tests/unit/", "tests/mutation/small_worlds.py"),
+}
 # They read other code than the gateway's.
 IGNORED = ("aws", "devstack_*", "imports", "names", "openapi", "patterns", "sam_*", "template*")
 # Tests that measure time fail on a busy machine whatever the code does.
@@ -313,7 +318,10 @@ class Selection:
         for group in groups:
             found = group & self._usable
             chosen |= dict.fromkeys(test for test in known if test in found)
-            chosen |= dict.fromkeys(self._fastest_first(found))
+            near = {
+                test for test in found if test.startswith(NEAR["layers" if mutant.file.startswith("layers") else ""])
+            }
+            chosen |= dict.fromkeys([*self._fastest_first(near), *self._fastest_first(found - near)])
         return list(chosen) if self._thorough else self._within_budget(chosen)
 
     def _made_of(self, names: Iterable[str]) -> set[str]:

@@ -295,7 +295,7 @@ class Selection:
         self._by_file: dict[str, set[str]] = defaultdict(set)
         for (file, _), tests in reached.tests.items():
             self._by_file[file] |= tests
-        self._uses = _uses(files)
+        self._uses, self._defined = _names(files)
         self.killers: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
 
     def is_cold(self, mutant: Mutant) -> bool:
@@ -304,7 +304,7 @@ class Selection:
     def tests(self, mutant: Mutant) -> list[str]:
         groups = [self._on((mutant.file, line) for line in mutant.lines)]
         if self.is_cold(mutant):
-            users = (line for name in mutant.names for line in self._uses[name])
+            users = (line for name in self._made_of(mutant.names) for line in self._uses[name])
             groups = [groups[0] | self._on(users), self._by_file[mutant.file]]
             if not any(groups):
                 groups.append(self._usable)
@@ -315,6 +315,15 @@ class Selection:
             chosen |= dict.fromkeys(test for test in known if test in found)
             chosen |= dict.fromkeys(self._fastest_first(found))
         return list(chosen) if self._thorough else self._within_budget(chosen)
+
+    def _made_of(self, names: Iterable[str]) -> set[str]:
+        """These names, and those of the constants that are computed from them."""
+        found: set[str] = set()
+        waiting = set(names)
+        while waiting:
+            found |= waiting
+            waiting = {made for name in waiting for line in self._uses[name] for made in self._defined[line]} - found
+        return found
 
     def _on(self, lines: Iterable[tuple[str, int]]) -> set[str]:
         return set().union(*(self._reached.tests.get(line, set()) for line in lines))
@@ -340,17 +349,41 @@ class Selection:
         return chosen
 
 
-def _uses(files: Iterable[str]) -> dict[str, set[tuple[str, int]]]:
-    """By name: the lines that use it."""
-    uses: dict[str, set[tuple[str, int]]] = defaultdict(set)
+type Lines = dict[str, set[tuple[str, int]]]
+
+
+def _names(files: Iterable[str]) -> tuple[Lines, dict[tuple[str, int], set[str]]]:
+    """By name: the lines that use it. By line of what a module runs when it is imported: the names that it defines."""
+    uses: Lines = defaultdict(set)
+    defined: dict[tuple[str, int], set[str]] = defaultdict(set)
     for file in files:
-        for node in ast.walk(ast.parse((ROOT / file).read_text())):
+        tree = ast.parse((ROOT / file).read_text())
+        for node in ast.walk(tree):
             match node:
                 case ast.Name(name) | ast.Attribute(attr=name):
                     uses[name].add((file, node.lineno))
                 case ast.keyword(arg=str(name)):
                     uses[name].add((file, node.value.lineno))
-    return uses
+        functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+        called = {
+            node.func.id
+            for statement in tree.body
+            if not isinstance(statement, ast.FunctionDef | ast.ClassDef)
+            for node in ast.walk(statement)
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        }
+        for statement in tree.body:
+            made: set[str] = set()
+            match statement:
+                case ast.Assign(targets=targets):
+                    made = {node.id for target in targets for node in ast.walk(target) if isinstance(node, ast.Name)}
+                case ast.AnnAssign(target=ast.Name(name)):
+                    made = {name}
+                case ast.FunctionDef(name=name) if name in functions & called:
+                    made = {name}
+            for line in range(statement.lineno, (statement.end_lineno or 0) + 1) if made else ():
+                defined[file, line] |= made
+    return uses, defined
 
 
 # ---- results

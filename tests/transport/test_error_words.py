@@ -228,3 +228,13 @@ def test_an_ok_that_names_another_state_contradicts_itself(world: World, field: 
         cancel_on(world.client(world.upstream(http(body={"status": "OK", field: state}))))
     assert caught.value.field == field
     cancel_on(world.client(world.upstream(http(body={"status": "OK", field: f"NOT_{state}"}))))
+
+
+def test_a_message_of_many_words_is_cut_after_ten(world: World) -> None:
+    words = [f"word {number}" for number in range(11)]
+    assert refused(world, {"error": {"messages": words}}).message == "; ".join(words[:10])
+
+
+def test_a_customers_short_name_is_masked_and_shorter_ones_are_not(world: World) -> None:
+    body: dict[str, object] = {"legalName": "Ani", "indodanaUserId": "u7"}
+    assert refused(world, {**body, "message": "Ani (u7) cancelled"}).message == "[masked] (u7) cancelled"

@@ -8,7 +8,14 @@ from typing import Any
 
 import pytest
 
-from indodana import IndodanaClient, Refused
+from indodana import (
+    CANCEL_BUDGET_SECONDS,
+    CANCEL_READ_SECONDS,
+    STATUS_BUDGET_SECONDS,
+    IndodanaClient,
+    Refused,
+    Timeouts,
+)
 from tests.transport.upstream import OK, PAID, World, cancel_on, error, http, status_of
 
 
@@ -50,3 +57,9 @@ def test_a_closed_client_connects_anew(world: World) -> None:
     client.close()
     status_of(client)
     assert upstream.connections == 2
+
+
+def test_a_call_has_its_budget() -> None:
+    """Secret, connection, answer, and once more after a 401: what the functions' timeouts are made of."""
+    assert (STATUS_BUDGET_SECONDS, CANCEL_BUDGET_SECONDS, CANCEL_READ_SECONDS) == (13, 18, 10)
+    assert Timeouts() == Timeouts(connect=2, status_read=5, cancel_read=10)

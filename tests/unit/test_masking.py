@@ -7,6 +7,7 @@ from decimal import Decimal
 
 import pytest
 
+from indodana import AnswerEvidence, CancellationAccepted, evidence
 from indodana.masking import MAX_WORDS, Known
 
 
@@ -123,3 +124,39 @@ def test_short_personal_words_count_only_alone(word: str) -> None:
 )
 def test_addresses_tokens_and_long_numbers_are_masked(text: str, masked: str) -> None:
     assert Known().mask(text) == masked
+
+
+@pytest.mark.parametrize(
+    ("text", "is_harmless"),
+    [
+        ("ORDER-12345678", True),
+        ("0123", True),
+        ("08123456", True),  # eight digits
+        ("081234567", False),
+        ("628123456", False),
+        ("812345678", False),
+        ("712345678", True),
+        ("INV-0812-3456-7890", False),
+        ("081234567890123", False),  # 15 digits
+        ("3171234567890123", False),  # a NIK has 16
+        ("371449635398431", False),  # a card's check digit is right
+        ("371449635398432", True),
+        ("4222222222222", False),
+        ("4222222222223", True),
+        ("6304000000000000000", False),  # 19 digits
+        ("63040000000000000004", True),  # 20
+        ("400000000006", True),  # 12, though its check digit would be right
+    ],
+)
+def test_an_identifier_is_harmless_unless_it_may_be_somebodys_number(text: str, is_harmless: bool) -> None:
+    assert evidence.is_harmless(text, Known()) is is_harmless
+
+
+def test_an_identifier_with_a_secret_is_not_harmless() -> None:
+    assert not evidence.is_harmless("ref-s3cr3t", Known(private=("s3cr3t",)))
+
+
+def test_of_an_answer_that_was_taken_no_evidence_is_shown() -> None:
+    accepted = CancellationAccepted(200, AnswerEvidence('{"legalName": "Budi"}', "f00d"))
+    assert "Budi" not in repr(accepted)
+    assert accepted.http_status == 200

@@ -66,6 +66,11 @@ TESTS = (
     "tests/simulation/test_outages.py",
     "tests/simulation/test_backlog.py",
 )
+# Those about the code itself come before those that only pass through it.
+NEAR = {
+    "layers": ("tests/transport/", "tests/unit/"),
+    "": ("tests/unit/", "tests/mutation/small_worlds.py"),
+}
 # They read other code than the gateway's.
 IGNORED = ("aws", "devstack_*", "imports", "names", "openapi", "patterns", "sam_*", "template*")
 # Tests that measure time fail on a busy machine whatever the code does.
@@ -313,7 +318,10 @@ class Selection:
         for group in groups:
             found = group & self._usable
             chosen |= dict.fromkeys(test for test in known if test in found)
-            chosen |= dict.fromkeys(self._fastest_first(found))
+            near = {
+                test for test in found if test.startswith(NEAR["layers" if mutant.file.startswith("layers") else ""])
+            }
+            chosen |= dict.fromkeys([*self._fastest_first(near), *self._fastest_first(found - near)])
         return list(chosen) if self._thorough else self._within_budget(chosen)
 
     def _made_of(self, names: Iterable[str]) -> set[str]:
@@ -329,12 +337,12 @@ class Selection:
         return set().union(*(self._reached.tests.get(line, set()) for line in lines))
 
     def _fastest_first(self, tests: Iterable[str]) -> list[str]:
-        """A test with many parameters has its turn with each later one, as if it took longer."""
+        """Of a test with many parameters its fastest variant first, and the others after all other tests."""
         variants: Counter[str] = Counter()
         ranks = {}
         for test in sorted(tests, key=lambda test: (self._reached.seconds[test], test)):
             name = test.split("[")[0]
-            ranks[test] = (self._reached.seconds[test] + 0.002) * (1 + variants[name])
+            ranks[test] = (min(variants[name], 2), self._reached.seconds[test], test)
             variants[name] += 1
         return sorted(ranks, key=ranks.__getitem__)
 

@@ -15,7 +15,9 @@ from indodana.masking import Known
 
 API_KEY, CUSTOMER = "Key/4711+live", "Budi Säntoso"
 KNOWN = Known(
-    ("ORDER-081234567890", "9876543210abcdef"), Decimal(1_000_000_000), (API_KEY, "s3cr3t-key&0815", CUSTOMER)
+    ("ORDER-081234567890", "9876543210abcdef9876543210abcdef"),
+    Decimal(1_000_000_000),
+    (API_KEY, "s3cr3t-key&0815", CUSTOMER),
 )
 
 FORMS = [

@@ -70,10 +70,10 @@ def write(mutants: Sequence[Mutant], results: Mapping[str, Mapping[str, Any]]) -
         "",
         "`make mutate` lets mutmut's operators make small mistakes in the money path and in the signing layer, and",
         "runs the tests that reach each of them until one fails. docs/mutants.md is about others: mistakes picked by",
-        "hand, which the simulation must find. This page is written by `make mutate`.",
+        "hand, which the simulation must find. This page is written by `make mutate`, which resumes with those not run yet.",
         "",
-        "| module | mutants | killed | of those by a time-out | alive | killed, % |",
-        "|---|---:|---:|---:|---:|---:|",
+        "| module | mutants | not run yet | killed | of those by a time-out | alive | killed of those run, % |",
+        "|---|---:|---:|---:|---:|---:|---:|",
     ]
     total: Counter[str] = Counter()
     for module, of_module in _by_module(mutants).items():
@@ -92,10 +92,11 @@ def write(mutants: Sequence[Mutant], results: Mapping[str, Mapping[str, Any]]) -
 
 
 def _row(name: str, statuses: Mapping[str, int]) -> str:
-    made = sum(statuses.values())
+    made, open_ = sum(statuses.values()), statuses.get("not run", 0)
     alive = sum(statuses.get(status, 0) for status in ALIVE)
     killed = statuses.get("killed", 0) + statuses.get("timed out", 0)
-    return f"| {name} | {made} | {killed} | {statuses.get('timed out', 0)} | {alive} | {100 * killed / made:.1f} |"
+    share = f"{100 * killed / (made - open_):.1f}" if made > open_ else "–"
+    return f"| {name} | {made} | {open_} | {killed} | {statuses.get('timed out', 0)} | {alive} | {share} |"
 
 
 def _item(label: str) -> str:

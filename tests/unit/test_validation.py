@@ -284,7 +284,7 @@ class TestAmount:
         "value", [1000, 1000.0, True, "1000", None, Decimal("NaN"), Decimal("sNaN"), Decimal("-Inf")]
     )
     def test_only_a_decimal_is_money(self, value: object) -> None:
-        assert not inputs.is_money(value)
+        assert inputs.money_or_flaw(value)[0] is None
 
 
 class TestReason:

@@ -128,11 +128,6 @@ def is_principal(value: object) -> bool:
     return isinstance(value, str) and texts.flaw(value, MAX_PRINCIPAL, lines=False) is None
 
 
-def is_money(value: object) -> bool:
-    """Whether it is a Decimal sum in rupiah that fits Indodana's decimal(16,2)."""
-    return money_or_flaw(value)[0] is not None
-
-
 def money_or_flaw(value: object) -> tuple[Decimal | None, str]:
     """The sum in plain digits (1e3 becomes 1000, 25.10 becomes 25.1), or None and the broken rule.
 

@@ -230,11 +230,6 @@ class Refund:
         return self.request.refund_id
 
     @property
-    def has_reservation(self) -> bool:
-        """A waiting refund keeps its reservation, so its next attempt needs no new one."""
-        return self.reserved_amount is not None
-
-    @property
     def amount(self) -> Decimal | None:
         """Rupiah; None if all that remains was requested and nothing is reserved yet."""
         return self.reserved_amount if self.reserved_amount is not None else self.request.amount

@@ -126,7 +126,7 @@ class RefundProtocol:
         """
         admission = self._breaker.admit()
         if admission is Admission.WAIT:
-            reserved_already = before is not None and before.has_reservation
+            reserved_already = before is not None and before.reserved_amount is not None
             if order and not reserved_already and (failure := order.shortfall(request.amount)):
                 return Refusal(failure)
             cause = "circuit breaker is open after an unknown outcome; refunds wait until Indodana answers again"

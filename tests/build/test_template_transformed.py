@@ -259,8 +259,9 @@ def test_every_queue_is_encrypted_and_refuses_what_comes_without_tls() -> None:
     covered = {queue["Ref"] for policy in policies for queue in policy["Queues"]}
     assert covered == set(of_type("AWS::SQS::Queue"))
     for policy in policies:
-        [statement] = policy["PolicyDocument"]["Statement"]
-        assert (statement["Effect"], statement["Principal"], statement["Action"]) == ("Deny", "*", "sqs:*")
+        statements = policy["PolicyDocument"]["Statement"]
+        assert all((one["Effect"], one["Principal"]) == ("Deny", "*") for one in statements)
+        [statement] = [one for one in statements if one["Action"] == "sqs:*"]
         assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
         assert {attribute(each)[0] for each in statement["Resource"]} == {queue["Ref"] for queue in policy["Queues"]}
     for queue in of_type("AWS::SQS::Queue").values():

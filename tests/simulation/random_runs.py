@@ -281,7 +281,7 @@ class _RandomRun:
             return False
         message = messages[int(how * len(messages))]
         self._say(f"message {message['MessageId'][-4:]} is delivered once more")
-        self.world.send_body(message["Body"])
+        self.world.send_body(message["Body"], message["Attributes"]["SenderId"])
         return True
 
     def _redrive(self, _: Fiber | None, __: float) -> bool:

@@ -1,16 +1,16 @@
-"""The refund queue: one message requests one refund, in one format for every sender."""
+"""The refund queue. The gateway's own messages are pointers: each names a refund that the ledger has."""
 
 from __future__ import annotations
 
+import json
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import simplejson
 from botocore.exceptions import BotoCoreError, ClientError
 
 from gateway.core.errors import QueueUnavailable
 from gateway.core.inputs import correlation_id_in
-from gateway.core.model import Refund, RefundRequest
+from gateway.core.model import Refund
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -34,7 +34,7 @@ class RefundQueue:
         try:
             self._client.send_message(
                 QueueUrl=self._url,
-                MessageBody=message_body(refund.request),
+                MessageBody=pointer_body(refund),
                 DelaySeconds=delay,
                 MessageAttributes=_attributes(
                     # Checked again: the worker moves a message with an invalid id to the dead-letter queue.
@@ -69,14 +69,12 @@ def _attributes(**texts: str | None) -> dict[str, MessageAttributeValueTypeDef]:
     return {name: {"DataType": "String", "StringValue": text} for name, text in texts.items() if text is not None}
 
 
-def message_body(request: RefundRequest) -> str:
-    fields: dict[str, Any] = {
-        "merchantId": request.order.merchant_id,
-        "merchantOrderId": request.order.merchant_order_id,
-        "idempotencyKey": request.idempotency_key,
-        "amount": request.amount,
-        "reason": request.reason,
-        "note": request.note,
-        "requestedBy": request.requested_by,
-    }
-    return simplejson.dumps({name: value for name, value in fields.items() if value is not None}, use_decimal=True)
+def pointer_body(refund: Refund) -> str:
+    order = refund.request.order
+    return json.dumps(
+        {
+            "merchantId": order.merchant_id,
+            "merchantOrderId": order.merchant_order_id,
+            "refundId": refund.refund_id,
+        }
+    )

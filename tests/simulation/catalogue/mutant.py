@@ -32,6 +32,8 @@ NOT_KEPT = "no secret and no customer name is stored"
 NOT_BEFORE_DUE = "no attempt is made before it is due"
 TOLD_OF_RECORD = "an answer agrees with the ledger"
 HOLDS_IT = "no refund is refused for money that it holds itself"
+LISTED_ONLY = "only a listed sender makes a refund by queue"
+FOR_WHO_ASKED = "a step by queue is recorded for who asked for the refund"
 OF_ITS_VERSION = "a decision applies only to the version that it names"
 
 

@@ -6,9 +6,10 @@ import fnmatch
 import hashlib
 import importlib
 import json
+import operator
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -399,15 +400,15 @@ def may_send(senders: str, *, arn: str = "", user_id: str = "") -> bool:
     [deny] = [one for one in document["Statement"] if one["Sid"] == "ListedSendersOnly"]
     assert (deny["Effect"], deny["Principal"], deny["Action"]) == ("Deny", "*", "sqs:SendMessage")
     assert deny["Resource"] == resolver.attribute("RefundQueue", "Arn", "")
-    matches = {
-        "ArnNotEquals": lambda wanted, given: wanted == given,
-        "StringNotEquals": lambda wanted, given: wanted == given,
-        "StringNotLike": lambda wanted, given: fnmatch.fnmatchcase(given, wanted),
+    matches: dict[str, Callable[[str, str], bool]] = {
+        "ArnNotEquals": operator.eq,
+        "StringNotEquals": operator.eq,
+        "StringNotLike": fnmatch.fnmatchcase,
     }
     given = {"aws:PrincipalArn": arn, "aws:userid": user_id}
     denied = []
-    for operator, [(key, values)] in ((name, list(block.items())) for name, block in deny["Condition"].items()):
-        denied.append(not given[key] or not any(matches[operator](value, given[key]) for value in values))
+    for name, [(key, values)] in ((name, list(block.items())) for name, block in deny["Condition"].items()):
+        denied.append(not given[key] or not any(matches[name](given[key], value) for value in values))
     return not all(denied)
 
 

@@ -31,6 +31,7 @@ from gateway.core.errors import (
 from gateway.core.items import (
     ORDER,
     UNREADABLE,
+    from_order,
     from_refund,
     key_of,
     keys_of,
@@ -346,18 +347,10 @@ class Ledger:
         if not change:
             return None
         if order and not order.stored:
-            opened = order.plus(change)
-            sums = {
-                "amount": opened.amount,
-                "refundable": opened.refundable,
-                "reserved": opened.reserved,
-                "refunded": opened.refunded,
-                "openedAt": iso(after.updated_at),
-            }
             return {
                 "Put": {
                     "TableName": self._table,
-                    "Item": order_item_key(after.request.order) | to_item(sums),
+                    "Item": from_order(after.request.order, order.plus(change), after.updated_at),
                     "ConditionExpression": "attribute_not_exists(pk)",
                     "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
                 }

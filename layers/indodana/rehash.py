@@ -2,10 +2,10 @@
 
     python3.13 rehash.py <the layer's certifi/ folder>
 
-OpenSSL decodes a whole file at once, 120 certificates, which takes a sixth of a cold start. Of a folder it reads, during
-a handshake, the one or two that the server's chain leads to. `openssl rehash` makes such folders; it is done here
-because not every machine that builds has that command (macOS has LibreSSL's), and because nothing else of it is needed:
-no symbolic links, which a layer's zip would not keep, and no revocation lists.
+OpenSSL decodes a file as a whole, 120 certificates, which takes a sixth of a cold start. Of a folder it reads, during a
+handshake, the one or two that the server's chain leads to. `openssl rehash` makes such folders. It is done here because
+not every machine that builds has that command (macOS has LibreSSL's), and because little of it is needed: no symbolic
+links, which a layer's zip would not keep, and no revocation lists.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ _TEXTS = {
     0x13: "latin-1",  # PrintableString
     0x14: "latin-1",  # T61String
     0x16: "latin-1",  # IA5String
-    0x1A: "latin-1",  # VisibleString
     0x1C: "utf-32-be",  # UniversalString
     0x1E: "utf-16-be",  # BMPString
 }

@@ -1,7 +1,7 @@
 """The certificate authorities by which TLS connections are verified: certifi's."""
 
-import os
 import ssl
+from pathlib import Path
 
 import certifi
 
@@ -13,15 +13,15 @@ class NoAuthoritiesError(Exception):
 def verifying_context() -> ssl.SSLContext:
     """Verifies certificates and host names. Raises NoAuthoritiesError.
 
-    In the built layer, certifi names a folder (rehash.py): OpenSSL reads an authority when a server's chain leads to it.
-    Elsewhere it names a file, and all are read here.
+    In the built layer, certifi names a folder (rehash.py): OpenSSL reads an authority when a server's chain leads to
+    it. Elsewhere it names a file, and all are read here.
     """
-    authorities = certifi.where()
+    authorities = Path(certifi.where())
     try:
-        if not os.path.isdir(authorities):
+        if not authorities.is_dir():
             return ssl.create_default_context(cafile=authorities)
         # OpenSSL takes a folder without certificates, or with unreadable ones, in silence, and then trusts nobody.
-        with open(os.path.join(authorities, min(os.listdir(authorities), default="0")), "rb"):
+        with next(authorities.iterdir(), authorities / "0").open("rb"):
             return ssl.create_default_context(capath=authorities)
     except OSError as error:
         raise NoAuthoritiesError(f"no certificate authorities can be read from {authorities}: {error}") from error

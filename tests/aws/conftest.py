@@ -48,3 +48,10 @@ def deployment(
     stack.store_merchants_secrets()
     yield stack
     stack.stop()
+
+
+@pytest.fixture(scope="session")
+def open_ministack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ministack]:
+    """One that enforces nothing, over plain HTTP: as a developer starts it."""
+    with Ministack(tmp_path_factory.mktemp("open-ministack")) as emulator:
+        yield emulator

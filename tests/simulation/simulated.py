@@ -295,7 +295,8 @@ class Sandbox:
         if self.predicted:
             return self.predicted
         known_orders = frozenset(self.gateway.protocol.known_orders.items())
-        return (self.skew_seconds, tuple(self.secrets_seen), known_orders, self.gateway.breaker.memory())
+        breakers = (self.gateway.refund_breaker.memory(), self.gateway.status_breaker.memory())
+        return (self.skew_seconds, tuple(self.secrets_seen), known_orders, *breakers)
 
 
 @dataclass

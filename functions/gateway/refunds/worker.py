@@ -19,7 +19,7 @@ from gateway.core.correlation import correlated
 from gateway.core.errors import FieldError, IdempotencyKeyReused, InvalidRequest, LedgerUnavailable, QueueUnavailable
 from gateway.core.ledger import Snapshot
 from gateway.core.model import OrderKey, Refund, RefundRequest, utc_now
-from gateway.core.protocol import SUBMIT_SECONDS
+from gateway.core.protocol import ATTEMPT_SECONDS
 from gateway.core.transitions import RefundStatus
 from gateway.refunds import validation
 from gateway.refunds.queue import MAX_VISIBILITY_SECONDS, RefundQueue
@@ -132,7 +132,7 @@ class Worker:
     def _process(self, task: Task, prefetched: Snapshot | None) -> bool:
         """Processes one message. True: it can be deleted, because the ledger has the refund."""
         message, request, context = task.message, task.request, task.context
-        in_time = context.seconds_left() >= SUBMIT_SECONDS
+        in_time = context.seconds_left() >= ATTEMPT_SECONDS
         if not in_time and not self._is_last_delivery(message):
             self._queue.extend_visibility(message.receipt_handle, NOT_BEGUN_SECONDS)
             return False

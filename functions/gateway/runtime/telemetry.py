@@ -14,6 +14,7 @@ from aws_lambda_powertools.metrics import MetricUnit, single_metric
 
 from gateway.core import correlation
 from gateway.core.transitions import RefundStatus
+from gateway.core.upstream import StatusChecksPaused
 from indodana import ContradictingAnswer, CredentialsRejected, CredentialsUnavailable, IndodanaError
 
 if TYPE_CHECKING:
@@ -54,7 +55,12 @@ def upstream_error(error: IndodanaError) -> None:
 
     Credential failures are also counted separately, for their own alarm. Contradicting answers are also counted by
     field, which shows whether Indodana's usual answer is like that.
+
+    A status check that was not sent is no failure of Indodana's, and is counted apart.
     """
+    if isinstance(error, StatusChecksPaused):
+        count("StatusChecksPaused")
+        return
     count("UpstreamErrors", error=type(error).__name__)
     count("UpstreamErrors")
     if isinstance(error, CredentialsRejected | CredentialsUnavailable):

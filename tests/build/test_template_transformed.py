@@ -18,7 +18,6 @@ from openapi_spec_validator import OpenAPIV30SpecValidator
 from openapi_spec_validator.validation.exceptions import OpenAPIValidationError
 
 from devstack.template import Template
-
 from tests.transformed import SAM_PYTHON, transform
 
 ROOT = Path(__file__).parents[2]

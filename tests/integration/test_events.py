@@ -250,6 +250,7 @@ def test_the_schedules_event_is_worked(world: World) -> None:
         "unknown": 1,
         "oldest_queued_seconds": 0,
         "oldest_unknown_seconds": counts["oldest_unknown_seconds"],
+        "oldest_submitting_seconds": 0,
         "leases_expired": 0,
         "enqueued": 0,
         "errors": 0,

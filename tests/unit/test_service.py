@@ -723,9 +723,11 @@ def test_recovery_ends_an_expired_lease(gateway: Gateway) -> None:
     with pytest.raises(KeyboardInterrupt):
         gateway.at_once(request())
     gateway.passes(44.9)
-    assert recover(gateway) == {"submitting": 1}
+    assert recover(gateway) == {"submitting": 1, "oldest_submitting_seconds": 44.9}
     gateway.passes(0.1)
-    assert recover(gateway) == {"unknown": 1, "oldest_unknown_seconds": 45, "leases_expired": 1}
+    assert recover(gateway) == {
+        **{"unknown": 1, "oldest_unknown_seconds": 45, "leases_expired": 1, "oldest_submitting_seconds": 45}
+    }
     assert gateway.record("REFUND_UNKNOWN")["actor"] == "recovery"
     assert recover(gateway) == {"unknown": 1, "oldest_unknown_seconds": 45}
 
@@ -800,6 +802,24 @@ def test_what_fails_for_one_refund_is_counted_and_stops_no_other(
     assert any(refund.refund_id in line.getMessage() for refund in refunds)
 
 
+def test_a_lease_that_cannot_be_ended_is_measured_all_the_same(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die() -> None:
+        raise KeyboardInterrupt
+
+    gateway.indodana.during = die
+    with pytest.raises(KeyboardInterrupt):
+        gateway.at_once(request())
+
+    def fail(**_: object) -> None:
+        raise UNREACHABLE
+
+    monkeypatch.setattr(gateway.dynamo, "transact_write_items", fail)
+    gateway.passes(600)
+    assert recover(gateway) == {"errors": 1, "oldest_submitting_seconds": 600}
+
+
 def test_recovery_adds_up_what_it_finds(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     def die() -> None:
         raise KeyboardInterrupt
@@ -809,12 +829,12 @@ def test_recovery_adds_up_what_it_finds(gateway: Gateway, monkeypatch: pytest.Mo
         with pytest.raises(KeyboardInterrupt):
             gateway.at_once(request(1_000, key))
     gateway.indodana.during = lambda: None
-    assert recover(gateway) == {"submitting": 2}
+    assert recover(gateway) == {"submitting": 2}  # since this very moment
     for key in "cd":
         gateway.later(request(1_000, key))
     gateway.passes(45)
     assert recover(gateway) == {
-        **{"unknown": 2, "oldest_unknown_seconds": 45, "leases_expired": 2},
+        **{"unknown": 2, "oldest_unknown_seconds": 45, "leases_expired": 2, "oldest_submitting_seconds": 45},
         **{"queued": 2, "oldest_queued_seconds": 45, "enqueued": 2},
     }
 

@@ -31,6 +31,7 @@ class Counts:
     unknown: int = 0
     oldest_queued_seconds: float = 0
     oldest_unknown_seconds: float = 0
+    oldest_submitting_seconds: float = 0
     leases_expired: int = 0
     enqueued: int = 0
     errors: int = 0
@@ -69,6 +70,10 @@ class Recovery:
         return counts
 
     def _recover(self, refund: Refund, counts: Counts, context: RequestContext) -> None:
+        if refund.status is RefundStatus.SUBMITTING:
+            # As it was found, so that a lease that recovery fails to end shows.
+            submitting = (self._clock() - refund.updated_at).total_seconds()
+            counts.oldest_submitting_seconds = max(counts.oldest_submitting_seconds, submitting)
         if self._protocol.has_expired_lease(refund):
             refund = self._protocol.expire_lease(refund, context)
             counts.leases_expired += refund.status is RefundStatus.UNKNOWN

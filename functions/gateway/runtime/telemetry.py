@@ -96,6 +96,7 @@ def open_refunds(counts: Counts) -> None:
     count("RecoveryFailures", counts.errors)
     seconds("OldestQueuedRefundAge", counts.oldest_queued_seconds)
     seconds("OldestUnknownRefundAge", counts.oldest_unknown_seconds)
+    seconds("OldestSubmittingRefundAge", counts.oldest_submitting_seconds)
 
 
 class TimedIndodana:

@@ -23,7 +23,8 @@ class RequestContext:
     message: str | None = None  # the queue message being processed: the gateway's token in it, or its SQS id
     sender: str | None = None  # … and the unique id of the AWS role or user that sent it
     sender_session: str | None = None  # … and the name of the role's session
-    seconds_left: Callable[[], float] = field(default=_no_limit, compare=False, repr=False)  # until the function ends
+    # Until the function ends, or its caller stops waiting.
+    seconds_left: Callable[[], float] = field(default=_no_limit, compare=False, repr=False)
 
     @property
     def known_as(self) -> str:

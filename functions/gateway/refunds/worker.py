@@ -6,7 +6,6 @@ import hashlib
 import logging
 import re
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -27,15 +26,16 @@ from gateway.core.errors import (
 )
 from gateway.core.ledger import Snapshot
 from gateway.core.model import OrderKey, Refund, RefundPointer, RefundRequest, utc_now
-from gateway.core.protocol import SUBMIT_SECONDS
+from gateway.core.protocol import ATTEMPT_SECONDS
 from gateway.core.transitions import RefundStatus
 from gateway.refunds import validation
-from gateway.refunds.queue import MAX_VISIBILITY_SECONDS, RefundQueue
+from gateway.refunds.dead_letters import CHANNEL, order_named_in
+from gateway.refunds.queue import MAX_VISIBILITY_SECONDS, RefundQueue, sender_parts
 from gateway.refunds.service import RefundService
+from gateway.refunds.threads import in_threads
 
 log = logging.getLogger("gateway")
 
-CHANNEL = "queue"
 TOKEN = re.compile(r"[0-9a-f]{32}")  # of the gateway's messages; the ledger keeps nothing else that a message brings
 SETTLED = frozenset({RefundStatus.SUCCEEDED, RefundStatus.FAILED})
 # A message that was not started for lack of time is redelivered at once, to another invocation.
@@ -48,7 +48,7 @@ class Message:
     receipt_handle: str
     body: str
     receive_count: int
-    sender: str  # a user's unique id, or a role's and its session's name: "AROA…:name"
+    sender: str  # as `sender_parts` takes it
     sent_at: datetime
     correlation_id: str | None = None  # as received, not validated
     token: str | None = None  # the gateway's own id for it; None: another sender's message
@@ -61,11 +61,11 @@ class Message:
 
     @property
     def sender_id(self) -> str:
-        return self.sender.partition(":")[0]
+        return sender_parts(self.sender)[0]
 
     @property
     def sender_session(self) -> str | None:
-        return self.sender.partition(":")[2] or None
+        return sender_parts(self.sender)[1]
 
 
 @dataclass(frozen=True)
@@ -77,14 +77,6 @@ class Task:
 
 
 type Job = Callable[[], list[str]]
-
-
-def in_threads(jobs: Sequence[Job]) -> list[list[str]]:
-    """One thread per job: each spends its time waiting for Indodana."""
-    if not jobs:
-        return []
-    with ThreadPoolExecutor(max_workers=len(jobs)) as pool:
-        return list(pool.map(lambda job: job(), jobs))
 
 
 class Worker:
@@ -125,7 +117,8 @@ class Worker:
                 wanted = self._parse(message)
             except InvalidRequest as error:
                 with correlated(context.known_as):
-                    if not self._dead_letter(message, context, str(error), self._order_named_in(message)):
+                    order = order_named_in(message.body, self._default_merchant_id, self._merchant_ids)
+                    if not self._dead_letter(message, context, str(error), order):
                         again.append(message.message_id)
             else:
                 task = Task(message, wanted, self._allowed(wanted, message), context)
@@ -152,7 +145,7 @@ class Worker:
     def _process(self, task: Task, prefetched: Snapshot | None) -> bool:
         """Processes one message. True: it can be deleted, because the ledger has the refund."""
         message, context = task.message, task.context
-        in_time = context.seconds_left() >= SUBMIT_SECONDS
+        in_time = context.seconds_left() >= ATTEMPT_SECONDS
         if not in_time and not self._is_last_delivery(message):
             self._queue.extend_visibility(message.receipt_handle, NOT_BEGUN_SECONDS)
             return False
@@ -237,19 +230,6 @@ class Worker:
         log.warning("invalid message %s moved to the dead-letter queue: %s", message.message_id, cause)
         self._on_dead_letter()
         return True
-
-    def _order_named_in(self, message: Message) -> OrderKey | None:
-        """The order that an invalid message names, if it is valid: the audit record belongs to it."""
-        try:
-            body = inputs.json_object(message.body.encode())
-        except InvalidRequest:
-            return None
-        merchant_id, order_id = body.get("merchantId", self._default_merchant_id), body.get("merchantOrderId")
-        if not isinstance(merchant_id, str) or merchant_id not in self._merchant_ids:
-            return None
-        if not isinstance(order_id, str) or not inputs.MERCHANT_ORDER_ID.fullmatch(order_id):
-            return None
-        return OrderKey(merchant_id, order_id)
 
 
 def _lanes(refunds: list[list[Task]]) -> list[list[Task]]:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from devstack.cloudformation import load_samconfig
 from devstack.errors import TemplateError
+from devstack.samconfig import load_samconfig
 from devstack.template import Model, Template
 
 SMALL = """

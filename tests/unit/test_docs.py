@@ -75,7 +75,7 @@ def test_a_link_to_a_missing_page_or_heading_is_found(tmp_path: Path) -> None:
 
 
 OF_THE_PAST = {ROOT / "CHANGELOG.md", ROOT / "docs/upgrading.md"}
-PATH = re.compile(r"`((?:bench|checks|devstack|docs|events|functions|layers|testkit|tests)/[\w./-]+)`")
+PATH = re.compile(r"`((?:bench|checks|deploy|devstack|docs|events|functions|layers|testkit|tests)/[\w./-]+)`")
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page not in OF_THE_PAST], ids=lambda page: page.name)

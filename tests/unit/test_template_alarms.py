@@ -49,7 +49,8 @@ def of_type(kind: str) -> dict[str, dict[str, Any]]:
     return {name: resource["Properties"] for name, resource in RESOURCES.items() if resource["Type"] == kind}
 
 
-ALARMS = of_type("AWS::CloudWatch::Alarm")
+# The others stop a deployment: tests/unit/test_deployment_alarms.py.
+ALARMS = {name: alarm for name, alarm in of_type("AWS::CloudWatch::Alarm").items() if "Deployment" not in name}
 FUNCTIONS = of_type("AWS::Serverless::Function")
 
 
@@ -116,6 +117,7 @@ def filtered() -> set[Metric]:
         (made["MetricNamespace"], made["MetricName"], frozenset({("service", STACK)}))
         for properties in of_type("AWS::Logs::MetricFilter").values()
         for made in properties["MetricTransformations"]
+        if made["Dimensions"] == [{"Key": "service", "Value": "$.service"}]
     }
 
 
@@ -186,7 +188,9 @@ def test_a_silent_recovery_rings_an_alarm() -> None:
 def test_every_functions_logged_errors_are_counted(function: str) -> None:
     group = FUNCTIONS[function]["LoggingConfig"]["LogGroup"]
     filters = [each for each in of_type("AWS::Logs::MetricFilter").values() if each["LogGroupName"] == group]
-    assert [each["FilterPattern"] for each in filters] == ['{ $.level = "ERROR" || $.level = "CRITICAL" }']
+    # For the stack's alarm, and for a new version's own.
+    assert {each["FilterPattern"] for each in filters} == {'{ $.level = "ERROR" || $.level = "CRITICAL" }'}
+    assert len(filters) == 2
 
 
 def test_what_is_logged_as_an_error_has_the_fields_that_the_filters_read() -> None:

@@ -6,9 +6,7 @@ The transform is SAM's own, from .venv-sam (`make test` has it installed before 
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -20,9 +18,9 @@ from openapi_spec_validator import OpenAPIV30SpecValidator
 from openapi_spec_validator.validation.exceptions import OpenAPIValidationError
 
 from devstack.template import Template
+from tests.transformed import SAM_PYTHON, transform
 
 ROOT = Path(__file__).parents[2]
-SAM_PYTHON = ROOT / ".venv-sam" / "bin" / "python"
 PARAMETERS = {"MerchantId": "m1", "JwtIssuer": "https://issuer.example", "JwtAudience": "gateway"}
 OPEN_ROUTES = {("/v1/health", "get")}
 
@@ -36,17 +34,7 @@ def transformed() -> list[dict[str, Any]]:
     """The template as it is, with another layer, with other code, and with another configuration's digest."""
     first = {"code": "code-1", "layer": "layer-1", "configuration": "1", "parameters": PARAMETERS}
     variants = [first, first | {"layer": "layer-2"}, first | {"code": "code-2"}, first | {"configuration": "2"}]
-    done = subprocess.run(
-        [SAM_PYTHON, Path(__file__).with_name("transform_template.py")],
-        input=json.dumps(variants),
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | {"AWS_DEFAULT_REGION": "ap-southeast-3"},
-    )
-    assert done.returncode == 0, done.stderr
-    templates: list[dict[str, Any]] = json.loads(done.stdout)
-    return templates
+    return transform(variants)
 
 
 def of_type(kind: str, variant: int = 0) -> dict[str, Properties]:

@@ -27,6 +27,7 @@ STEPS = [step for job in WORKFLOW["jobs"].values() for step in job["steps"]]
 EXAMPLES = {
     *("functions/report/__init__.py", "functions/report/handler.py", "events/report/"),
     *("ReportFunction", "ReportRole", "ReportLogs", "ReportLoggedErrors", "ReportErrorsAlarm"),
+    *("ReportVersionErrors", "ReportDeploymentAlarm"),
 }
 
 CODE = re.compile(r"^```.*?^```$|^(?: {4}|\t)[^\n]*$|`[^`\n]*`", re.DOTALL | re.MULTILINE)

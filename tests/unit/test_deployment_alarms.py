@@ -69,11 +69,11 @@ def test_an_error_line_names_the_version_that_the_filters_read(level: int, monke
     line = json.loads(telemetry.logger.registered_formatter.format(record))
     fields = {
         each["Key"]: each["Value"]
-        for resource in RESOURCES.values()
-        if resource["Type"] == "AWS::Logs::MetricFilter"
+        for name, resource in RESOURCES.items()
+        if name.endswith("VersionErrors")
         for each in resource["Properties"]["MetricTransformations"][0]["Dimensions"]
     }
-    assert fields.keys() == {"service", "FunctionName", "ExecutedVersion"}
+    assert fields.keys() == {"FunctionName", "ExecutedVersion"}
     assert line[fields["FunctionName"].removeprefix("$.")] == "stack-RefundApiFunction-1"
     assert line[fields["ExecutedVersion"].removeprefix("$.")] == "7"
 

@@ -59,7 +59,9 @@ def of_type(kind: str) -> dict[str, dict[str, Any]]:
 
 
 # The others stop a deployment: tests/unit/test_deployment_alarms.py.
-ALARMS = {name: alarm for name, alarm in of_type("AWS::CloudWatch::Alarm").items() if "Deployment" not in name}
+ALARMS = {
+    name: alarm for name, alarm in of_type("AWS::CloudWatch::Alarm").items() if not name.endswith("DeploymentAlarm")
+}
 FUNCTIONS = of_type("AWS::Serverless::Function")
 
 

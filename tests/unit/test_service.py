@@ -18,6 +18,7 @@ from gateway.core.context import RequestContext
 from gateway.core.errors import (
     IdempotencyKeyReused,
     InvalidRequest,
+    LedgerUnavailable,
     NotFound,
     NotPermitted,
     NotResolvable,
@@ -723,11 +724,9 @@ def test_recovery_ends_an_expired_lease(gateway: Gateway) -> None:
     with pytest.raises(KeyboardInterrupt):
         gateway.at_once(request())
     gateway.passes(44.9)
-    assert recover(gateway) == {"submitting": 1, "oldest_submitting_seconds": 44.9}
+    assert recover(gateway) == {"submitting": 1}
     gateway.passes(0.1)
-    assert recover(gateway) == {
-        **{"unknown": 1, "oldest_unknown_seconds": 45, "leases_expired": 1, "oldest_submitting_seconds": 45}
-    }
+    assert recover(gateway) == {"unknown": 1, "oldest_unknown_seconds": 45, "leases_expired": 1}
     assert gateway.record("REFUND_UNKNOWN")["actor"] == "recovery"
     assert recover(gateway) == {"unknown": 1, "oldest_unknown_seconds": 45}
 
@@ -802,24 +801,6 @@ def test_what_fails_for_one_refund_is_counted_and_stops_no_other(
     assert any(refund.refund_id in line.getMessage() for refund in refunds)
 
 
-def test_a_lease_that_cannot_be_ended_is_measured_all_the_same(
-    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def die() -> None:
-        raise KeyboardInterrupt
-
-    gateway.indodana.during = die
-    with pytest.raises(KeyboardInterrupt):
-        gateway.at_once(request())
-
-    def fail(**_: object) -> None:
-        raise UNREACHABLE
-
-    monkeypatch.setattr(gateway.dynamo, "transact_write_items", fail)
-    gateway.passes(600)
-    assert recover(gateway) == {"errors": 1, "oldest_submitting_seconds": 600}
-
-
 def test_recovery_adds_up_what_it_finds(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     def die() -> None:
         raise KeyboardInterrupt
@@ -829,12 +810,12 @@ def test_recovery_adds_up_what_it_finds(gateway: Gateway, monkeypatch: pytest.Mo
         with pytest.raises(KeyboardInterrupt):
             gateway.at_once(request(1_000, key))
     gateway.indodana.during = lambda: None
-    assert recover(gateway) == {"submitting": 2}  # since this very moment
+    assert recover(gateway) == {"submitting": 2}
     for key in "cd":
         gateway.later(request(1_000, key))
     gateway.passes(45)
     assert recover(gateway) == {
-        **{"unknown": 2, "oldest_unknown_seconds": 45, "leases_expired": 2, "oldest_submitting_seconds": 45},
+        **{"unknown": 2, "oldest_unknown_seconds": 45, "leases_expired": 2},
         **{"queued": 2, "oldest_queued_seconds": 45, "enqueued": 2},
     }
 
@@ -1022,3 +1003,29 @@ def test_an_attempt_that_ends_unknown_waits_for_a_decision(gateway: Gateway) -> 
     assert gateway.indodana.sent[0].cancelled_by == "Sari"
     assert gateway.indodana.sent[0].amount == Decimal(60_000)
     assert gateway.indodana.sent[0].date.tzinfo is UTC
+
+
+# ---- little time left
+
+
+@pytest.mark.parametrize(("left", "is_sent"), [(8.0, True), (7.999, False)])
+def test_a_queued_refund_is_enqueued_only_while_there_is_time(gateway: Gateway, left: float, is_sent: bool) -> None:
+    made = gateway.later(request(), seconds_left=lambda: left)
+
+    assert made.refund.status is QUEUED
+    assert bool(gateway.sqs.sent) is is_sent
+    gateway.passes(3600)
+    gateway.recovery.run_once(gateway.context())
+    assert len(gateway.sqs.sent) == 1 + is_sent
+
+
+@pytest.mark.parametrize(("left", "is_refused"), [(16.0, True), (15.999, False)])
+def test_a_refusal_that_cannot_be_recorded_in_time_is_none(gateway: Gateway, left: float, is_refused: bool) -> None:
+    gateway.at_once(request(90_000, "first"))
+    if is_refused:
+        failure = gateway.later(request(), seconds_left=lambda: left)
+        assert failure.code is FailureCode.AMOUNT_EXCEEDS_REFUNDABLE
+    else:
+        with pytest.raises(LedgerUnavailable, match="not enough time left to record the refusal"):
+            gateway.later(request(), seconds_left=lambda: left)
+    assert any(record["action"] == "REFUND_REFUSED" for record in gateway.records()) is is_refused

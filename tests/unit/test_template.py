@@ -452,7 +452,7 @@ def test_the_secrets_own_policy_lets_only_its_readers_read_it() -> None:
     condition, with_readers, without = statement["Condition"]["ArnNotEquals"]["aws:PrincipalArn"]["Fn::If"]
     readers = [name for name in FUNCTIONS if "secretsmanager:GetSecretValue" in actions_on(name, "${SecretPrefix}")]
     roles = [FUNCTIONS[name]["Role"] for name in readers]
-    assert condition == "HasSecretReaders"
+    assert condition == "HasKeyReaders"
     assert without == roles
     joined = ",".join(f"${{{role['Fn::GetAtt']}}}" for role in roles)
     assert with_readers == {"Fn::Split": [",", {"Fn::Sub": f"{joined},${{SecretReaderArns}}"}]}

@@ -33,7 +33,7 @@ FAULT, KILL, FREEZE, PASS, LONG_PASS, DELIVER, RECOVER, REPEAT_DELIVERY = 35, 8,
 REDRIVE, LOOK, DECIDE, ROTATE, READ, START = 2, 8, 8, 1, 8, 90
 # The largest error of a sandbox's clock, and the longest cold start.
 SKEW_SECONDS = 2.0
-START_SECONDS = 3.0
+START_SECONDS = 8.0
 
 
 @dataclass(frozen=True)

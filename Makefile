@@ -1,4 +1,4 @@
-# Needs Python 3.13 and make; every target installs what it needs first, into .venv, .venv-sam and .venv-checkov.
+# Needs Python 3.13 and make; every target installs what it needs first, into .venv, .venv-sam, .venv-checkov and .venv-ministack.
 # Another interpreter: make PYTHON=/path/to/python3.13 …
 
 PYTHON ?= $(shell for p in python3.13 python3 python; do \
@@ -7,6 +7,7 @@ PYTHON ?= $(shell for p in python3.13 python3 python; do \
 VENV := .venv
 VENV_SAM := .venv-sam
 VENV_CHECKOV := .venv-checkov
+VENV_MINISTACK := .venv-ministack
 VENV_MUTATE := .venv-mutate
 PY := $(VENV)/bin/python
 # `sam build` looks for python3.13 on the PATH: the venv has one.
@@ -22,7 +23,7 @@ EVENT ?= events/status_check/paid.json
 ENVIRONMENT ?= staging
 
 # What `make test` leaves to `make verify`: minutes each, on all cores. tests/docker needs a Docker engine.
-SLOW_TESTS := tests/exhaustive tests/wire tests/build tests/e2e
+SLOW_TESTS := tests/exhaustive tests/wire tests/build tests/aws tests/e2e
 
 # What `make mutate` changes: the money path and the signing layer.
 MUTATED = $(filter-out %/__init__.py, $(wildcard functions/gateway/core/*.py functions/gateway/refunds/*.py \
@@ -65,7 +66,7 @@ test: lint ## before a commit, in minutes: lint, types and all tests but the slo
 	$(PY) -m pytest -q -n auto --dist worksteal $(SLOW_TESTS:%=--ignore %) --ignore tests/docker
 
 # The audit stands last: it fails where there is no network.
-verify: validate secrets build ## CI and releases, in half an hour: template, secrets, build, slow tests (schedules, seeds, mutants, chaos), audit
+verify: validate secrets build $(VENV_MINISTACK)/.installed ## CI and releases, in half an hour: template, secrets, build, slow tests (schedules, seeds, mutants, chaos), audit
 	$(PY) -m pytest -q $(SLOW_TESTS)
 	@$(MAKE) --no-print-directory audit
 
@@ -115,7 +116,7 @@ secrets: $(VENV)/.installed $(VENV_CHECKOV)/.installed ## scan the files that gi
 audit: $(VENV)/.installed $(VENV_CHECKOV)/.installed ## audit the pinned packages for known vulnerabilities with pip-audit and OSV; needs a network
 	@$(PY) -m checks.vulnerabilities
 
-licences: $(VENV)/.installed $(VENV_SAM)/.installed $(VENV_CHECKOV)/.installed ## write docs/licences.md from the pins and the installed packages
+licences: $(VENV)/.installed $(VENV_SAM)/.installed $(VENV_CHECKOV)/.installed $(VENV_MINISTACK)/.installed ## write docs/licences.md from the pins and the installed packages
 	@$(PY) -m checks.licences
 
 build: $(VENV_SAM)/.installed ## build what is deployed, into .aws-sam/build
@@ -134,7 +135,7 @@ invoke: $(VENV)/.run $(VENV_SAM)/.installed ## run FUNCTION with EVENT in the La
 		$$(docker image inspect $(LAMBDA_IMAGE) >/dev/null 2>&1 && echo --skip-pull-image)
 
 clean: ## remove all that was installed, built or kept
-	rm -rf $(VENV) $(VENV_SAM) $(VENV_CHECKOV) $(VENV_MUTATE) .mutation .bench .aws-sam .local .hypothesis .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VENV_SAM) $(VENV_CHECKOV) $(VENV_MINISTACK) $(VENV_MUTATE) .mutation .bench .aws-sam .local .hypothesis .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamps: a venv is brought up to date when a requirements file has changed since. .venv has two stages, so that
@@ -145,9 +146,10 @@ $(VENV)/.run: WHAT := the local stack (about 20 s, 140 MB, once)
 $(VENV)/.installed: WHAT := the tests and tools (about 25 s, 170 MB more, once)
 $(VENV_SAM)/.installed: requirements-sam.txt
 $(VENV_CHECKOV)/.installed: requirements-checkov.txt
+$(VENV_MINISTACK)/.installed: requirements-ministack.txt
 $(VENV_MUTATE)/.installed: requirements-mutate.txt
-$(VENV_SAM)/.installed $(VENV_CHECKOV)/.installed $(VENV_MUTATE)/.installed: WHAT = $< (once)
-$(VENV)/.run $(VENV)/.installed $(VENV_SAM)/.installed $(VENV_CHECKOV)/.installed $(VENV_MUTATE)/.installed:
+$(VENV_SAM)/.installed $(VENV_CHECKOV)/.installed $(VENV_MINISTACK)/.installed $(VENV_MUTATE)/.installed: WHAT = $< (once)
+$(VENV)/.run $(VENV)/.installed $(VENV_SAM)/.installed $(VENV_CHECKOV)/.installed $(VENV_MINISTACK)/.installed $(VENV_MUTATE)/.installed:
 	@test -n "$(PYTHON)" && "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 13))' 2>/dev/null \
 		|| { echo "Python 3.13 is needed and was not found$(if $(PYTHON), at '$(PYTHON)'): install it, or make PYTHON=/path/to/python3.13" >&2; exit 1; }
 	@"$(PYTHON)" devstack/install.py "$(@D)" "$<" "$(WHAT)"

@@ -12,6 +12,7 @@ VENVS = {
     Path("requirements-dev.txt"): ".venv",
     Path("requirements-sam.txt"): ".venv-sam",
     Path("requirements-checkov.txt"): ".venv-checkov",
+    Path("requirements-ministack.txt"): ".venv-ministack",
 }
 
 

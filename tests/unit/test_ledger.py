@@ -429,6 +429,7 @@ def test_a_first_reservation_opens_the_orders_sums(made: Made) -> None:
     assert from_item(sums) == {
         **{"pk": "m1#ORDER-1", "sk": "ORDER"},
         **{"amount": 5000, "refundable": 4000, "reserved": 1000, "refunded": 0, "openedAt": iso(NOON)},
+        "schemaVersion": 1,
     }
     # Somebody else opened them meanwhile.
     with pytest.raises(OrderChanged) as raised:

@@ -3,15 +3,24 @@
 item                       sort key             holds
 an order's sums            ORDER                amount = refunded + reserved + refundable
 a refund                   REFUND#<refundId>    its whole state; `version` counts its transitions
+
+Both carry `schemaVersion`. Readers come first: a release reads a new schema, and only the one after it writes it. So a
+deployment, a canary or a rollback never leaves a process with items that it cannot read (docs/decisions/0024).
 """
 
 from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
 
 from gateway.core.dynamodb import Item, from_item, to_item
 from gateway.core.model import Failure, FailureCode, Order, OrderKey, Reason, Refund, RefundRequest, from_iso, iso
 from gateway.core.transitions import OPEN_STATUSES, RefundStatus
 
 ORDER = "ORDER"
+# A new version is only for a change that an older reader would misunderstand, not for an attribute that it may ignore.
+WRITTEN_SCHEMA = 1
+NEWEST_READABLE_SCHEMA = 1
 # Raised when an item was not written by this gateway or is incomplete.
 UNREADABLE = (ArithmeticError, LookupError, TypeError, ValueError)
 
@@ -45,8 +54,22 @@ def position(list_key: Item) -> tuple[str, str]:
     return list_key["createdAt"]["S"], list_key["sk"]["S"]
 
 
+def from_order(key: OrderKey, order: Order, at: datetime) -> Item:
+    return order_item_key(key) | to_item(
+        {
+            "schemaVersion": WRITTEN_SCHEMA,
+            "amount": order.amount,
+            "refundable": order.refundable,
+            "reserved": order.reserved,
+            "refunded": order.refunded,
+            "openedAt": iso(at),
+        }
+    )
+
+
 def to_order(item: Item) -> Order:
-    values = from_item(item)
+    """Raises one of UNREADABLE."""
+    values = _values(item)
     return Order(values["amount"], values["refundable"], values["reserved"], values["refunded"])
 
 
@@ -56,6 +79,7 @@ def from_refund(refund: Refund) -> Item:
     failure = refund.failure
     return refund_item_key(request.order, refund.refund_id) | to_item(
         {
+            "schemaVersion": WRITTEN_SCHEMA,
             "refundId": refund.refund_id,
             "merchantId": request.order.merchant_id,
             "merchantOrderId": request.order.merchant_order_id,
@@ -93,7 +117,8 @@ def from_refund(refund: Refund) -> Item:
 
 
 def to_refund(item: Item) -> Refund:
-    values = from_item(item)
+    """Raises one of UNREADABLE."""
+    values = _values(item)
     failure = None
     if "failureCode" in values:
         status = values.get("failureUpstreamStatus")
@@ -132,3 +157,11 @@ def to_refund(item: Item) -> Refund:
         decision_id=values.get("decisionId"),
         failure=failure,
     )
+
+
+def _values(item: Item) -> dict[str, Any]:
+    values = from_item(item)
+    schema = values.get("schemaVersion", 0)  # 0: written by 0.5.0 or earlier; read in the same way
+    if schema > NEWEST_READABLE_SCHEMA:
+        raise ValueError(f"its schema version is {schema}; this release reads up to {NEWEST_READABLE_SCHEMA}")
+    return values

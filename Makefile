@@ -1,4 +1,4 @@
-# Needs Python 3.13 and make; every target installs what it needs first, into .venv, .venv-sam and .venv-checkov.
+# Needs Python 3.13 and make; every target installs what it needs first, into .venv, .venv-sam, .venv-checkov and .venv-ministack.
 # requirements/ says what, with hashes.
 # Another interpreter: make PYTHON=/path/to/python3.13 …
 
@@ -8,6 +8,7 @@ PYTHON ?= $(shell for p in python3.13 python3 python; do \
 VENV := .venv
 VENV_SAM := .venv-sam
 VENV_CHECKOV := .venv-checkov
+VENV_MINISTACK := .venv-ministack
 VENV_MUTATE := .venv-mutate
 VENV_LOCK := .venv-lock
 PY := $(VENV)/bin/python
@@ -23,7 +24,7 @@ EVENT ?= events/status_check/paid.json
 ENVIRONMENT ?= staging
 
 # What `make test` leaves to `make verify`: minutes each, on all cores. tests/docker needs a Docker engine.
-SLOW_TESTS := tests/exhaustive tests/wire tests/build tests/e2e
+SLOW_TESTS := tests/exhaustive tests/wire tests/build tests/aws tests/e2e
 
 # What `make mutate` changes: the money path and the signing layer.
 MUTATED = $(filter-out %/__init__.py, $(wildcard functions/gateway/core/*.py functions/gateway/refunds/*.py \
@@ -31,7 +32,7 @@ MUTATED = $(filter-out %/__init__.py, $(wildcard functions/gateway/core/*.py fun
 
 # In this order: a file may hold others to its versions, by `-c`.
 LOCKED := layers/indodana/requirements requirements/run requirements/dev requirements/sam requirements/checkov \
-	requirements/mutate requirements/lock requirements/bench-floor requirements/bench-usual
+	requirements/ministack requirements/mutate requirements/lock requirements/bench-floor requirements/bench-usual
 
 .DEFAULT_GOAL := help
 .PHONY: help run demo chaos logs token aws simulator check test verify soak simulate wire mutate test-docker bench scale \
@@ -70,7 +71,7 @@ test: lint ## before a commit, in minutes: lint, types and all tests but the slo
 	$(PY) -m pytest -q -n auto --dist worksteal $(SLOW_TESTS:%=--ignore %) --ignore tests/docker
 
 # The audit stands last: it fails where there is no network.
-verify: validate secrets build ## CI and releases, in half an hour: template, secrets, build, slow tests (schedules, seeds, mutants, chaos), audit
+verify: validate secrets build $(VENV_MINISTACK)/.installed ## CI and releases, in half an hour: template, secrets, build, slow tests (schedules, seeds, mutants, chaos), audit
 	$(PY) -m pytest -q $(SLOW_TESTS)
 	@$(MAKE) --no-print-directory audit
 
@@ -127,7 +128,7 @@ lock: $(VENV_LOCK)/.installed ## write the requirements with hashes from the .in
 	@for name in $(LOCKED); do $(VENV_LOCK)/bin/uv pip compile --quiet --universal --python-version 3.13 --generate-hashes \
 		--only-binary :all: --custom-compile-command "make lock" $(UPGRADE:%=--upgrade-package %) "$$name.in" -o "$$name.txt" || exit 1; done
 
-licences: $(VENV)/.installed $(VENV_SAM)/.installed $(VENV_CHECKOV)/.installed ## write docs/licences.md from the pins and the installed packages
+licences: $(VENV)/.installed $(VENV_SAM)/.installed $(VENV_CHECKOV)/.installed $(VENV_MINISTACK)/.installed ## write docs/licences.md from the pins and the installed packages
 	@$(PY) -m checks.licences
 
 build: $(VENV_SAM)/.installed ## build what is deployed, into .aws-sam/build
@@ -146,7 +147,7 @@ invoke: $(VENV)/.run $(VENV_SAM)/.installed ## run FUNCTION with EVENT in the La
 		$$(docker image inspect $(LAMBDA_IMAGE) >/dev/null 2>&1 && echo --skip-pull-image)
 
 clean: ## remove all that was installed, built or kept
-	rm -rf $(VENV) $(VENV_SAM) $(VENV_CHECKOV) $(VENV_MUTATE) $(VENV_LOCK) .mutation .bench .aws-sam .local .hypothesis .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VENV_SAM) $(VENV_CHECKOV) $(VENV_MINISTACK) $(VENV_MUTATE) $(VENV_LOCK) .mutation .bench .aws-sam .local .hypothesis .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamps: a venv is brought up to date when a requirements file has changed since. .venv has two stages, so that
@@ -157,10 +158,11 @@ $(VENV)/.run: WHAT := the local stack (about 20 s, 140 MB, once)
 $(VENV)/.installed: WHAT := the tests and tools (about 25 s, 170 MB more, once)
 $(VENV_SAM)/.installed: requirements/sam.txt
 $(VENV_CHECKOV)/.installed: requirements/checkov.txt
+$(VENV_MINISTACK)/.installed: requirements/ministack.txt
 $(VENV_MUTATE)/.installed: requirements/mutate.txt
 $(VENV_LOCK)/.installed: requirements/lock.txt
-$(VENV_SAM)/.installed $(VENV_CHECKOV)/.installed $(VENV_MUTATE)/.installed $(VENV_LOCK)/.installed: WHAT = $< (once)
-$(VENV)/.run $(VENV)/.installed $(VENV_SAM)/.installed $(VENV_CHECKOV)/.installed $(VENV_MUTATE)/.installed $(VENV_LOCK)/.installed:
+$(VENV_SAM)/.installed $(VENV_CHECKOV)/.installed $(VENV_MINISTACK)/.installed $(VENV_MUTATE)/.installed $(VENV_LOCK)/.installed: WHAT = $< (once)
+$(VENV)/.run $(VENV)/.installed $(VENV_SAM)/.installed $(VENV_CHECKOV)/.installed $(VENV_MINISTACK)/.installed $(VENV_MUTATE)/.installed $(VENV_LOCK)/.installed:
 	@test -n "$(PYTHON)" && "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 13))' 2>/dev/null \
 		|| { echo "Python 3.13 is needed and was not found$(if $(PYTHON), at '$(PYTHON)'): install it, or make PYTHON=/path/to/python3.13" >&2; exit 1; }
 	@"$(PYTHON)" devstack/install.py "$(@D)" "$<" "$(WHAT)"

@@ -16,6 +16,7 @@ VENVS = {
     Path("requirements/dev.txt"): ".venv",
     Path("requirements/sam.txt"): ".venv-sam",
     Path("requirements/checkov.txt"): ".venv-checkov",
+    Path("requirements/ministack.txt"): ".venv-ministack",
 }
 LOCKED = (DEPLOYED, *sorted(path.relative_to(ROOT) for path in (ROOT / "requirements").glob("*.txt")))
 

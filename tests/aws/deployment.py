@@ -1,0 +1,288 @@
+"""template.yaml, transformed by SAM and deployed to ministack by its CloudFormation, with its roles as they stand."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import boto3
+from botocore.config import Config
+
+from testkit.indodana.simulator import LOCAL_MERCHANTS
+from testkit.ministack import REGION, ROOT_KEYS, Ministack
+from testkit.processes import until
+from tests.aws.function import Access, Function, trust
+from tests.transformed import transform
+
+BUCKET = "bucket"  # as tests/build/transform_template.py has it
+SECRET_PREFIX = "qris-gateway/"
+# What ministack cannot do, or should not do here. A type stands for each of its resources; with a property, for those
+# that have it. What refers to something left out is left out, too.
+LEFT_OUT = {
+    "AWS::CodeDeploy::Application": "ministack has no CodeDeploy",
+    "AWS::CodeDeploy::DeploymentGroup": "ministack has no CodeDeploy",
+    "AWS::CloudWatch::Alarm.Metrics": "ministack has no alarms on metric math",
+    "AWS::Lambda::EventSourceMapping": "ministack would run the worker itself, and not by its role: "
+    "the tests make these calls with the role (tests/aws/flows.py)",
+    "AWS::Events::Rule": "ministack would run recovery itself, every minute",
+}
+
+
+@dataclass(frozen=True)
+class Grant(Access):
+    """One action on one resource that a statement of a role allows. `resource` may be a pattern."""
+
+    role: str
+    policy: str
+    statement: int
+
+    def __str__(self) -> str:
+        return f"{self.role}: {self.action} on {self.resource}"
+
+
+class Deployment:
+    """A stack in an emulator that is its own as far as names go; `stop` ends the functions' processes."""
+
+    def __init__(self, emulator: Ministack, certificate: Path, directory: Path, stack: str, **parameters: str) -> None:
+        self._emulator = emulator
+        self._certificate = certificate
+        trust(certificate)
+        self._directory = directory
+        self.stack = stack
+        self.parameters = parameters
+        self._functions: dict[str, Function] = {}
+        self.transformed = _transformed(parameters)
+        self.template, self.left_out = without_what_is_left_out(self.transformed)
+        self._create()
+        pages = self.root("cloudformation").get_paginator("list_stack_resources").paginate(StackName=stack)
+        self.resources: dict[str, str] = {
+            resource["LogicalResourceId"]: resource["PhysicalResourceId"]
+            for page in pages
+            for resource in page["StackResourceSummaries"]
+        }
+
+    # ---- clients
+
+    def root(self, service: str) -> Any:
+        """A client of the account's root user, which may do everything."""
+        return self.client(service, ROOT_KEYS)
+
+    def as_role(self, role: str, service: str) -> Any:
+        """A client with the credentials of a role, by its name."""
+        return self.client(service, self.credentials(role))
+
+    def credentials(self, role: str, session: str = "tests") -> dict[str, str]:
+        arn = self.root("iam").get_role(RoleName=role)["Role"]["Arn"]
+        made = self.root("sts").assume_role(RoleArn=arn, RoleSessionName=session[:64])["Credentials"]
+        return {
+            "aws_access_key_id": made["AccessKeyId"],
+            "aws_secret_access_key": made["SecretAccessKey"],
+            "aws_session_token": made["SessionToken"],
+        }
+
+    def client(self, service: str, keys: Mapping[str, str]) -> Any:
+        config = Config(parameter_validation=False, retries={"total_max_attempts": 1})
+        return boto3.client(  # type: ignore[call-overload]
+            service,
+            endpoint_url=self._emulator.url,
+            region_name=REGION,
+            verify=str(self._certificate),
+            config=config,
+            **keys,
+        )
+
+    # ---- the stack
+
+    def of_type(self, kind: str) -> dict[str, str]:
+        """Logical and physical names."""
+        found = self.template["Resources"].items()
+        return {name: self.resources[name] for name, resource in found if resource["Type"] == kind}
+
+    def indexes(self, table: str) -> list[str]:
+        described = self.root("dynamodb").describe_table(TableName=table)["Table"]
+        return [index["IndexName"] for index in described.get("GlobalSecondaryIndexes", [])]
+
+    def _create(self) -> None:
+        s3, cloudformation = self.root("s3"), self.root("cloudformation")
+        with suppress(s3.exceptions.BucketAlreadyOwnedByYou):
+            s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
+        archive = io.BytesIO()
+        with zipfile.ZipFile(archive, "w") as file:
+            file.writestr("here.txt", "The tests run the functions from the repository.")
+        for name, content in {
+            "code": archive.getvalue(),
+            "layer": archive.getvalue(),
+            f"{self.stack}.json": json.dumps(self.template).encode(),
+        }.items():
+            s3.put_object(Bucket=BUCKET, Key=name, Body=content)
+        cloudformation.create_stack(
+            StackName=self.stack,
+            TemplateURL=f"{self._emulator.url}/{BUCKET}/{self.stack}.json",
+            Capabilities=["CAPABILITY_IAM"],
+            Parameters=[{"ParameterKey": name, "ParameterValue": value} for name, value in self.parameters.items()],
+        )
+
+        def status() -> str:
+            return cloudformation.describe_stacks(StackName=self.stack)["Stacks"][0]["StackStatus"]
+
+        came_to = until(status, lambda seen: not seen.endswith("IN_PROGRESS"))
+        assert came_to == "CREATE_COMPLETE", f"{came_to}:\n{self._emulator.output[-3000:]}"
+
+    # ---- the functions and their roles
+
+    @cached_property
+    def roles(self) -> dict[str, str]:
+        """The role's name by the function's folder."""
+        return {folder: found["Role"].rpartition("/")[2] for folder, found in self._configurations.items()}
+
+    @cached_property
+    def _configurations(self) -> dict[str, Any]:
+        client = self.root("lambda")
+        found = [
+            client.get_function_configuration(FunctionName=name)
+            for name in self.of_type("AWS::Lambda::Function").values()
+        ]
+        return {function["Handler"].split(".")[0]: function for function in found}
+
+    def function(self, folder: str) -> Function:
+        """Its process, with the environment that it has in Lambda and the credentials of its role."""
+        if folder not in self._functions:
+            configuration = self._configurations[folder]
+            keys = self.credentials(self.roles[folder], configuration["FunctionName"])
+            environment = configuration["Environment"]["Variables"] | {name.upper(): key for name, key in keys.items()}
+            environment |= {
+                "AWS_ENDPOINT_URL": self._emulator.url,
+                "AWS_REGION": REGION,
+                "AWS_DEFAULT_REGION": REGION,
+                "TEST_CERTIFICATE": str(self._certificate),
+            }
+            log = self._directory / f"{folder}.log"
+            self._functions[folder] = Function(configuration["Handler"], environment, log)
+        return self._functions[folder]
+
+    def grants(self, folder: str) -> list[Grant]:
+        """Each action on each resource that the function's role is allowed."""
+        role = self.roles[folder]
+        return [
+            Grant(action, _behind_the_account(resource), role, policy, number)
+            for policy, document in self._policies(role).items()
+            for number, statement in enumerate(document["Statement"])
+            for action in as_list(statement["Action"])
+            for resource in as_list(statement["Resource"])
+        ]
+
+    @contextmanager
+    def without(self, grant: Grant) -> Iterator[None]:
+        """The role as it is, but for this grant."""
+        iam = self.root("iam")
+        document = self._policies(grant.role)[grant.policy]
+        statements = list(document["Statement"])
+        taken_from = statements.pop(grant.statement)
+        actions = as_list(taken_from["Action"])
+        resources = as_list(taken_from["Resource"])
+        [resource] = [each for each in resources if _behind_the_account(each) == grant.resource]
+        others = [action for action in actions if action != grant.action]
+        elsewhere = [each for each in resources if each != resource]
+        statements += [taken_from | {"Action": others}] if others else []
+        statements += [taken_from | {"Action": grant.action, "Resource": elsewhere}] if elsewhere else []
+        # A policy needs a statement.
+        statements += [] if statements else [{"Effect": "Allow", "Action": "sts:GetCallerIdentity", "Resource": "*"}]
+        names = {"RoleName": grant.role, "PolicyName": grant.policy}
+        iam.put_role_policy(**names, PolicyDocument=json.dumps(document | {"Statement": statements}))
+        try:
+            yield
+        finally:
+            iam.put_role_policy(**names, PolicyDocument=json.dumps(document))
+
+    def create_role(self, name: str, *allowed: Mapping[str, Any]) -> None:
+        """A role that Lambda may take, and what it may do: actions and resources."""
+        iam = self.root("iam")
+        trust = {"Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"}
+        iam.create_role(RoleName=name, AssumeRolePolicyDocument=_document(trust))
+        if allowed:
+            iam.put_role_policy(RoleName=name, PolicyName=name, PolicyDocument=_document(*allowed))
+
+    def _policies(self, role: str) -> dict[str, Any]:
+        iam = self.root("iam")
+        names = iam.list_role_policies(RoleName=role)["PolicyNames"]
+        return {name: iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"] for name in names}
+
+    # ---- their data
+
+    def store_merchants_secrets(self) -> None:
+        secrets = self.root("secretsmanager")
+        for merchant, (key, secret) in LOCAL_MERCHANTS.items():
+            value = json.dumps({"apiKey": key, "secretKey": secret})
+            if merchant == "m1":  # the stack's own
+                secrets.put_secret_value(SecretId=SECRET_PREFIX + merchant, SecretString=value)
+            else:
+                secrets.create_secret(Name=SECRET_PREFIX + merchant, SecretString=value)
+
+    def clear(self) -> None:
+        """Empties the tables and the queues."""
+        dynamodb, sqs = self.root("dynamodb"), self.root("sqs")
+        for table in self.of_type("AWS::DynamoDB::Table").values():
+            for page in dynamodb.get_paginator("scan").paginate(TableName=table):
+                for item in page["Items"]:
+                    dynamodb.delete_item(TableName=table, Key={"pk": item["pk"], "sk": item["sk"]})
+        for queue in self.of_type("AWS::SQS::Queue").values():
+            sqs.purge_queue(QueueUrl=queue)
+
+    def start_anew(self) -> None:
+        for function in self._functions.values():
+            function.start_anew()
+
+    def stop(self) -> None:
+        for function in self._functions.values():
+            function.stop()
+
+
+def _transformed(parameters: Mapping[str, str]) -> dict[str, Any]:
+    variant = {"code": "code", "layer": "layer", "configuration": "1", "parameters": dict(parameters)}
+    [template] = transform([variant])
+    return template
+
+
+def without_what_is_left_out(template: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """What can be deployed, and why each of the others cannot: a key of LEFT_OUT, or a resource that is left out."""
+    resources: dict[str, Any] = dict(template["Resources"])
+    why: dict[str, str] = {}
+    while gone := {name: reason for name, it in resources.items() if (reason := _why_left_out(it, why))}:
+        why |= gone
+        resources = {name: resource for name, resource in resources.items() if name not in gone}
+    outputs = {name: it for name, it in template["Outputs"].items() if not _names_one_of(it, why)}
+    return template | {"Resources": resources, "Outputs": outputs}, why
+
+
+def _why_left_out(resource: Mapping[str, Any], others: Mapping[str, str]) -> str | None:
+    kinds = [resource["Type"], *(f"{resource['Type']}.{name}" for name in resource.get("Properties", {}))]
+    by_type = next((kind for kind in kinds if kind in LEFT_OUT), None)
+    # How an update is made, UpdatePolicy, does not matter to a stack that is made once.
+    rest = {name: value for name, value in resource.items() if name != "UpdatePolicy"}
+    return by_type or _names_one_of(rest, others)
+
+
+def _names_one_of(value: Any, names: Mapping[str, str]) -> str | None:
+    text = json.dumps(value)
+    quoted = (name for name in names if f'"{name}"' in text or re.search(rf"\$\{{{name}[.}}]", text))
+    return next(quoted, None)
+
+
+def _document(*allowed: Mapping[str, Any]) -> str:
+    return json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", **each} for each in allowed]})
+
+
+def as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _behind_the_account(arn: str) -> str:
+    return arn.split(":", 5)[5] if arn.startswith("arn:") else arn

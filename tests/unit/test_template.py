@@ -1,4 +1,4 @@
-"""The rules that template.yaml, samconfig.toml, the requirements and the events must keep."""
+"""The rules that template.yaml, samconfig.toml and the events must keep."""
 
 from __future__ import annotations
 
@@ -714,16 +714,6 @@ def test_no_environment_reaches_the_keys_of_another_in_the_same_account() -> Non
     staging, production = (overrides(name)["SecretPrefix"] for name in ("staging", "production"))
     assert not staging.startswith(production)
     assert not production.startswith(staging)
-
-
-# --------------------------------------------------------------------------------------------- packages
-
-
-@pytest.mark.parametrize("path", [*ROOT.glob("requirements*.txt"), *ROOT.glob("layers/*/*.txt")], ids=str)
-def test_every_requirement_is_an_exact_version(path: Path) -> None:
-    for line in path.read_text().splitlines():
-        requirement = line.partition("#")[0].strip()
-        assert not requirement or re.fullmatch(r"-r \S+|[A-Za-z0-9._-]+(\[[a-z,]+\])?==[0-9][^\s,;]*", requirement)
 
 
 # ----------------------------------------------------------------------------------------------- events

@@ -12,24 +12,24 @@ from testkit.ministack import Ministack
 from tests.aws.deployment import Deployment
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return self_signed(tmp_path_factory.mktemp("certificate"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def ministack(tmp_path_factory: pytest.TempPathFactory, certificate: Path) -> Iterator[Ministack]:
     """It enforces IAM, and listens for TLS: the queues' policy refuses anything else."""
     with Ministack(tmp_path_factory.mktemp("ministack"), enforce_iam=True, certificate=certificate) as emulator:
         yield emulator
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def indodana_control(indodana: Simulator) -> SimulatorControl:
     return SimulatorControl(indodana.control_url)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def deployment(
     ministack: Ministack, certificate: Path, indodana: Simulator, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Deployment]:
@@ -48,10 +48,3 @@ def deployment(
     stack.store_merchants_secrets()
     yield stack
     stack.stop()
-
-
-@pytest.fixture(scope="session")
-def open_ministack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ministack]:
-    """One that enforces nothing, over plain HTTP: as a developer starts it."""
-    with Ministack(tmp_path_factory.mktemp("open-ministack")) as emulator:
-        yield emulator

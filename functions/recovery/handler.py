@@ -16,8 +16,13 @@ if TYPE_CHECKING:
 
 def lambda_handler(_event: Mapping[str, Any], context: LambdaContext) -> dict[str, Any]:
     with correlated(context.aws_request_id):
-        counts = bootstrap.gateway().recovery.run_once(RequestContext("recovery", "schedule", context.aws_request_id))
-        telemetry.open_refunds(counts)
+        run = RequestContext(
+            "recovery",
+            "schedule",
+            context.aws_request_id,
+            seconds_left=lambda: context.get_remaining_time_in_millis() / 1000,
+        )
+        counts = bootstrap.gateway().recovery.run_once(run)
         telemetry.logger.info("recovery run", extra=dataclasses.asdict(counts))
     return dataclasses.asdict(counts)
 

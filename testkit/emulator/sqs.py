@@ -18,6 +18,7 @@ _NO_ATTRIBUTES: Mapping[str, Mapping[str, str]] = {}
 DEAD_LETTER_VISIBILITY_SECONDS = 30  # SQS's own default, which that queue keeps
 ALL = ("All",)
 MAX_DELAY_SECONDS = 900
+MAX_BATCH = 10
 MAX_VISIBILITY_SECONDS = 43_200
 
 
@@ -34,6 +35,7 @@ class Message:
     receive_count: int = 0  # over all queues
     first_received_at: int = 0
     received_at: int = 0
+    moved_from: str = ""  # the ARN of the queue from which SQS moved it to its dead-letter queue
 
     @property
     def receipt_handle(self) -> str:
@@ -51,6 +53,7 @@ class Message:
                 "SentTimestamp": str(self.sent_at),
                 "ApproximateReceiveCount": str(self.receive_count),
                 "ApproximateFirstReceiveTimestamp": str(self.first_received_at),
+                **({"DeadLetterQueueSourceArn": self.moved_from} if self.moved_from else {}),
             },
         }
         return {**shown, "MessageAttributes": self.attributes} if self.attributes else shown
@@ -136,6 +139,33 @@ class Sqs:
         message = self._send(QueueUrl, MessageBody, MessageAttributes, self.sender_id, DelaySeconds)
         return {"MessageId": message.message_id, "MD5OfMessageBody": _md5(MessageBody)}
 
+    @operation("SendMessageBatch")
+    def send_message_batch(self, *, QueueUrl: str, Entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        self._queue(QueueUrl)
+        if not Entries:
+            raise Refusal("EmptyBatchRequest", "The batch request doesn't contain any entries.")
+        if len(Entries) > MAX_BATCH:
+            raise Refusal("TooManyEntriesInBatchRequest", f"Maximum number of entries per request are {MAX_BATCH}.")
+        if len({entry["Id"] for entry in Entries}) < len(Entries):
+            raise Refusal("BatchEntryIdsNotDistinct", "Two or more batch entries in the request have the same Id.")
+        successful: list[dict[str, Any]] = []
+        failed: list[dict[str, Any]] = []
+        for entry in Entries:
+            if entry.keys() - {"Id", "MessageBody", "DelaySeconds", "MessageAttributes"}:
+                raise NotImplementedError(f"the entry {entry}")
+            delay = entry.get("DelaySeconds", 0)
+            if not 0 <= delay <= MAX_DELAY_SECONDS:
+                text = f"Value {delay} for parameter DelaySeconds is invalid"
+                failed.append(
+                    {"Id": entry["Id"], "SenderFault": True, "Code": "InvalidParameterValue", "Message": text}
+                )
+                continue
+            attributes = entry.get("MessageAttributes", _NO_ATTRIBUTES)
+            message = self._send(QueueUrl, entry["MessageBody"], attributes, self.sender_id, delay)
+            body_digest = _md5(message.body)
+            successful.append({"Id": entry["Id"], "MessageId": message.message_id, "MD5OfMessageBody": body_digest})
+        return {"Successful": successful, **({"Failed": failed} if failed else {})}
+
     @operation("ReceiveMessage")
     def receive_message(
         self,
@@ -162,6 +192,7 @@ class Sqs:
             if QueueUrl == self._url and message.receive_count >= self._max_receive_count:
                 del queue.messages[message.message_id]
                 self._fingerprint.changed.add((QueueUrl, message.message_id))
+                message.moved_from = _arn(QueueUrl)
                 self._put(self._dead_letter_url, self._dead_letters, message)
                 continue
             message.receive_count += 1
@@ -247,6 +278,10 @@ def _message_id(receipt_handle: str) -> str:
     if not slash:
         raise Refusal("ReceiptHandleIsInvalid", "The input receipt handle is invalid.")
     return message_id
+
+
+def _arn(url: str) -> str:
+    return f"arn:aws:sqs:ap-southeast-3:123456789012:{url.rpartition('/')[2]}"
 
 
 def _md5(text: str) -> str:

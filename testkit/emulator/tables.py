@@ -19,6 +19,16 @@ class Index:
         self._range = range_attribute
         self.attributes = (hash_attribute, range_attribute, "pk", "sk")  # what a position is made of
         self.groups: dict[str, dict[Position, Item]] = {}
+        self._in_order: list[Position] | None = None  # all positions; None: not known
+
+    def changed(self) -> None:
+        """An item came, went or moved."""
+        self._in_order = None
+
+    def in_order(self) -> list[Position]:
+        if self._in_order is None:
+            self._in_order = sorted(position for group in self.groups.values() for position in group)
+        return self._in_order
 
     def position(self, item: Item, key: Key) -> Position | None:
         one = item.get(self._hash)
@@ -44,13 +54,17 @@ class Table:
         if item is not None:
             partition[key[1]] = item
         for index in self.indexes.values():
-            if before is not None and (position := index.position(before, key)):
-                group = index.groups[position[0]]
-                del group[position]
+            old = index.position(before, key) if before is not None else None
+            new = index.position(item, key) if item is not None else None
+            if old != new:
+                index.changed()
+            if old and old != new:
+                group = index.groups[old[0]]
+                del group[old]
                 if not group:
-                    del index.groups[position[0]]
-            if item is not None and (position := index.position(item, key)):
-                index.groups.setdefault(position[0], {})[position] = item
+                    del index.groups[old[0]]
+            if new and item is not None:
+                index.groups.setdefault(new[0], {})[new] = item
 
     def savepoint(self) -> Callable[[], None]:
         partitions = _copied(self.partitions)
@@ -60,6 +74,7 @@ class Table:
             self.partitions = _copied(partitions)
             for index, copied in groups:
                 index.groups = _copied(copied)
+                index.changed()
 
         return rollback
 

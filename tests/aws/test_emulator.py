@@ -8,7 +8,7 @@ Where they differ, and what AWS documents:
 | a message deleted a second time | done | done | done | **ReceiptHandleIsInvalid** |
 | in a transaction, adding to a number that an item lacks | the item's reason | so | **no reasons** | so |
 | the key to go on after a page that ends with the last item | there | there | **missing** | there |
-| DeadLetterQueueSourceArn of a message that SQS moved | there | **missing** | **missing** | there |
+| DeadLetterQueueSourceArn of a message that SQS moved | there | there | **missing** | there |
 | SenderId of a message that a role sent | the role's id and session | any | any | **the account** |
 | TransactionConflict | there | **never** | **never** | **never** |
 
@@ -30,12 +30,11 @@ from testkit.ministack import Ministack
 from tests.testkit import secret_stories
 from tests.testkit.emulator_calls import everything, outcome, pages
 from tests.testkit.emulator_operations import REFUSED, Both, listings, on_table, operations
-from tests.testkit.queue_stories import STORIES, Story, delay, redrive, told_by_both
+from tests.testkit.queue_stories import STORIES, Story, delay, told_by_both
 
 NOT_REFUSED = {"one attribute set twice"}
 DIFFERENT_STORIES: dict[Callable[[Story], None], list[Any]] = {
     delay: [(("delete_message", "done"), ("delete_message", "ReceiptHandleIsInvalid"))],
-    redrive: [(("more attributes", []), ("more attributes", ["DeadLetterQueueSourceArn"]))],
 }
 
 

@@ -13,14 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from openapi_spec_validator import OpenAPIV30SpecValidator
+from openapi_spec_validator.validation.exceptions import OpenAPIValidationError
 
+from devstack.template import Template
 from tests.transformed import SAM_PYTHON, transform
 
 ROOT = Path(__file__).parents[2]
 PARAMETERS = {"MerchantId": "m1", "JwtIssuer": "https://issuer.example", "JwtAudience": "gateway"}
 OPEN_ROUTES = {("/v1/health", "get")}
-# For one's own, and for others'.
-TWO_SCOPES = {("/v1/transactions/{merchantOrderId}/refunds/{refundId}/withdrawal", "post")}
 
 pytestmark = pytest.mark.skipif(not SAM_PYTHON.exists(), reason="the SAM CLI is not installed; make validate")
 
@@ -151,16 +153,113 @@ def operations(api: Properties) -> dict[tuple[str, str], Properties]:
     }
 
 
-def test_routes_but_the_health_check_need_a_token_with_their_scope() -> None:
+def body(creates_user_pool: bool) -> Properties:
+    """What API Gateway gets, with conditions and references as a deployment would resolve them."""
     [api] = of_type("AWS::ApiGatewayV2::Api").values()
-    for route, operation in operations(api).items():
-        if route in OPEN_ROUTES:
-            assert "Jwt" not in json.dumps(operation.get("security", [])), route
-        else:
-            [scopes] = [security["Jwt"] for security in operation["security"]]
-            assert len(scopes) == (2 if route in TWO_SCOPES else 1)
-            assert all(scopes)
-    assert set(operations(api)) > OPEN_ROUTES
+
+    def resolved(value: Any) -> Any:
+        match value:
+            case {"Fn::If": ["CreatesUserPool", then, otherwise]}:
+                return resolved(then if creates_user_pool else otherwise)
+            case {"Ref": str(name)}:
+                return name
+            case {"Fn::Sub": str(text)}:
+                return text
+            case dict():
+                assert not any(key.startswith("Fn::") for key in value), value
+                return {key: resolved(item) for key, item in value.items()}
+            case list():
+                return [resolved(item) for item in value]
+        return value
+
+    found: Properties = resolved(api["Body"])
+    return found
+
+
+def document() -> Properties:
+    found: Properties = yaml.safe_load((ROOT / "docs/openapi.yaml").read_text())
+    return found
+
+
+@pytest.mark.parametrize("creates_user_pool", [False, True])
+def test_the_apis_body_is_valid_openapi(creates_user_pool: bool) -> None:
+    """By somebody else's parser: API Gateway refuses a body about which its own has a warning."""
+    found = body(creates_user_pool)
+    assert of_type("AWS::ApiGatewayV2::Api")["Api"]["FailOnWarnings"] is True
+    assert found["openapi"] == "3.0.1"
+    OpenAPIV30SpecValidator(found).validate()
+
+
+@pytest.mark.parametrize(
+    "break_it",
+    [
+        lambda operation: operation["parameters"][0].pop("schema"),
+        lambda operation: operation.update(parameters=[]),
+        lambda operation: operation.update(responses={}),
+        lambda operation: operation.update(security=[{"Jwt": {"Fn::If": []}}]),
+    ],
+)
+def test_the_parser_refuses_what_sam_alone_would_make(break_it: Callable[[Properties], object]) -> None:
+    found = body(False)
+    break_it(found["paths"]["/v1/transactions/{merchantOrderId}"]["get"])
+    with pytest.raises(OpenAPIValidationError):
+        OpenAPIV30SpecValidator(found).validate()
+
+
+@pytest.mark.parametrize("prefix", ["", "qris-gateway/"])
+def test_the_apis_operations_are_the_documents_with_their_scopes(prefix: str) -> None:
+    """Scope by scope: who has any of them may call the operation."""
+    wanted = {
+        (path, method): [prefix + scope for entry in operation["security"] for scope in entry["jwt"]]
+        for path, item in document()["paths"].items()
+        for method, operation in item.items()
+        if method != "parameters"
+    }
+    found = {
+        (path, method): [scope for entry in operation["security"] for scope in entry["Jwt"]]
+        for path, item in body(bool(prefix))["paths"].items()
+        for method, operation in item.items()
+    }
+    assert found == wanted
+    assert [route for route, scopes in found.items() if not scopes] == sorted(OPEN_ROUTES)
+    # One requirement a route: of several, API Gateway takes one.
+    assert all(
+        len(operation["security"]) == (route not in OPEN_ROUTES)
+        for route, operation in operations({"Body": body(False)}).items()
+    )
+
+
+def test_each_operation_calls_the_alias_of_the_function_that_has_it() -> None:
+    template = Template.load_local().model()
+    aliases = of_type("AWS::Lambda::Alias")
+    permissions = [
+        (permission["FunctionName"]["Ref"], permission["SourceArn"]["Fn::Sub"][0].split("${__Stage__}")[1])
+        for permission in of_type("AWS::Lambda::Permission").values()
+        if permission["Principal"] == "apigateway.amazonaws.com"
+    ]
+    for route in template.routes:
+        operation = body(False)["paths"][route.path][route.method.lower()]
+        alias = f"{route.function}Aliaslive"
+        assert aliases[alias]["FunctionName"] == {"Ref": route.function}
+        integration = operation["x-amazon-apigateway-integration"]
+        assert (integration["type"], integration["payloadFormatVersion"]) == ("aws_proxy", "2.0")
+        assert f"functions/${{{alias}}}/invocations" in integration["uri"]
+        source = re.sub(r"\{\w+\}", "*", route.path)
+        assert (alias, f"/{route.method}{source}") in permissions
+    assert len(permissions) == len(template.routes) == len(operations({"Body": body(False)}))
+
+
+def test_the_authorizer_checks_tokens_of_the_issuer_or_of_the_user_pool() -> None:
+    for creates_user_pool, issuer, audience in (
+        (False, "JwtIssuer", "JwtAudience"),
+        (True, "https://cognito-idp.${AWS::Region}.${AWS::URLSuffix}/${UserPool}", "UserPoolClient"),
+    ):
+        [scheme] = body(creates_user_pool)["components"]["securitySchemes"].values()
+        assert scheme["x-amazon-apigateway-authorizer"] == {
+            "type": "jwt",
+            "identitySource": "$request.header.Authorization",
+            "jwtConfiguration": {"issuer": issuer, "audience": [audience]},
+        }
 
 
 def test_every_stage_limits_its_requests_and_logs_them() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable
 from copy import copy
 from dataclasses import dataclass
@@ -89,6 +90,7 @@ class Invariants:
         self.history: dict[str, History] = {}  # of each refund
         self.sums: dict[str, History] = {}  # by partition
         self.decided: set[Any] = set()  # decisions that were answered with 200
+        self.tokens: set[str] = set()  # of messages, as refunds had them
 
     def savepoint(self) -> Callable[[], None]:
         """Returns a function that forgets all that happened since, as often as it is called."""
@@ -116,7 +118,15 @@ class Invariants:
     def postponed(self, refund: dict[str, Any], its_clock: datetime) -> None:
         """Bookkeeping: an attempt did not send the refund, or a message will make the next one."""
         self._check_due(self.refunds[refund["refundId"]], its_clock)
+        self._keep(refund)
+
+    def message_sent(self, token: str) -> None:
+        hold("a message is recorded before it is sent", token in self.tokens, token)
+
+    def _keep(self, refund: dict[str, Any]) -> None:
         self.refunds[refund["refundId"]] = refund
+        if "queueMessage" in refund:
+            self.tokens.add(refund["queueMessage"])
 
     def _check_due(self, before: dict[str, Any], its_clock: datetime) -> None:
         due = before.get("nextAttemptAt")
@@ -146,7 +156,7 @@ class Invariants:
         in_order = not history or history[-1]["sk"] < mine[0]["sk"]
         hold("the audit records are in order", in_order, detail)
         self.records[refund_id] = (*history, *mine)
-        self.refunds[refund_id] = refund
+        self._keep(refund)
         if before and now is RefundStatus.SUBMITTING:
             self._check_due(before, its_clock)
         amount = refund.get("reservedAmount", refund.get("requestedAmount"))
@@ -243,12 +253,17 @@ class Invariants:
             hold("no refund is lost", made or hashlib.sha256(message.encode()).hexdigest() in explained, message)
 
     def _check_dead_letters(self, world: Any) -> None:
-        explained = {
+        records = Counter(
             item["messageId"]["S"] for item in world.audit_items() if item["action"]["S"] == "MESSAGE_DEAD_LETTERED"
-        }
+        )
         for message in world.dead_letters():
-            original = message.get("MessageAttributes", {}).get("originalMessageId", {}).get("StringValue")
-            hold("every dead letter has an audit record", original in explained, message)
+            own, original = message["MessageId"], message.get("MessageAttributes", {}).get("originalMessageId")
+            moved_by_sqs = "DeadLetterQueueSourceArn" in message["Attributes"]
+            # The worker's own dead letter is recorded under the id that its sender knows.
+            found = records[own] if moved_by_sqs or not original else records[original["StringValue"]]
+            hold("every dead letter has an audit record", found >= 1, message)
+            others = records[own] if original and not moved_by_sqs else 0
+            hold("a dead letter has one audit record", found == 1 and not others, f"{found} and {others}: {message}")
 
     def _check_what_is_kept(self, world: Any) -> None:
         for kind, text in world.everything_kept():

@@ -168,6 +168,66 @@ def a_refund_under_way_and_an_operator() -> SmallWorld:
     return SmallWorld(world)
 
 
+def a_dead_letter_that_looks_recorded() -> SmallWorld:
+    """Its sender gave it the attributes that the worker gives to the dead letters that it moves itself."""
+    text = {"DataType": "String", "StringValue": "forged"}
+    world = _world(max_receive_count=2)
+    worlds.dead_letter_by_sqs(world, {"cause": text, "originalMessageId": text})
+    world.recover()
+    return SmallWorld(world, at_the_end=worlds.dead_letter_stays)
+
+
+def a_refund_that_kills_recovery() -> SmallWorld:
+    """At each run, as it is about to be enqueued. Others wait on the pages after it."""
+    world = _world()
+    worlds.wait_without_messages(world, ORDER, OTHER_ORDER)
+
+    def killed_runs(world: SimulatedWorld) -> None:
+        poison: set[str] = set()
+        for _ in range(3):
+            invocation = world.recover()
+            while pending := invocation.pending():
+                [fiber] = pending
+                assert fiber.call
+                if fiber.call.name == "update_item":
+                    at = repr(fiber.call.effect.keywords["Key"])  # type: ignore[attr-defined]
+                    poison = poison or {at}
+                    if at in poison:
+                        world.kill(invocation)
+                        break
+                world.run(fiber)
+        _all_are_enqueued(world, but=1)
+
+    return SmallWorld(world, later=[("three recovery runs are killed by a refund", killed_runs)])
+
+
+def runs_that_have_time_for_one_page() -> SmallWorld:
+    world = _world()
+    worlds.wait_without_messages(world, ORDER, OTHER_ORDER, "ORDER-3")
+
+    def slow_runs(world: SimulatedWorld) -> None:
+        for _ in range(3):
+            invocation = world.recover()
+            pages = 0
+            while pending := invocation.pending():
+                [fiber] = pending
+                assert fiber.call
+                pages += fiber.call.name == "scan"
+                if pages == 2:
+                    world.pass_seconds(45)  # of 60: the page is read, and nothing on it is begun
+                    pages += 1
+                world.run(fiber)
+            world.pass_seconds(1)
+        _all_are_enqueued(world)
+
+    return SmallWorld(world, later=[("three recovery runs have time for one page each", slow_runs)])
+
+
+def _all_are_enqueued(world: SimulatedWorld, but: int = 0) -> None:
+    left = [refund_id[:6] for refund_id, refund in world.watch.refunds.items() if "enqueuedAt" not in refund]
+    hold("recovery reaches every open refund", len(left) <= but, left)
+
+
 def _immortal(world: SimulatedWorld) -> Invocation:
     """Lambda does not kill it in time, so its refund may become UNKNOWN."""
     invocation = world.refund(ORDER, 60_000, "k")
@@ -190,6 +250,9 @@ OWN_WORLDS: dict[str, Callable[[], SmallWorld]] = {
         a_process_that_froze_before_it_sent,
         an_operator_who_looked_too_early,
         a_refund_under_way_and_an_operator,
+        a_dead_letter_that_looks_recorded,
+        a_refund_that_kills_recovery,
+        runs_that_have_time_for_one_page,
     )
 }
 WORLDS = worlds.WORLDS | OWN_WORLDS

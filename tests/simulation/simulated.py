@@ -30,6 +30,7 @@ from gateway.core.dynamodb import from_item
 from gateway.core.errors import LedgerUnavailable
 from gateway.core.model import AmbiguousRefunds, OrderKey, Reason, RefundRequest, iso
 from gateway.core.transitions import RefundStatus
+from gateway.refunds import sweep
 from gateway.runtime import bootstrap, telemetry
 from gateway.runtime.bootstrap import Gateway
 from gateway.runtime.settings import Settings
@@ -135,6 +136,31 @@ class CheckedDynamo:
         return self._world.acting
 
 
+class CheckedSqs:
+    """SQS; the invariants check every message that the gateway sends for a refund."""
+
+    def __init__(self, sqs: Sqs, world: SimulatedWorld) -> None:
+        self._sqs = sqs
+        self._world = world
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sqs, name)
+
+    def send_message(self, **request: Any) -> Any:
+        self._check(request)
+        return self._sqs.send_message(**request)
+
+    def send_message_batch(self, **request: Any) -> Any:
+        for entry in request["Entries"]:
+            self._check(entry)
+        return self._sqs.send_message_batch(**request)
+
+    def _check(self, message: Mapping[str, Any]) -> None:
+        token = message.get("MessageAttributes", {}).get("token")
+        if token:
+            self._world.watch.message_sent(token["StringValue"])
+
+
 class ScheduledClient:
     """A client whose every call is handed to the scheduler."""
 
@@ -195,7 +221,9 @@ def dynamodb_faults(name: str, arguments: Mapping[str, Any], client: Any, effect
         return effect()  # the SDK's own retry, after its first response was lost
 
     writes = name in ("transact_write_items", "put_item", "update_item")
-    faults = [Fault("throttled", unavailable, leaves_doubt=writes)]
+    # A recovery run that cannot read where the last one stopped ends, as if it had not been started.
+    redundant = name == "batch_get_item" and arguments["RequestItems"][LEDGER]["Keys"] == [sweep.KEY]
+    faults = [Fault("throttled", unavailable, leaves_doubt=writes, redundant=redundant)]
     if writes:
         faults.append(Fault("done, response lost", lost, leaves_doubt=True))
     if name == "transact_write_items":
@@ -239,7 +267,19 @@ def sqs_faults(name: str, arguments: Mapping[str, Any], client: Any, effect: Cal
         effect()
         _lost()
 
-    return [Fault("request lost", _lost), *([Fault("done, response lost", lost)] if name == "send_message" else [])]
+    def in_part() -> Any:
+        first, *others = arguments["Entries"]
+        failed = [{"Id": first["Id"], "SenderFault": False, "Code": "InternalError"}]
+        taken = client.send_message_batch(**{**arguments, "Entries": others})["Successful"] if others else []
+        return {"Successful": taken, "Failed": failed}
+
+    # Whether a dead letter is read now or by the next run makes no difference to anything else.
+    faults = [Fault("request lost", _lost, redundant=name == "receive_message")]
+    if name in ("send_message", "send_message_batch"):
+        faults.append(Fault("done, response lost", lost))
+    if name == "send_message_batch":
+        faults.append(Fault("one entry not taken", in_part, redundant=len(arguments["Entries"]) == 1))
+    return faults
 
 
 def secrets_faults(name: str, arguments: Mapping[str, Any], client: Any, effect: Callable[[], Any]) -> list[Fault]:
@@ -295,7 +335,8 @@ class Sandbox:
         if self.predicted:
             return self.predicted
         known_orders = frozenset(self.gateway.protocol.known_orders.items())
-        return (self.skew_seconds, tuple(self.secrets_seen), known_orders, self.gateway.breaker.memory())
+        breakers = (self.gateway.refund_breaker.memory(), self.gateway.status_breaker.memory())
+        return (self.skew_seconds, tuple(self.secrets_seen), known_orders, *breakers)
 
 
 @dataclass
@@ -306,6 +347,7 @@ class SimulatedWorld:
     freezes: bool = False  # processes may freeze while they send
     stale_reads: bool = False  # a read that is not consistent may lag behind
     torn_reads: bool = False  # a batch may be read in two parts
+    max_receive_count: int = MAX_RECEIVE_COUNT
     skew_seconds: Callable[[], float] = lambda: 0.0  # of the next sandbox's clock
     start_seconds: Callable[[], float] = lambda: (
         0.0
@@ -319,7 +361,7 @@ class SimulatedWorld:
 
     def __post_init__(self) -> None:
         self.dynamo = Dynamo({LEDGER: {"open-refunds": ("openKey", "openSince")}, AUDIT: {}})
-        self.sqs = Sqs(self.clock, VISIBILITY_SECONDS, MAX_RECEIVE_COUNT, url=QUEUE, dead_letter_url=DEAD_LETTERS)
+        self.sqs = Sqs(self.clock, VISIBILITY_SECONDS, self.max_receive_count, url=QUEUE, dead_letter_url=DEAD_LETTERS)
         credentials = {"m1": ("ApiKey-1", "TopSecret-1"), "m2": ("ApiKey-2", "TopSecret-2")}
         self.secrets = Secrets({f"qris-gateway/{name}": _secret(*pair) for name, pair in credentials.items()})
         resubmits = self.ambiguous_refunds is AmbiguousRefunds.RESUBMIT
@@ -331,7 +373,7 @@ class SimulatedWorld:
         self.indodana.freeze = self._freeze_acting if self.freezes else None
         self._aws: Any = SimpleNamespace(
             dynamodb=ScheduledClient(CheckedDynamo(self.dynamo, self), self._dynamodb_faults),
-            sqs=ScheduledClient(self.sqs, sqs_faults),
+            sqs=ScheduledClient(CheckedSqs(self.sqs, self), sqs_faults),
             secretsmanager=ScheduledClient(self.secrets, secrets_faults),
         )
         self._sandboxes: list[Sandbox] = []  # at rest
@@ -599,15 +641,22 @@ class SimulatedWorld:
             on_answer=answered,
         )  # fmt: skip
 
-    def send(self, order_id: str, amount: int | None, key: str, merchant: str = "m1") -> None:
+    def send(
+        self,
+        order_id: str,
+        amount: int | None,
+        key: str,
+        merchant: str = "m1",
+        attributes: Mapping[str, Any] | None = None,
+    ) -> None:
         body = {"merchantId": merchant, "merchantOrderId": order_id, "idempotencyKey": key, "reason": "OTHERS",
                 "requestedBy": "agent"} | ({} if amount is None else {"amount": amount})  # fmt: skip
         message = json.dumps(body)
         self.sent.append(message)
-        self.send_body(message)
+        self.send_body(message, attributes)
 
-    def send_body(self, body: str) -> None:
-        self.sqs.send_message(QueueUrl=QUEUE, MessageBody=body)
+    def send_body(self, body: str, attributes: Mapping[str, Any] | None = None) -> None:
+        self.sqs.send_message(QueueUrl=QUEUE, MessageBody=body, MessageAttributes=attributes or {})
 
     def deliver(self, most: int = 10) -> Invocation | None:
         """Gives a batch to the worker, if a message is visible. Lambda deletes what is not reported as failed."""
@@ -706,7 +755,7 @@ class SimulatedWorld:
             transport=self.indodana,  # type: ignore[arg-type]
         )
         gateway = Gateway(
-            Settings(**{**vars(SETTINGS), "ambiguous_refunds": self.ambiguous_refunds}),
+            replace(SETTINGS, ambiguous_refunds=self.ambiguous_refunds, max_receive_count=self.max_receive_count),
             self._aws,
             indodana=client,
             clock=clock,

@@ -11,7 +11,15 @@ from gateway.core.model import AmbiguousRefunds
 from tests.simulation.engine import Fault, Fiber, Invocation
 from tests.simulation.explore import Later, Next, SmallWorld
 from tests.simulation.invariants import hold
-from tests.simulation.simulated import LIST, READ, Look, SimulatedWorld, refund_id_of
+from tests.simulation.simulated import (
+    LIST,
+    QUEUE,
+    READ,
+    VISIBILITY_SECONDS,
+    Look,
+    SimulatedWorld,
+    refund_id_of,
+)
 
 ORDER = "ORDER-1"
 LEASE_AND_MORE = 50.0  # seconds: every submission and its lease are over by then
@@ -403,6 +411,51 @@ def who_reads_while_a_refund_is_made() -> SmallWorld:
     return SmallWorld(world, later=later, kills=1, faults=1)
 
 
+def a_message_that_kills_its_worker() -> SmallWorld:
+    """SQS moves it to the dead-letter queue. Two recovery runs find it there at the same time."""
+    world = dead_letter_by_sqs(_world(max_receive_count=2))
+    world.recover()
+    world.recover()
+    return SmallWorld(world, kills=1, faults=1, at_the_end=dead_letter_stays)
+
+
+def a_sweep_in_pages() -> SmallWorld:
+    """Two refunds whose messages were lost, each on a page of its own, and two recovery runs."""
+    world = _world()
+    wait_without_messages(world, ORDER, "ORDER-2")
+    world.recover()
+    world.recover()
+    return SmallWorld(world, kills=1, faults=0)
+
+
+def dead_letter_by_sqs(world: SimulatedWorld, attributes: dict[str, Any] | None = None) -> SimulatedWorld:
+    """A message whose worker is killed at each delivery."""
+    world.send(ORDER, 60_000, "k", attributes=attributes)
+    for _ in range(world.max_receive_count):
+        invocation = world.deliver()
+        assert invocation
+        world.kill(invocation)
+        world.pass_seconds(VISIBILITY_SECONDS)
+    assert world.deliver() is None
+    assert len(world.dead_letters()) == 1
+    return world
+
+
+def dead_letter_stays(world: SimulatedWorld) -> None:
+    hold("a dead letter stays until an operator deletes it", len(world.dead_letters()) == 1, world.dead_letters())
+
+
+def wait_without_messages(world: SimulatedWorld, *orders: str) -> None:
+    """Overdue refunds, one for each order; recovery's pages have one each."""
+    for order in orders:
+        world.indodana.add_order("m1", order, Decimal(100_000))
+        world.finish(world.refund(order, 60_000, "k", later=True))
+        [message] = world.sqs.receive_message(QueueUrl=QUEUE)["Messages"]
+        world.sqs.delete_message(QueueUrl=QUEUE, ReceiptHandle=message["ReceiptHandle"])
+    world.dynamo.page_size = 1
+    world.pass_seconds(LEASE_AND_MORE)
+
+
 def _recovery_runs(world: SimulatedWorld) -> None:
     world.finish(world.recover())
 
@@ -488,5 +541,7 @@ WORLDS: dict[str, Callable[[], SmallWorld]] = {
         two_workers_and_a_refund_that_waits,
         one_key_twice_and_reads_in_two_parts,
         who_reads_while_a_refund_is_made,
+        a_message_that_kills_its_worker,
+        a_sweep_in_pages,
     )
 }

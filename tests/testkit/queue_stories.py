@@ -44,6 +44,18 @@ class Story:
         self.ids[answer["MessageId"]] = len(self.ids)
         self.seen.append(("sent", answer["MD5OfMessageBody"]))
 
+    def send_batch(self, *messages: dict[str, Any]) -> None:
+        entries = [{"Id": str(number), **message} for number, message in enumerate(messages)]
+        try:
+            answer = self.sqs.send_message_batch(QueueUrl=self.urls["queue"], Entries=entries)
+        except ClientError as error:
+            self.seen.append(("batch", error.response["Error"]["Code"].rpartition(".")[2]))
+            return
+        for message in answer["Successful"]:
+            self.ids[message["MessageId"]] = len(self.ids)
+        told = [(message["Id"], message["MD5OfMessageBody"]) for message in answer["Successful"]]
+        self.seen.append(("batch", told, answer.get("Failed", [])))
+
     def receive(self, queue: str = "queue", **options: Any) -> None:
         found = self.sqs.receive_message(
             QueueUrl=self.urls[queue],
@@ -109,6 +121,16 @@ def delay(story: Story) -> None:
     story.call("change_message_visibility", "nonsense", VisibilityTimeout=1)
 
 
+def batch(story: Story) -> None:
+    attribute = {"cause": {"DataType": "String", "StringValue": "none"}}
+    story.send_batch({"MessageBody": "one"}, {"MessageBody": "two", "MessageAttributes": attribute})
+    story.receive()
+    story.send_batch()
+    story.send_batch(*[{"MessageBody": "too many"}] * 11)
+    story.send_batch({"MessageBody": "one", "Id": "same"}, {"MessageBody": "two", "Id": "same"})
+    story.receive()
+
+
 def redrive(story: Story) -> None:
     story.send("poison")
     for _ in range(MAX_RECEIVE_COUNT):
@@ -120,7 +142,7 @@ def redrive(story: Story) -> None:
     story.receive("dead letters")
 
 
-STORIES = [visibility, delay, redrive]
+STORIES = [visibility, delay, batch, redrive]
 
 
 def told_by_both(tell: Callable[[Story], None], theirs: Any) -> tuple[list[Any], list[Any]]:

@@ -31,6 +31,7 @@ EXCEPTIONS = {
     ("gateway.http.problems", "indodana"): "each error of the layer has its problem",
     ("gateway.status.checks", "indodana"): "a status check's result and error are the layer's",
     ("gateway.runtime.telemetry", "indodana"): "it wraps the layer's client to measure it",
+    ("gateway.runtime.tls", "indodana"): "the layer has the certificate authorities",
     ("gateway.runtime.telemetry", "gateway.refunds.recovery"): "the type of what it counts",
 }
 # Folder: those of the repository that its code may import. Only tests import tests.

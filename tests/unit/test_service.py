@@ -18,6 +18,7 @@ from gateway.core.context import RequestContext
 from gateway.core.errors import (
     IdempotencyKeyReused,
     InvalidRequest,
+    LedgerUnavailable,
     NotFound,
     NotPermitted,
     NotResolvable,
@@ -1002,3 +1003,29 @@ def test_an_attempt_that_ends_unknown_waits_for_a_decision(gateway: Gateway) -> 
     assert gateway.indodana.sent[0].cancelled_by == "Sari"
     assert gateway.indodana.sent[0].amount == Decimal(60_000)
     assert gateway.indodana.sent[0].date.tzinfo is UTC
+
+
+# ---- little time left
+
+
+@pytest.mark.parametrize(("left", "is_sent"), [(8.0, True), (7.999, False)])
+def test_a_queued_refund_is_enqueued_only_while_there_is_time(gateway: Gateway, left: float, is_sent: bool) -> None:
+    made = gateway.later(request(), seconds_left=lambda: left)
+
+    assert made.refund.status is QUEUED
+    assert bool(gateway.sqs.sent) is is_sent
+    gateway.passes(3600)
+    gateway.recovery.run_once(gateway.context())
+    assert len(gateway.sqs.sent) == 1 + is_sent
+
+
+@pytest.mark.parametrize(("left", "is_refused"), [(16.0, True), (15.999, False)])
+def test_a_refusal_that_cannot_be_recorded_in_time_is_none(gateway: Gateway, left: float, is_refused: bool) -> None:
+    gateway.at_once(request(90_000, "first"))
+    if is_refused:
+        failure = gateway.later(request(), seconds_left=lambda: left)
+        assert failure.code is FailureCode.AMOUNT_EXCEEDS_REFUNDABLE
+    else:
+        with pytest.raises(LedgerUnavailable, match="not enough time left to record the refusal"):
+            gateway.later(request(), seconds_left=lambda: left)
+    assert any(record["action"] == "REFUND_REFUSED" for record in gateway.records()) is is_refused

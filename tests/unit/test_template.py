@@ -14,6 +14,7 @@ from urllib.parse import unquote
 
 import pytest
 
+from checks import api_body
 from devstack.cloudformation import Resolver
 from devstack.template import Template
 from tests.docker.invocations import INVOCATIONS
@@ -132,29 +133,38 @@ def is_allowed(parameter: str, value: str) -> bool:
 
 
 def test_every_route_of_the_design_is_there_with_its_scope_and_no_other() -> None:
+    body = RESOURCES["Api"]["Properties"]["DefinitionBody"]
     found = {
-        route: properties["Auth"]["AuthorizationScopes"]
-        for function in FUNCTIONS
-        for route, properties in routes(function).items()
-        if route != HEALTH
+        f"{method.upper()} {path}": operation["security"]
+        for path, item in body["paths"].items()
+        for method, operation in item.items()
     }
     # Cognito puts the resource server's name before a scope.
-    assert found == {
-        route: [{"Fn::If": ["CreatesUserPool", f"qris-gateway/{scope}", scope]} for scope in scopes]
+    assert found == {HEALTH: []} | {
+        route: [{"Jwt": [{"Fn::If": ["CreatesUserPool", f"qris-gateway/{scope}", scope]} for scope in scopes]}]
         for route, scopes in SCOPES.items()
     }
+    assert list(body["components"]["securitySchemes"]) == ["Jwt"]
     prefix = TEMPLATE["Globals"]["Function"]["Environment"]["Variables"]["SCOPE_PREFIX"]
     assert prefix == {"Fn::If": ["CreatesUserPool", "qris-gateway/", ""]}
 
 
-@pytest.mark.parametrize("function", FUNCTIONS)
-def test_every_route_checks_the_callers_token(function: str) -> None:
-    authorizers = RESOURCES["Api"]["Properties"]["Auth"]["Authorizers"]
-    assert RESOURCES["Api"]["Properties"]["Auth"]["DefaultAuthorizer"] in authorizers
-    for route, properties in routes(function).items():
-        assert properties["ApiId"] == {"Ref": "Api"}
-        if route != HEALTH:
-            assert properties["Auth"]["Authorizer"] in authorizers
+def test_every_route_is_in_one_functions_events() -> None:
+    found = [route for function in FUNCTIONS for route in routes(function)]
+    assert sorted(found) == sorted([HEALTH, *SCOPES])
+    for function in FUNCTIONS:
+        for properties in routes(function).values():
+            # SAM would add an event's own Auth to the body's.
+            assert properties.keys() == {"ApiId", "Method", "Path"}
+            assert properties["ApiId"] == {"Ref": "Api"}
+    assert "Auth" not in RESOURCES["Api"]["Properties"]
+
+
+def test_the_apis_routes_are_those_of_the_document() -> None:
+    text = api_body.TEMPLATE.read_text()
+    assert text == api_body.with_routes(text, api_body.load_document()), (
+        "docs/openapi.yaml has changed: .venv/bin/python -m checks.api_body --write"
+    )
 
 
 def test_the_open_route_is_throttled_harder_and_says_nothing() -> None:

@@ -195,9 +195,17 @@ def status_record(
 
 
 def dead_letter_record(
-    order: OrderKey | None, message_id: str, sent_at: datetime, context: RequestContext, cause: str, body_sha256: str
+    order: OrderKey | None,
+    message_id: str,
+    sent_at: datetime,
+    context: RequestContext,
+    cause: str,
+    body_sha256: str,
+    receive_count: int | None = None,
 ) -> Item:
-    """An invalid message. The message id is its key, so a redelivery adds no second record.
+    """An invalid message, or one that was received too often (`receive_count`).
+
+    The message id is its key, so a redelivery adds no second record.
 
     If the order is unknown, the record is stored in a partition of its day that no merchant can have.
     """
@@ -209,6 +217,7 @@ def dead_letter_record(
             "messageId": message_id,
             "cause": cause,
             "bodySha256": body_sha256,
+            "receiveCount": receive_count,
         }
     )
 
@@ -221,14 +230,15 @@ class AuditLog:
         self._table = table
         self._on_lost = on_lost
 
-    def add(self, record: Item) -> None:
-        """Raises LedgerUnavailable. Adding the same record again changes nothing."""
+    def add(self, record: Item) -> bool:
+        """Whether it was added: adding the same record again changes nothing. Raises LedgerUnavailable."""
         try:
             self._client.put_item(TableName=self._table, Item=record, ConditionExpression="attribute_not_exists(pk)")
         except self._client.exceptions.ConditionalCheckFailedException:
-            return
+            return False
         except (ClientError, BotoCoreError) as error:
             raise LedgerUnavailable("the audit record could not be written") from error
+        return True
 
     def record_best_effort(self, record: Item) -> None:
         """Adds a record of something that moved no money. A failure is logged and counted, and never raised."""

@@ -21,7 +21,8 @@ class RequestContext:
     request_id: str
     correlation_id: str | None = None  # None: the request, message or run has none
     message: str | None = None  # the queue message being processed: the gateway's token in it, or its SQS id
-    seconds_left: Callable[[], float] = field(default=_no_limit, compare=False, repr=False)  # until the function ends
+    # Until the function ends, or its caller stops waiting.
+    seconds_left: Callable[[], float] = field(default=_no_limit, compare=False, repr=False)
 
     @property
     def known_as(self) -> str:

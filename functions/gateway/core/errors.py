@@ -113,6 +113,13 @@ class LedgerUnavailable(RefundsError):
     """A DynamoDB call failed; a write may have taken effect or not."""
 
 
+class UnreadableItem(LedgerUnavailable):
+    """An item of the ledger is not one that this release can read, so it cannot tell what is on record."""
+
+    def __init__(self, pk: str, sk: str) -> None:
+        super().__init__(f"unreadable item in the ledger: {pk} / {sk}")
+
+
 class LedgerBusy(LedgerUnavailable):
     """Too many refunds of the same order at the same time; nothing was written."""
 

@@ -27,6 +27,7 @@ from gateway.core.errors import (
     NotFound,
     OrderChanged,
     RefundChanged,
+    UnreadableItem,
 )
 from gateway.core.items import (
     ORDER,
@@ -87,6 +88,19 @@ class OpenRefundsPage:
     next_token: str | None
 
 
+class Found(NamedTuple):
+    """An item of the index of open refunds."""
+
+    key: Item  # in the index
+    refund: Refund | None  # None: unreadable
+
+
+@dataclass(frozen=True)
+class FoundPage:
+    found: list[Found]
+    end: Item | None  # the key after which the next page starts; None: this was the last one
+
+
 class Ledger:
     def __init__(
         self,
@@ -129,7 +143,7 @@ class Ledger:
         item = self._get([key]).get(key_of(key))
         if item is None:
             raise NotFound("this order has no refund with this refundId")
-        return to_refund(item)
+        return _readable(item, to_refund)
 
     def refunds_of(self, order: OrderKey, limit: int, token: str | None) -> OrderRefundsPage:
         """A page of the order's refunds, oldest first. Each page reads all of them: their keys are not sorted by time.
@@ -147,9 +161,9 @@ class Ledger:
             ConsistentRead=True,
         ):
             if item["sk"]["S"] == ORDER:
-                sums = to_order(item)
+                sums = _readable(item, to_order)
             else:
-                refunds.append(to_refund(item))
+                refunds.append(_readable(item, to_refund))
         if not refunds:
             raise NotFound("this order has no refunds")
         refunds.sort(key=lambda refund: position(list_key(refund)))
@@ -160,7 +174,10 @@ class Ledger:
     def open_refunds_page(
         self, merchant_id: str, status: RefundStatus, limit: int, token: str | None
     ) -> OpenRefundsPage:
-        """The merchant's refunds in an open status, longest waiting first. Raises InvalidRequest for the token."""
+        """The merchant's refunds in an open status, longest waiting first. Raises InvalidRequest for the token.
+
+        An unreadable item is left out and logged: it must not hide the other orders' refunds.
+        """
         wanted_key = open_key(merchant_id, status)
         start = paging.start_of(token, attributes=INDEX_KEY_ATTRIBUTES, must_hold={"openKey": wanted_key})
         try:
@@ -174,22 +191,25 @@ class Ledger:
             )
         except (ClientError, BotoCoreError) as error:
             raise LedgerUnavailable("the ledger could not be read") from error
-        refunds = [to_refund(item) for item in answer["Items"]]
+        refunds: list[Refund] = []
+        for item in answer["Items"]:
+            try:
+                refunds.append(_readable(item, to_refund))
+            except UnreadableItem as unreadable:
+                log.warning("%s: left out of the list of open refunds", unreadable)
         return OpenRefundsPage(refunds, paging.to_token(answer.get("LastEvaluatedKey")))
 
-    def all_open_refunds(self) -> Iterator[Refund | None]:
-        """Every open refund of every merchant; the index may lag a moment. None: an unreadable item, which is logged.
+    def open_refunds_after(self, start: Item | None, limit: int) -> FoundPage:
+        """A page of all merchants' open refunds, after the key `start`; the index may lag a moment.
 
         Raises LedgerUnavailable.
         """
-        for item in self._items(self._client.scan, IndexName=OPEN_REFUNDS_INDEX):
-            try:
-                refund = to_refund(item)
-            except UNREADABLE:
-                log.exception("unreadable item in the ledger: %s / %s", item["pk"]["S"], item["sk"]["S"])
-                yield None
-            else:
-                yield refund
+        after: Any = {"ExclusiveStartKey": start} if start else {}
+        try:
+            answer = self._client.scan(TableName=self._table, IndexName=OPEN_REFUNDS_INDEX, Limit=limit, **after)
+        except (ClientError, BotoCoreError) as error:
+            raise LedgerUnavailable("the ledger could not be read") from error
+        return FoundPage([_found(item) for item in answer["Items"]], answer.get("LastEvaluatedKey"))
 
     # ---- writing
 
@@ -292,7 +312,7 @@ class Ledger:
             current: Any = failed.response.get("Item")
             if not current:
                 raise LedgerUnavailable("the refund no longer exists in the ledger") from failed
-            raise RefundChanged(to_refund(current)) from failed
+            raise RefundChanged(_readable(current, to_refund)) from failed
         except (ClientError, BotoCoreError) as error:
             raise LedgerUnavailable("ledger write failed; it may have taken effect or not") from error
 
@@ -396,7 +416,7 @@ def _already_written(after: Refund, reasons: list[dict[str, Any]]) -> bool:
     if failed[0]:
         if not failed[0].get("Item"):
             raise LedgerUnavailable("the refund no longer exists in the ledger")
-        current = to_refund(failed[0]["Item"])
+        current = _readable(failed[0]["Item"], to_refund)
         if current.transition_id == after.transition_id:
             return True
         raise RefundChanged(current)
@@ -404,7 +424,7 @@ def _already_written(after: Refund, reasons: list[dict[str, Any]]) -> bool:
         return False  # the same refund is being written right now, and may have changed the sums itself
     if len(failed) > 2 and failed[2]:
         item = failed[2].get("Item")
-        raise OrderChanged(to_order(item) if item else None)
+        raise OrderChanged(_readable(item, to_order) if item else None)
     return False
 
 
@@ -412,13 +432,29 @@ def _snapshot(items: dict[tuple[str, str], Item], request: RefundRequest) -> Sna
     """A refund stored under the key as sent (`spelled_key`) is preferred: its own caller made it."""
     sums, *refunds = (items.get(key_of(key)) for key in keys_of(request))
     refund = next((item for item in reversed(refunds) if item), None)
-    return Snapshot(to_order(sums) if sums else None, to_refund(refund) if refund else None)
+    return Snapshot(_readable(sums, to_order) if sums else None, _readable(refund, to_refund) if refund else None)
+
+
+def _readable[R](item: Item, read: Callable[[Item], R]) -> R:
+    """Raises UnreadableItem."""
+    try:
+        return read(item)
+    except UNREADABLE as error:
+        raise UnreadableItem(*key_of(item)) from error
+
+
+def _found(item: Item) -> Found:
+    key = {name: item[name] for name in INDEX_KEY_ATTRIBUTES}
+    try:
+        return Found(key, to_refund(item))
+    except UNREADABLE:
+        return Found(key, None)
 
 
 def _snapshot_if_readable(items: dict[tuple[str, str], Item], request: RefundRequest) -> Snapshot | None:
     try:
         return _snapshot(items, request)
-    except UNREADABLE:
+    except UnreadableItem:
         return None
 
 

@@ -14,10 +14,17 @@ from gateway.core import audit
 from gateway.core.audit import AuditLog
 from gateway.core.backoff import backoff_seconds
 from gateway.core.context import RequestContext
-from gateway.core.errors import FieldError, IdempotencyKeyReused, InvalidRequest, QueueUnavailable, RefundChanged
+from gateway.core.errors import (
+    FieldError,
+    IdempotencyKeyReused,
+    InvalidRequest,
+    LedgerUnavailable,
+    QueueUnavailable,
+    RefundChanged,
+)
 from gateway.core.ledger import Ledger, Snapshot
 from gateway.core.model import Failure, Refund, RefundRequest, new_refund, utc_now
-from gateway.core.protocol import Deferred, RefundProtocol, Refusal
+from gateway.core.protocol import SETTLE_SECONDS, Deferred, RefundProtocol, Refusal
 from gateway.core.transitions import RefundStatus
 from gateway.core.upstream import UpstreamAnswer
 from gateway.refunds.queue import RefundQueue
@@ -69,7 +76,7 @@ class RefundService:
         if isinstance(result, Refusal):
             return self._refuse(request, result, context)
         if result.status is RefundStatus.QUEUED:
-            self._enqueue(result)
+            self._enqueue(result, context)
         return RefundResult(result)
 
     def refund_later(self, request: RefundRequest, context: RequestContext) -> RefundResult | Failure:
@@ -83,7 +90,7 @@ class RefundService:
             refund = self._record_queued(request, context, cause="requested with Prefer: respond-async", wait_seconds=0)
         except RefundChanged as changed:
             return self._replay(changed.current, request, context)
-        self._enqueue(refund)
+        self._enqueue(refund, context)
         return RefundResult(refund)
 
     def prefetch(self, requests: Iterable[RefundRequest]) -> list[Snapshot | None]:
@@ -196,7 +203,12 @@ class RefundService:
         return after
 
     def _refuse(self, request: RefundRequest, refusal: Refusal, context: RequestContext) -> RefundResult | Failure:
-        """Returns the refusal, unless the same request, sent twice at the same time, has already made the refund."""
+        """Returns the refusal, unless the same request, sent twice at the same time, has already made the refund.
+
+        Raises LedgerUnavailable if that cannot be found out and recorded while the caller waits.
+        """
+        if context.seconds_left() < 2 * SETTLE_SECONDS:
+            raise LedgerUnavailable("not enough time left to record the refusal")
         _, twin = self._ledger.read(request)
         if twin:
             return self._replay(twin, request, context)
@@ -205,8 +217,11 @@ class RefundService:
         )
         return refusal.failure
 
-    def _enqueue(self, refund: Refund) -> None:
+    def _enqueue(self, refund: Refund, context: RequestContext) -> None:
         """A lost message only delays the refund: recovery enqueues a refund that stays QUEUED."""
+        if context.seconds_left() < SETTLE_SECONDS:
+            log.info("refund %s is left to recovery: not enough time left to enqueue it", refund.refund_id)
+            return
         wait = (refund.next_attempt_at - self._clock()).total_seconds() if refund.next_attempt_at else 0.0
         try:
             self._queue.send(refund, delay_seconds=wait)

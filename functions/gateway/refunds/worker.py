@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -19,15 +18,16 @@ from gateway.core.correlation import correlated
 from gateway.core.errors import FieldError, IdempotencyKeyReused, InvalidRequest, LedgerUnavailable, QueueUnavailable
 from gateway.core.ledger import Snapshot
 from gateway.core.model import OrderKey, Refund, RefundRequest, utc_now
-from gateway.core.protocol import SUBMIT_SECONDS
+from gateway.core.protocol import ATTEMPT_SECONDS
 from gateway.core.transitions import RefundStatus
 from gateway.refunds import validation
+from gateway.refunds.dead_letters import CHANNEL, order_named_in
 from gateway.refunds.queue import MAX_VISIBILITY_SECONDS, RefundQueue
 from gateway.refunds.service import RefundService
+from gateway.refunds.threads import in_threads
 
 log = logging.getLogger("gateway")
 
-CHANNEL = "queue"
 SETTLED = frozenset({RefundStatus.SUCCEEDED, RefundStatus.FAILED})
 # A message that was not started for lack of time is redelivered at once, to another invocation.
 NOT_BEGUN_SECONDS = 1
@@ -59,14 +59,6 @@ class Task:
 
 
 type Job = Callable[[], list[str]]
-
-
-def in_threads(jobs: Sequence[Job]) -> list[list[str]]:
-    """One thread per job: each spends its time waiting for Indodana."""
-    if not jobs:
-        return []
-    with ThreadPoolExecutor(max_workers=len(jobs)) as pool:
-        return list(pool.map(lambda job: job(), jobs))
 
 
 class Worker:
@@ -105,7 +97,8 @@ class Worker:
                 request = self._parse(message)
             except InvalidRequest as error:
                 with correlated(context.known_as):
-                    if not self._dead_letter(message, context, str(error), self._order_named_in(message)):
+                    order = order_named_in(message.body, self._default_merchant_id, self._merchant_ids)
+                    if not self._dead_letter(message, context, str(error), order):
                         again.append(message.message_id)
             else:
                 task = Task(message, request, context)
@@ -132,7 +125,7 @@ class Worker:
     def _process(self, task: Task, prefetched: Snapshot | None) -> bool:
         """Processes one message. True: it can be deleted, because the ledger has the refund."""
         message, request, context = task.message, task.request, task.context
-        in_time = context.seconds_left() >= SUBMIT_SECONDS
+        in_time = context.seconds_left() >= ATTEMPT_SECONDS
         if not in_time and not self._is_last_delivery(message):
             self._queue.extend_visibility(message.receipt_handle, NOT_BEGUN_SECONDS)
             return False
@@ -201,19 +194,6 @@ class Worker:
         log.warning("invalid message %s moved to the dead-letter queue: %s", message.message_id, cause)
         self._on_dead_letter()
         return True
-
-    def _order_named_in(self, message: Message) -> OrderKey | None:
-        """The order that an invalid message names, if it is valid: the audit record belongs to it."""
-        try:
-            body = inputs.json_object(message.body.encode())
-        except InvalidRequest:
-            return None
-        merchant_id, order_id = body.get("merchantId", self._default_merchant_id), body.get("merchantOrderId")
-        if not isinstance(merchant_id, str) or merchant_id not in self._merchant_ids:
-            return None
-        if not isinstance(order_id, str) or not inputs.MERCHANT_ORDER_ID.fullmatch(order_id):
-            return None
-        return OrderKey(merchant_id, order_id)
 
 
 def _lanes(refunds: list[list[Task]]) -> list[list[Task]]:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import cache, cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gateway.core.model import utc_now
 
@@ -22,14 +22,15 @@ if TYPE_CHECKING:
     from gateway.core.ledger import Ledger
     from gateway.core.order_locks import Lock
     from gateway.core.protocol import RefundProtocol
+    from gateway.core.upstream import GuardedIndodana
+    from gateway.refunds.dead_letters import DeadLetters
     from gateway.refunds.decisions import Decisions
     from gateway.refunds.queue import RefundQueue
     from gateway.refunds.recovery import Recovery
     from gateway.refunds.service import RefundService
-    from gateway.refunds.worker import Job, Worker
+    from gateway.refunds.worker import Worker
     from gateway.runtime.aws import AwsClients
     from gateway.runtime.settings import Settings
-    from gateway.runtime.telemetry import TimedIndodana
     from gateway.status.checks import StatusChecks
     from indodana import IndodanaClient
 
@@ -48,7 +49,7 @@ class Gateway:
         indodana: IndodanaClient | None = None,
         clock: Callable[[], datetime] = utc_now,
         sleep: Callable[[float], None] = time.sleep,
-        run_all: Callable[[Sequence[Job]], list[list[str]]] | None = None,
+        run_all: Callable[[Sequence[Callable[[], Any]]], list[Any]] | None = None,
         new_lock: Callable[[], Lock] = threading.Lock,
     ) -> None:
         self.settings = settings
@@ -76,10 +77,11 @@ class Gateway:
         )
 
     @cached_property
-    def _timed_indodana(self) -> TimedIndodana:
+    def _guarded_indodana(self) -> GuardedIndodana:
+        from gateway.core.upstream import GuardedIndodana
         from gateway.runtime.telemetry import TimedIndodana
 
-        return TimedIndodana(self.indodana)
+        return GuardedIndodana(TimedIndodana(self.indodana), self.status_breaker)
 
     @cached_property
     def audit_log(self) -> AuditLog:
@@ -116,17 +118,23 @@ class Gateway:
         from gateway.status.checks import StatusChecks
 
         return StatusChecks(
-            self._timed_indodana,
+            self._guarded_indodana,
             self.audit_log,
             clock=self.clock,
             on_upstream_error=telemetry.upstream_error,
         )
 
     @cached_property
-    def breaker(self) -> CircuitBreaker:
-        from gateway.core.breaker import CircuitBreaker
+    def refund_breaker(self) -> CircuitBreaker:
+        from gateway.core.breaker import REFUNDS, CircuitBreaker
 
-        return CircuitBreaker(self.clock)
+        return CircuitBreaker(REFUNDS, self.clock)
+
+    @cached_property
+    def status_breaker(self) -> CircuitBreaker:
+        from gateway.core.breaker import STATUS_CHECKS, CircuitBreaker
+
+        return CircuitBreaker(STATUS_CHECKS, self.clock)
 
     @cached_property
     def protocol(self) -> RefundProtocol:
@@ -137,10 +145,10 @@ class Gateway:
         return RefundProtocol(
             self.ledger,
             self.audit_log,
-            self._timed_indodana,
+            self._guarded_indodana,
             ambiguous_refunds=self.settings.ambiguous_refunds,
             conflict_kinds=ConflictKinds(self.settings.conflict_kinds_not_done, self.settings.conflict_kinds_done),
-            breaker=self.breaker,
+            breaker=self.refund_breaker,
             clock=self.clock,
             on_upstream_error=telemetry.upstream_error,
         )
@@ -165,7 +173,8 @@ class Gateway:
 
     @cached_property
     def worker(self) -> Worker:
-        from gateway.refunds.worker import Worker, in_threads
+        from gateway.refunds.threads import in_threads
+        from gateway.refunds.worker import Worker
         from gateway.runtime import telemetry
 
         return Worker(
@@ -175,17 +184,43 @@ class Gateway:
             default_merchant_id=self.settings.merchant_id,
             merchant_ids=self.settings.merchant_ids,
             max_receive_count=self.settings.max_receive_count,
-            is_proven=lambda: self.breaker.is_proven,
+            is_proven=lambda: self.refund_breaker.is_proven,
             clock=self.clock,
             run_all=self._run_all or in_threads,
             on_dead_letter=lambda: telemetry.count("DeadLetters"),
         )
 
     @cached_property
+    def _dead_letters(self) -> DeadLetters:
+        from gateway.refunds.dead_letters import DeadLetters
+        from gateway.runtime import telemetry
+
+        return DeadLetters(
+            self._queue,
+            self.audit_log,
+            default_merchant_id=self.settings.merchant_id,
+            merchant_ids=self.settings.merchant_ids,
+            on_dead_letter=lambda: telemetry.count("DeadLetters"),
+        )
+
+    @cached_property
     def recovery(self) -> Recovery:
         from gateway.refunds.recovery import Recovery
+        from gateway.refunds.sweep import SweepStore
+        from gateway.refunds.threads import in_threads
+        from gateway.runtime import telemetry
 
-        return Recovery(self.ledger, self.protocol, self._queue, clock=self.clock)
+        return Recovery(
+            self.ledger,
+            self.protocol,
+            self._queue,
+            SweepStore(self._aws.dynamodb, self.settings.ledger_table),
+            self._dead_letters,
+            clock=self.clock,
+            run_all=self._run_all or in_threads,
+            on_page=telemetry.open_refunds,
+            on_failures=lambda failures: telemetry.count("RecoveryFailures", failures),
+        )
 
 
 @cache

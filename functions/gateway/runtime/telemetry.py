@@ -14,12 +14,14 @@ from aws_lambda_powertools.metrics import MetricUnit, single_metric
 
 from gateway.core import correlation
 from gateway.core.transitions import RefundStatus
+from gateway.core.upstream import StatusChecksPaused
 from indodana import ContradictingAnswer, CredentialsRejected, CredentialsUnavailable, IndodanaError
 
 if TYPE_CHECKING:
     from gateway.core.model import Refund
     from gateway.core.upstream import Indodana
     from gateway.refunds.recovery import Counts
+    from gateway.refunds.sweep import Totals
     from indodana import Cancellation, CancellationAccepted, TransactionStatus
 
 logger = Logger()
@@ -54,7 +56,12 @@ def upstream_error(error: IndodanaError) -> None:
 
     Credential failures are also counted separately, for their own alarm. Contradicting answers are also counted by
     field, which shows whether Indodana's usual answer is like that.
+
+    A status check that was not sent is no failure of Indodana's, and is counted apart.
     """
+    if isinstance(error, StatusChecksPaused):
+        count("StatusChecksPaused")
+        return
     count("UpstreamErrors", error=type(error).__name__)
     count("UpstreamErrors")
     if isinstance(error, CredentialsRejected | CredentialsUnavailable):
@@ -88,14 +95,20 @@ def transition(before: Refund | None, refund: Refund) -> None:
     )
 
 
-def open_refunds(counts: Counts) -> None:
-    """Emits zeros too: an alarm needs data to return to OK."""
-    count("QueuedRefunds", counts.queued)
-    count("UnknownRefunds", counts.unknown)
-    count("LeasesExpired", counts.leases_expired)
-    count("RecoveryFailures", counts.errors)
-    seconds("OldestQueuedRefundAge", counts.oldest_queued_seconds)
-    seconds("OldestUnknownRefundAge", counts.oldest_unknown_seconds)
+def open_refunds(page: Counts, totals: Totals) -> None:
+    """After each page of recovery's, so that a run that is killed later counts as far as it came.
+
+    How many there are: the sweep's total so far, whose maximum is the sweep's total. Ages: their maximum is the
+    oldest. What was done: each page's, to be added up. Emits zeros too: an alarm needs data to return to OK.
+    """
+    count("QueuedRefunds", totals.queued)
+    count("UnknownRefunds", totals.unknown)
+    count("UnreadableItems", totals.unreadable)
+    count("LeasesExpired", page.leases_expired)
+    count("RecoveryFailures", page.errors)
+    seconds("OldestQueuedRefundAge", page.oldest_queued_seconds)
+    seconds("OldestSubmittingRefundAge", page.oldest_submitting_seconds)
+    seconds("OldestUnknownRefundAge", page.oldest_unknown_seconds)
 
 
 class TimedIndodana:

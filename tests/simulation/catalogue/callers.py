@@ -75,11 +75,7 @@ MUTANTS = (
         COMES_TO_AN_END,
         "one_refund_by_api",
         Edit("Worker._process", "self._defer_message(message, refund)", "True"),
-        Edit(
-            "Recovery._enqueue",
-            "self._queue.send(self._ledger.record_message(...))",
-            "self._ledger.record_message(refund, context.carrier, self._clock())",
-        ),
+        Edit("Recovery._recover", "to_send=True", "to_send=False"),
     ),
     mutant(
         "stale-refund-not-enqueued",

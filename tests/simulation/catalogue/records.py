@@ -19,8 +19,8 @@ from tests.simulation.mutating import Edit
 _AS_IF_DELETABLE = (
     Edit(
         "_snapshot",
-        "to_refund(refund) if refund else None",
-        'to_refund(refund) if refund and "refundId" in refund else None',
+        "_readable(refund, to_refund) if refund else None",
+        '_readable(refund, to_refund) if refund and "refundId" in refund else None',
     ),
     Edit("Ledger._refund_write", '"attribute_not_exists(pk)"', '"attribute_not_exists(refundId)"'),
     Edit(

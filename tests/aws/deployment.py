@@ -35,6 +35,8 @@ LEFT_OUT = {
     "AWS::Events::Rule": "ministack would run recovery itself, every minute",
 }
 
+BATCHED = {"sqs:ChangeMessageVisibility", "sqs:DeleteMessage", "sqs:SendMessage"}
+
 
 @dataclass(frozen=True)
 class Grant(Access):
@@ -68,6 +70,9 @@ class Deployment:
             for page in pages
             for resource in page["StackResourceSummaries"]
         }
+        for role, policies in self._policies.items():
+            for name, document in policies.items():
+                self._put(role, name, document)
 
     # ---- clients
 
@@ -173,7 +178,7 @@ class Deployment:
         role = self.roles[folder]
         return [
             Grant(action, _behind_the_account(resource), role, policy, number)
-            for policy, document in self._policies(role).items()
+            for policy, document in self._policies[role].items()
             for number, statement in enumerate(document["Statement"])
             for action in as_list(statement["Action"])
             for resource in as_list(statement["Resource"])
@@ -182,8 +187,7 @@ class Deployment:
     @contextmanager
     def without(self, grant: Grant) -> Iterator[None]:
         """The role as it is, but for this grant."""
-        iam = self.root("iam")
-        document = self._policies(grant.role)[grant.policy]
+        document = self._policies[grant.role][grant.policy]
         statements = list(document["Statement"])
         taken_from = statements.pop(grant.statement)
         actions = as_list(taken_from["Action"])
@@ -195,12 +199,11 @@ class Deployment:
         statements += [taken_from | {"Action": grant.action, "Resource": elsewhere}] if elsewhere else []
         # A policy needs a statement.
         statements += [] if statements else [{"Effect": "Allow", "Action": "sts:GetCallerIdentity", "Resource": "*"}]
-        names = {"RoleName": grant.role, "PolicyName": grant.policy}
-        iam.put_role_policy(**names, PolicyDocument=json.dumps(document | {"Statement": statements}))
+        self._put(grant.role, grant.policy, document | {"Statement": statements})
         try:
             yield
         finally:
-            iam.put_role_policy(**names, PolicyDocument=json.dumps(document))
+            self._put(grant.role, grant.policy, document)
 
     def create_role(self, name: str, *allowed: Mapping[str, Any]) -> None:
         """A role that Lambda may take, and what it may do: actions and resources."""
@@ -210,10 +213,21 @@ class Deployment:
         if allowed:
             iam.put_role_policy(RoleName=name, PolicyName=name, PolicyDocument=_document(*allowed))
 
-    def _policies(self, role: str) -> dict[str, Any]:
+    @cached_property
+    def _policies(self) -> dict[str, dict[str, Any]]:
+        """Documents by the names of role and policy, as they were deployed."""
         iam = self.root("iam")
-        names = iam.list_role_policies(RoleName=role)["PolicyNames"]
-        return {name: iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"] for name in names}
+        found: dict[str, dict[str, Any]] = {}
+        for role in self.roles.values():
+            names = iam.list_role_policies(RoleName=role)["PolicyNames"]
+            found[role] = {
+                name: iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"] for name in names
+            }
+        return found
+
+    def _put(self, role: str, policy: str, document: dict[str, Any]) -> None:
+        corrected = document | {"Statement": [_with_batches(statement) for statement in document["Statement"]]}
+        self.root("iam").put_role_policy(RoleName=role, PolicyName=policy, PolicyDocument=json.dumps(corrected))
 
     # ---- their data
 
@@ -274,6 +288,13 @@ def _names_one_of(value: Any, names: Mapping[str, str]) -> str | None:
     text = json.dumps(value)
     quoted = (name for name in names if f'"{name}"' in text or re.search(rf"\$\{{{name}[.}}]", text))
     return next(quoted, None)
+
+
+def _with_batches(statement: dict[str, Any]) -> dict[str, Any]:
+    """ministack asks for actions like sqs:SendMessageBatch, which IAM does not know."""
+    actions = as_list(statement["Action"])
+    batches = [f"{action}Batch" for action in actions if action in BATCHED]
+    return statement | {"Action": [*actions, *batches]}
 
 
 def _document(*allowed: Mapping[str, Any]) -> str:

@@ -19,7 +19,7 @@ from testkit.indodana.control_client import SimulatorControl
 from testkit.ministack import Ministack
 from tests.aws.deployment import LEFT_OUT, SECRET_PREFIX, Deployment
 from tests.aws.flows import FLOWS, Run
-from tests.aws.function import REFUSALS, Access
+from tests.aws.function import REFUSALS, Access, known_to_iam
 
 FUNCTIONS = sorted(file.parent.name for file in (Path(__file__).parents[2] / "functions").glob("*/handler.py"))
 # What the emulator cannot judge, and what is asserted instead.
@@ -132,8 +132,7 @@ def targets(deployment: Deployment, service: str, operation: str) -> Iterator[tu
                         yield Access(action, f"table/{name}/index/{index}"), {"TableName": name, "IndexName": index}
         case "sqs":
             for url in deployment.of_type("AWS::SQS::Queue").values():
-                # A batch is allowed by the action of its parts.
-                yield Access(action.removesuffix("Batch"), url.rpartition("/")[2]), {"QueueUrl": url}
+                yield Access(known_to_iam(action), url.rpartition("/")[2]), {"QueueUrl": url}
         case "secretsmanager":
             for name in (f"{SECRET_PREFIX}m1", OTHERS_SECRET):
                 yield Access(action, f"secret:{name}"), {"SecretId": name}

@@ -33,7 +33,9 @@ def sqs(clock: Time) -> Sqs:
 
 
 # SQS says where it moved a dead letter from; moto does not.
-DIFFERENT_STORIES = {redrive: [(("more attributes", ["DeadLetterQueueSourceArn"]), ("more attributes", []))]}
+DIFFERENT_STORIES: dict[Callable[[Story], None], list[Any]] = {
+    redrive: [(("more attributes", ["DeadLetterQueueSourceArn"]), ("more attributes", []))]
+}
 
 
 @pytest.mark.parametrize("told", STORIES, ids=lambda told: told.__name__)

@@ -105,10 +105,12 @@ class Document:
         defaults: Mapping[str, str] | None = None,
         samconfig: Mapping[str, str] | None = None,
         overrides: Mapping[str, str] | None = None,
+        own: Mapping[str, str] | None = None,
     ) -> None:
-        """Parameters: the template's defaults, then `defaults`, then samconfig's, then `overrides`.
+        """Parameters: the template's defaults, then `defaults`, then samconfig's, then `overrides`, then `own`.
 
-        `defaults` and `overrides` may name parameters that this template does not have; samconfig's may not.
+        All but samconfig's may name parameters that this template does not have. `own` are the local stack's addresses,
+        on this machine and without TLS: the parameters' patterns, which are for AWS, do not apply to them.
         """
         self.document = document
         self.folder = folder
@@ -118,7 +120,8 @@ class Document:
         for name in samconfig or {}:
             if name not in self.section("Parameters"):
                 raise TemplateError(f"samconfig.toml gives the parameter {name}, which template.yaml does not declare")
-        self.parameters = self._parameter_values({**(defaults or {}), **(samconfig or {}), **(overrides or {})})
+        given = {**(defaults or {}), **(samconfig or {}), **(overrides or {})}
+        self.parameters = self._parameter_values(given, own or {})
 
     @classmethod
     def load(cls, path: Path = ROOT / "template.yaml", **options: Any) -> Self:
@@ -140,9 +143,12 @@ class Document:
             raise TemplateError(f"{name} is not a mapping")
         return section
 
-    def _parameter_values(self, given: Mapping[str, str]) -> dict[str, Any]:
-        values = {}
+    def _parameter_values(self, given: Mapping[str, str], own: Mapping[str, str]) -> dict[str, Any]:
+        values: dict[str, Any] = {}
         for name, declaration in self.section("Parameters").items():
+            if name in own:
+                values[name] = own[name]
+                continue
             raw = given.get(name, declaration.get("Default"))
             if raw is None:
                 raise TemplateError(f"the parameter {name} has no default and samconfig.toml's [local] gives none")

@@ -23,7 +23,10 @@ def _names(text: str) -> frozenset[str]:
 
 
 # Matched by prefix: they watch, permit or sign in, and none of it runs locally.
-IGNORED_RESOURCE_TYPES = ("AWS::CloudWatch::", "AWS::Cognito::", "AWS::IAM::", "AWS::Logs::", "AWS::SQS::QueuePolicy")
+IGNORED_RESOURCE_TYPES = (
+    *("AWS::CloudWatch::", "AWS::Cognito::", "AWS::Events::", "AWS::IAM::", "AWS::Logs::", "AWS::SQS::QueuePolicy"),
+    "AWS::SecretsManager::ResourcePolicy",
+)
 FUNCTION_PROPERTIES = _names("CodeUri Environment Events Handler Layers MemorySize Timeout")
 IGNORED_FUNCTION_PROPERTIES = _names(
     "Architectures AutoPublishAlias AutoPublishAliasAllProperties DeploymentPreference Description LoggingConfig "
@@ -34,7 +37,9 @@ IGNORED_API_PROPERTIES = _names("AccessLogSettings DefaultRouteSettings Descript
 ROUTE_PROPERTIES = _names("ApiId Method Path")
 MAPPING_PROPERTIES = _names("BatchSize FunctionResponseTypes Queue ScalingConfig")
 TABLE_PROPERTIES = _names("AttributeDefinitions BillingMode GlobalSecondaryIndexes KeySchema")
-IGNORED_TABLE_PROPERTIES = _names("DeletionProtectionEnabled PointInTimeRecoverySpecification SSESpecification")
+IGNORED_TABLE_PROPERTIES = _names(
+    "DeletionProtectionEnabled PointInTimeRecoverySpecification ResourcePolicy SSESpecification"
+)
 QUEUE_ATTRIBUTES = ("VisibilityTimeout", "MessageRetentionPeriod")
 IGNORED_QUEUE_PROPERTIES = _names("KmsMasterKeyId SqsManagedSseEnabled")
 SECRET_PROPERTIES = _names("GenerateSecretString Name")
@@ -194,7 +199,8 @@ class Template(Document):
                 "JwtAudience": "qris-gateway",
             },
             samconfig=config.parameters,
-            overrides={**wanted, **{name: value for name, value in own.items() if value is not None}},
+            overrides=wanted,
+            own={name: value for name, value in own.items() if value is not None},
         )
         for name in wanted:
             if name not in template.section("Parameters"):

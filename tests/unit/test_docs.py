@@ -12,6 +12,7 @@ import yaml
 from checks import state_diagram
 from checks.pins import ROOT
 from gateway.core.transitions import LEGAL_TRANSITIONS, RefundStatus
+from tests.pages import anchors
 
 NOT_OURS = {"node_modules", "build"}
 PAGES = sorted(
@@ -35,13 +36,6 @@ LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 
 def prose(page: Path) -> str:
     return CODE.sub(lambda found: "`" if found[0].startswith("`") else "", page.read_text(encoding="utf-8"))
-
-
-def anchors(page: Path) -> set[str]:
-    """As GitHub makes them of headings."""
-    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
-    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def links(page: Path) -> Iterator[tuple[Path, str]]:

@@ -179,7 +179,8 @@ def test_the_open_route_is_throttled_harder_and_says_nothing() -> None:
 
 
 def test_the_access_log_says_who_got_what_and_has_no_personal_data() -> None:
-    log = json.loads(RESOURCES["Api"]["Properties"]["AccessLogSettings"]["Format"])
+    log = json.loads(RESOURCES["Api"]["Properties"]["AccessLogSettings"]["Format"]["Fn::Sub"])
+    assert log.pop("service") == "${AWS::StackName}"
     assert log.keys() >= {"requestId", "status", "method", "path", "sourceIp", "subject", "client", "authorizedParty"}
     for value in log.values():
         assert re.fullmatch(r"\$context\.[A-Za-z._]+", value.replace("client_id", "client"))
@@ -266,8 +267,9 @@ def test_no_aws_endpoint_is_set_in_aws() -> None:
         {"Ref": "AwsEndpointUrl"},
         {"Ref": "AWS::NoValue"},
     ]
-    assert PARAMETERS["AwsEndpointUrl"]["Default"] == ""
-    assert [name for name in ("staging", "production") if "AwsEndpointUrl" in overrides(name)] == []
+    assert is_allowed("AwsEndpointUrl", PARAMETERS["AwsEndpointUrl"]["Default"])
+    for url in ("http://127.0.0.1:5000", "https://dynamodb.ap-southeast-3.amazonaws.com", " "):
+        assert not is_allowed("AwsEndpointUrl", url), url
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
@@ -345,6 +347,124 @@ def test_every_secret_is_kept_and_none_stands_in_the_template(secret: str) -> No
     assert (resource["DeletionPolicy"], resource["UpdateReplacePolicy"]) == ("RetainExceptOnCreate", "Retain")
     assert "SecretString" not in resource["Properties"]
     assert resource["Properties"]["KmsKeyId"] == OWN_KEY
+
+
+def references(value: Any, name: str) -> Iterator[Any]:
+    """The functions of CloudFormation in the value that refer to that resource, the innermost."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            text = item if isinstance(item, str) else ""
+            refers = {
+                "Ref": text == name,
+                "Fn::GetAtt": text.startswith(f"{name}."),
+                "Fn::Sub": re.search(rf"\$\{{{name}[.}}]", text) is not None,
+            }
+            if refers.get(key):
+                yield value
+            yield from references(item, name)
+    elif isinstance(value, list):
+        for item in value:
+            yield from references(item, name)
+
+
+def chosen_tables(value: Any, table: str) -> Iterator[tuple[Any, Any]]:
+    """What stands for the stack's own table, and for an existing one, wherever the template chooses between them."""
+    if isinstance(value, dict):
+        if value.get("Fn::If", [""])[0] == f"Creates{table}":
+            yield value["Fn::If"][1], value["Fn::If"][2]
+        for item in value.values():
+            yield from chosen_tables(item, table)
+    elif isinstance(value, list):
+        for item in value:
+            yield from chosen_tables(item, table)
+
+
+@pytest.mark.parametrize("table", of_type("AWS::DynamoDB::Table"))
+def test_an_existing_table_takes_the_place_of_the_stacks_own_everywhere(table: str) -> None:
+    assert RESOURCES[table]["Condition"] == f"Creates{table}"
+    assert TEMPLATE["Conditions"][f"Creates{table}"] == {"Fn::Equals": [{"Ref": f"Existing{table}"}, ""]}
+    template = {name: part for name, part in TEMPLATE.items() if name not in ("Parameters", "Conditions")}
+    arn = "arn:${AWS::Partition}:dynamodb:${AWS::Region}:${AWS::AccountId}:table/"
+    existing = {
+        f'{{"Ref": "{table}"}}': {"Ref": f"Existing{table}"},
+        f'{{"Fn::GetAtt": "{table}.Arn"}}': {"Fn::Sub": f"{arn}${{Existing{table}}}"},
+        f'{{"Fn::Sub": "${{{table}.Arn}}/index/open-refunds"}}': {
+            "Fn::Sub": f"{arn}${{Existing{table}}}/index/open-refunds"
+        },
+    }
+    choices = list(chosen_tables(template, table))
+    assert len(choices) == len(list(references(template, table))) > 5, "each reference is one side of a choice"
+    for own, other in choices:
+        assert other == existing[json.dumps(own)]
+
+
+@pytest.mark.parametrize("name", ["ExistingLedgerTable", "ExistingAuditTable"])
+def test_an_existing_table_is_given_by_its_name(name: str) -> None:
+    assert is_allowed(name, "qris-gateway-production-LedgerTable-1ABCDEF-restored")
+    assert not is_allowed(name, "arn:aws:dynamodb:ap-southeast-3:123456789012:table/ledger")
+
+
+def test_the_audit_tables_own_policy_denies_changing_and_deleting() -> None:
+    policy = RESOURCES["AuditTable"]["Properties"]["ResourcePolicy"]["PolicyDocument"]
+    [statement] = policy["Statement"]
+    assert (statement["Effect"], statement["Principal"], statement["Resource"]) == ("Deny", "*", "*")
+    denied = set(statement["Action"])
+    assert denied == {
+        f"dynamodb:{call}"
+        for call in (
+            *("BatchWriteItem", "DeleteItem", "UpdateItem", "PartiQLDelete", "PartiQLUpdate"),
+            *("DeleteTable", "UpdateTimeToLive"),
+        )
+    }
+    # Whoever deploys can still manage the table and mend the policy itself.
+    assert not denied & {"dynamodb:PutResourcePolicy", "dynamodb:DeleteResourcePolicy", "dynamodb:UpdateTable"}
+    for function in FUNCTIONS:
+        assert not denied & actions_on(function, "AuditTable"), function
+    assert statement["Condition"] == {
+        "Fn::If": [
+            "HasAuditBreakGlassRole",
+            {"ArnNotEquals": {"aws:PrincipalArn": {"Ref": "AuditBreakGlassRoleArn"}}},
+            {"Ref": "AWS::NoValue"},
+        ]
+    }
+
+
+def test_the_secrets_own_policy_lets_only_its_readers_read_it() -> None:
+    [policy] = [resource["Properties"] for resource in of_type("AWS::SecretsManager::ResourcePolicy").values()]
+    assert policy["SecretId"] == {"Ref": "MerchantSecret"}
+    assert policy["BlockPublicPolicy"] is True
+    [statement] = policy["ResourcePolicy"]["Statement"]
+    assert (statement["Effect"], statement["Principal"]) == ("Deny", "*")
+    assert statement["Action"] == "secretsmanager:GetSecretValue", "storing new keys stays possible"
+    condition, with_readers, without = statement["Condition"]["ArnNotEquals"]["aws:PrincipalArn"]["Fn::If"]
+    readers = [name for name in FUNCTIONS if "secretsmanager:GetSecretValue" in actions_on(name, "${SecretPrefix}")]
+    roles = [FUNCTIONS[name]["Role"] for name in readers]
+    assert condition == "HasSecretReaders"
+    assert without == roles
+    joined = ",".join(f"${{{role['Fn::GetAtt']}}}" for role in roles)
+    assert with_readers == {"Fn::Split": [",", {"Fn::Sub": f"{joined},${{SecretReaderArns}}"}]}
+    # CloudFormation reads a secret when it updates it.
+    assert statement["Condition"]["StringNotEquals"] == {"aws:CalledViaFirst": "cloudformation.amazonaws.com"}
+
+
+KEPT = {"AWS::Logs::LogGroup", "AWS::SQS::Queue", "AWS::SQS::QueuePolicy"}
+
+
+@pytest.mark.parametrize("name", [name for name, resource in RESOURCES.items() if resource["Type"] in KEPT])
+def test_queues_and_logs_outlive_the_stack(name: str) -> None:
+    # Not after a first deployment that failed: what it left behind would make the next one fail, too.
+    kept = (RESOURCES[name]["DeletionPolicy"], RESOURCES[name]["UpdateReplacePolicy"])
+    assert kept == ("RetainExceptOnCreate", "Retain")
+
+
+def test_the_stack_policy_protects_all_that_has_data() -> None:
+    allow, deny = json.loads((ROOT / "deploy/stack-policy.json").read_text())["Statement"]
+    assert (allow["Effect"], allow["Action"], allow["Resource"]) == ("Allow", "Update:*", "*")
+    assert (deny["Effect"], deny["Action"]) == ("Deny", ["Update:Replace", "Update:Delete"])
+    data = ("AWS::DynamoDB::Table", "AWS::SQS::Queue", "AWS::SecretsManager::Secret", "AWS::Cognito::UserPool")
+    assert sorted(deny["Resource"]) == sorted(
+        f"LogicalResourceId/{name}" for name, resource in RESOURCES.items() if resource["Type"] in data
+    )
 
 
 # ----------------------------------------------------------------------------------------------- queue
@@ -455,10 +575,10 @@ def test_every_environment_calls_its_own_upstream(environment: str, url: str) ->
 
 
 def test_no_key_crosses_the_internet_in_clear_text() -> None:
-    for host in ("localhost", "host.docker.internal", "127.0.0.1", "0.0.0.0", "10.1.2.3", "172.17.0.1", "192.168.1.5"):
-        assert is_allowed("IndodanaUrl", f"http://{host}:9001"), host
-    for host in ("api.indodanafinance.co.id", "8.8.8.8", "172.15.0.1", "172.32.0.1", "192.169.0.1", "127.0.0.1.test"):
+    for host in ("localhost", "127.0.0.1", "10.1.2.3", "192.168.1.5", "api.indodanafinance.co.id"):
+        assert is_allowed("IndodanaUrl", f"https://{host}"), host
         assert not is_allowed("IndodanaUrl", f"http://{host}"), host
+        assert not is_allowed("JwtIssuer", f"http://{host}"), host
 
 
 def test_no_environment_reaches_the_keys_of_another_in_the_same_account() -> None:

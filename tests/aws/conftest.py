@@ -8,7 +8,7 @@ import pytest
 from testkit.certificates import self_signed
 from testkit.indodana.control_client import SimulatorControl
 from testkit.indodana.simulator import Simulator
-from testkit.ministack import Ministack
+from testkit.ministack import ACCOUNT, Ministack
 from tests.aws.deployment import Deployment
 
 
@@ -38,12 +38,16 @@ def deployment(
         certificate,
         tmp_path_factory.mktemp("functions"),
         "qris-gateway",
-        MerchantId="m1",
-        MerchantClaim="merchant_id",
-        MerchantIds="m1,m2",
-        JwtIssuer="https://issuer.example",
-        JwtAudience="gateway",
-        IndodanaUrl=indodana.upstream_url,
+        {
+            "MerchantId": "m1",
+            "MerchantClaim": "merchant_id",
+            "MerchantIds": "m1,m2",
+            "JwtIssuer": "https://issuer.example",
+            "JwtAudience": "gateway",
+            "AuditBreakGlassRoleArn": f"arn:aws:iam::{ACCOUNT}:role/break-glass",
+            "SecretReaderArns": f"arn:aws:iam::{ACCOUNT}:role/reader",
+        },
+        indodana.upstream_url,
     )
     stack.store_merchants_secrets()
     yield stack

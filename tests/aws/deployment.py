@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+from botocore import xform_name
 from botocore.config import Config
+from botocore.exceptions import ClientError
 
 from testkit.indodana.simulator import LOCAL_MERCHANTS
 from testkit.ministack import REGION, ROOT_KEYS, Ministack
@@ -33,8 +35,10 @@ LEFT_OUT = {
     "AWS::Lambda::EventSourceMapping": "ministack would run the worker itself, and not by its role: "
     "the tests make these calls with the role (tests/aws/flows.py)",
     "AWS::Events::Rule": "ministack would run recovery itself, every minute",
+    "AWS::SecretsManager::ResourcePolicy": "ministack's CloudFormation does not know it: put into Secrets Manager",
 }
 
+POLICY = "ResourcePolicyDocument"  # the end of the name of an output with a resource's policy
 BATCHED = {"sqs:ChangeMessageVisibility", "sqs:DeleteMessage", "sqs:SendMessage"}
 
 
@@ -53,16 +57,32 @@ class Grant(Access):
 class Deployment:
     """A stack in an emulator that is its own as far as names go; `stop` ends the functions' processes."""
 
-    def __init__(self, emulator: Ministack, certificate: Path, directory: Path, stack: str, **parameters: str) -> None:
+    def __init__(
+        self,
+        emulator: Ministack,
+        certificate: Path,
+        directory: Path,
+        stack: str,
+        parameters: Mapping[str, str],
+        upstream_url: str = "https://indodana.invalid",
+    ) -> None:
+        """`upstream_url`: where the functions find Indodana. In a deployment, a parameter can name only https."""
         self._emulator = emulator
         self._certificate = certificate
         trust(certificate)
         self._directory = directory
         self.stack = stack
         self.parameters = parameters
+        self._upstream_url = upstream_url
         self._functions: dict[str, Function] = {}
         self.transformed = _transformed(parameters)
         self.template, self.left_out = without_what_is_left_out(self.transformed)
+        self.template["Transform"] = "AWS::LanguageExtensions"
+        self.template["Outputs"] |= {
+            f"{name}{POLICY}": {"Value": {"Fn::ToJsonString": resource["Properties"]["ResourcePolicy"]}}
+            for name, resource in self.transformed["Resources"].items()
+            if "ResourcePolicy" in resource.get("Properties", {})
+        }
         self._create()
         pages = self.root("cloudformation").get_paginator("list_stack_resources").paginate(StackName=stack)
         self.resources: dict[str, str] = {
@@ -73,6 +93,11 @@ class Deployment:
         for role, policies in self._policies.items():
             for name, document in policies.items():
                 self._put(role, name, document)
+        for name, resource in self.transformed["Resources"].items():
+            if resource["Type"] == "AWS::SecretsManager::ResourcePolicy":
+                secret = self.resources[resource["Properties"]["SecretId"]["Ref"]]
+                document = json.dumps(self.resource_policy(name))
+                self.root("secretsmanager").put_resource_policy(SecretId=secret, ResourcePolicy=document)
 
     # ---- clients
 
@@ -111,6 +136,13 @@ class Deployment:
         found = self.template["Resources"].items()
         return {name: self.resources[name] for name, resource in found if resource["Type"] == kind}
 
+    def resource_policy(self, resource: str) -> dict[str, Any]:
+        """The policy that a resource has in the template, resolved."""
+        found = self.root("cloudformation").describe_stacks(StackName=self.stack)["Stacks"][0]["Outputs"]
+        [value] = [output["OutputValue"] for output in found if output["OutputKey"] == f"{resource}{POLICY}"]
+        document = json.loads(value)
+        return _with_sessions(document.get("PolicyDocument", document))
+
     def indexes(self, table: str) -> list[str]:
         described = self.root("dynamodb").describe_table(TableName=table)["Table"]
         return [index["IndexName"] for index in described.get("GlobalSecondaryIndexes", [])]
@@ -131,7 +163,7 @@ class Deployment:
         cloudformation.create_stack(
             StackName=self.stack,
             TemplateURL=f"{self._emulator.url}/{BUCKET}/{self.stack}.json",
-            Capabilities=["CAPABILITY_IAM"],
+            Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
             Parameters=[{"ParameterKey": name, "ParameterValue": value} for name, value in self.parameters.items()],
         )
 
@@ -167,6 +199,7 @@ class Deployment:
                 "AWS_ENDPOINT_URL": self._emulator.url,
                 "AWS_REGION": REGION,
                 "AWS_DEFAULT_REGION": REGION,
+                "INDODANA_URL": self._upstream_url,
                 "TEST_CERTIFICATE": str(self._certificate),
             }
             log = self._directory / f"{folder}.log"
@@ -297,8 +330,22 @@ def _with_batches(statement: dict[str, Any]) -> dict[str, Any]:
     return statement | {"Action": [*actions, *batches]}
 
 
+def _with_sessions(document: dict[str, Any]) -> dict[str, Any]:
+    """For ministack, aws:PrincipalArn of a role is the ARN of its session; for AWS it is the role's."""
+    statements = []
+    for statement in document["Statement"]:
+        condition = {operator: dict(keys) for operator, keys in statement.get("Condition", {}).items()}
+        for keys in condition.values():
+            if "aws:PrincipalArn" in keys:
+                roles = as_list(keys["aws:PrincipalArn"])
+                sessions = [arn.replace(":iam:", ":sts:").replace(":role/", ":assumed-role/") + "/*" for arn in roles]
+                keys["aws:PrincipalArn"] = [*roles, *sessions]
+        statements.append(statement | ({"Condition": condition} if condition else {}))
+    return document | {"Statement": statements}
+
+
 def _document(*allowed: Mapping[str, Any]) -> str:
-    return json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", **each} for each in allowed]})
+    return json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow"} | dict(each) for each in allowed]})
 
 
 def as_list(value: Any) -> list[Any]:
@@ -307,3 +354,12 @@ def as_list(value: Any) -> list[Any]:
 
 def _behind_the_account(arn: str) -> str:
     return arn.split(":", 5)[5] if arn.startswith("arn:") else arn
+
+
+def answer(client: Any, operation: str, arguments: Mapping[str, Any]) -> str:
+    """The code of AWS's error; empty if it did what it was asked."""
+    try:
+        getattr(client, xform_name(operation))(**arguments)
+    except ClientError as error:
+        return error.response["Error"]["Code"]
+    return ""

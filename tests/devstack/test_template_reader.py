@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from devstack.cloudformation import SENDER_ID, Document, Resolver, load_samconfig
+from devstack.cloudformation import SENDER_ID, Document, Resolver
 from devstack.errors import TemplateError
+from devstack.samconfig import load_samconfig
 from devstack.template import Model, Template
 
 SMALL = """

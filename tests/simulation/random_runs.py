@@ -34,7 +34,7 @@ REDRIVE, LOOK, DECIDE, ROTATE, READ, START, FORGE = 2, 8, 8, 1, 8, 90, 8
 FLOOD = 12  # forged messages at once
 # The largest error of a sandbox's clock, and the longest cold start.
 SKEW_SECONDS = 2.0
-START_SECONDS = 3.0
+START_SECONDS = 8.0
 
 
 @dataclass(frozen=True)

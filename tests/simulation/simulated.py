@@ -57,8 +57,11 @@ VISIBILITY_SECONDS = 240
 MAX_RECEIVE_COUNT = 10
 CONFLICT = "transaction conflict"
 FREEZE_SECONDS = 50.0  # longer than a lease
+API_GATEWAY_SECONDS = 30.0  # it waits no longer, cold start included
+CANCEL_READ_SECONDS = 10.0  # what Indodana's answer to a refund may take
 LIST = "GET /v1/transactions/{merchantOrderId}/refunds"
 READ = "GET /v1/transactions/{merchantOrderId}/refunds/{refundId}"
+STATUS = "GET /v1/transactions/{merchantOrderId}"
 CREATE = "POST /v1/transactions/{merchantOrderId}/refunds"
 RESOLVE = "POST /v1/transactions/{merchantOrderId}/refunds/{refundId}/resolution"
 WITHDRAW = "POST /v1/transactions/{merchantOrderId}/refunds/{refundId}/withdrawal"
@@ -342,8 +345,9 @@ class Sandbox:
         if self.predicted:
             return self.predicted
         known_orders = frozenset(self.gateway.protocol.known_orders.items())
-        breakers = (self.gateway.refund_breaker.memory(), self.gateway.status_breaker.memory())
-        return (self.skew_seconds, tuple(self.secrets_seen), known_orders, *breakers)
+        *of_checks, _ = self.gateway.status_breaker.memory()  # whether a status check was answered lately is never read
+        refunds = self.gateway.refund_breaker.memory()
+        return (self.skew_seconds, tuple(self.secrets_seen), known_orders, refunds, tuple(of_checks))
 
 
 @dataclass
@@ -358,7 +362,7 @@ class SimulatedWorld:
     skew_seconds: Callable[[], float] = lambda: 0.0  # of the next sandbox's clock
     start_seconds: Callable[[], float] = lambda: (
         0.0
-    )  # of the next sandbox's cold start, taken from its first invocation's time
+    )  # of the next sandbox's cold start: API Gateway waits for it, and a batch has so much less time
     now: float = 0.0
     invocations: list[Invocation] = field(default_factory=list)
     started: int = 0
@@ -469,6 +473,10 @@ class SimulatedWorld:
         self.watch.died(invocation)
         invocation.kill()
 
+    def deploy(self) -> None:
+        """Later invocations get sandboxes that remember nothing."""
+        self._sandboxes.clear()
+
     def abandon(self) -> None:
         """Ends all invocations of a world that is no longer used, so that it can be freed."""
         for invocation in self.live:
@@ -500,6 +508,10 @@ class SimulatedWorld:
     def _money_moved(self, movement: Movement) -> None:
         amount, status = self.indodana.orders[movement.merchant_id, movement.merchant_order_id]
         sent_at = self.acting.sandbox.clock() if self.acting else None
+        if self.acting and self.acting.taken_at is not None:
+            answered_by = self.now - self.acting.taken_at + CANCEL_READ_SECONDS
+            detail = f"{movement.refund_id[:6]} may be answered {answered_by:g} s after API Gateway took the request"
+            hold("a refund is sent only while its caller waits", answered_by <= API_GATEWAY_SECONDS, detail)
         self.watch.money_moved(movement, amount if status == "PAID" else Decimal(0), sent_at)
 
     def _dynamodb_faults(
@@ -592,6 +604,11 @@ class SimulatedWorld:
         body = {"reason": "OTHERS", "requestedBy": "agent"} | ({} if amount is None else {"amount": amount})
         headers = {"idempotency-key": key} | ({"prefer": "respond-async"} if later else {})
         return self.api(CREATE, order_id, body=body, headers=headers, merchant=merchant, **options)
+
+    def check_status(
+        self, order_id: str, on_answer: Callable[[int, Any], None] = lambda status, body: None
+    ) -> Invocation:
+        return self.api(STATUS, order_id, on_answer=on_answer)
 
     def look(
         self, order_id: str, key: str, merchant: str = "m1", then: Callable[[Look], object] = lambda _: None
@@ -738,9 +755,15 @@ class SimulatedWorld:
         asked_at: int | None = None,
     ) -> Invocation:
         self.started += 1
+        taken_at = None
+        if "requestContext" in event:
+            taken_at = self.now if self._sandboxes else self.now - self.start_seconds()
+            taken = BEGINNING + timedelta(seconds=taken_at)
+            event["requestContext"]["timeEpoch"] = int(taken.timestamp() * 1000)
+        elif not self._sandboxes:
+            seconds -= self.start_seconds()
         if not self._sandboxes:
             self._sandboxes.append(self._new_sandbox())
-            seconds -= self.start_seconds()
         sandbox = self._sandboxes.pop()
         context = Context(self, self.now + seconds, f"invocation-{self.started}")
 
@@ -760,7 +783,7 @@ class SimulatedWorld:
 
         invocation = Invocation(f"{name} #{self.started}", partial(handler, event, context), context.deadline, ended)
         invocation.sandbox = sandbox
-        invocation.asked_at = asked_at
+        invocation.taken_at, invocation.asked_at = taken_at, asked_at
         seen = (invocation.name, context.deadline, repr(event), self.now, sandbox.skew_seconds, self.secrets.snapshot())
         sandbox.history = hash((sandbox.history, seen))
         invocation.log_lines = self.log_lines

@@ -14,7 +14,14 @@ from tests.simulation.engine import Fault, Invocation
 from tests.simulation.explore import SmallWorld
 from tests.simulation.indodana_double import NO_ANSWER
 from tests.simulation.invariants import hold
-from tests.simulation.simulated import SimulatedWorld, refund_id_of
+from tests.simulation.simulated import (
+    MAX_RECEIVE_COUNT,
+    QUEUE,
+    STRANGER,
+    VISIBILITY_SECONDS,
+    SimulatedWorld,
+    refund_id_of,
+)
 from tests.simulation.worlds import LEASE_AND_MORE, ORDER, fault_of, run_to
 
 OTHER_ORDER = "ORDER-2"
@@ -170,6 +177,31 @@ def a_refund_under_way_and_an_operator() -> SmallWorld:
     return SmallWorld(world)
 
 
+def the_last_delivery_of_a_strangers_message() -> SmallWorld:
+    """With too little time left to attempt anything: a listed sender's message would be taken on."""
+    world = _world()
+    world.send(ORDER, 60_000, "k", sender=STRANGER)
+    for _ in range(MAX_RECEIVE_COUNT - 1):
+        world.sqs.receive_message(QueueUrl=QUEUE)
+        world.pass_seconds(VISIBILITY_SECONDS)
+    worker = world.deliver()
+    assert worker
+    run_to(world, worker, "batch_get_item")
+    return SmallWorld(world, passes=[20.0])
+
+
+def a_strangers_words_before_the_gateways_own_message() -> SmallWorld:
+    """The gateway's own message was lost."""
+    world = _world()
+    caller = world.refund(ORDER, 60_000, "k", later=True)
+    send = run_to(world, caller, "send_message")
+    world.run(send, worlds.fault_of(send, "request lost"))
+    world.finish(caller)
+    world.send(ORDER, 10_000, "k", sender=STRANGER)
+    world.deliver()
+    return SmallWorld(world)
+
+
 def a_refund_after_a_cold_start() -> SmallWorld:
     """API Gateway has waited for 10 s when the function is invoked, and Indodana is slow, too."""
     world = _world(start_seconds=lambda: 10.0)
@@ -319,6 +351,8 @@ OWN_WORLDS: dict[str, Callable[[], SmallWorld]] = {
         a_process_that_froze_before_it_sent,
         an_operator_who_looked_too_early,
         a_refund_under_way_and_an_operator,
+        the_last_delivery_of_a_strangers_message,
+        a_strangers_words_before_the_gateways_own_message,
         a_refund_after_a_cold_start,
         a_status_endpoint_that_hangs,
         a_dead_letter_that_looks_recorded,

@@ -47,7 +47,7 @@ from tests.simulation.engine import (
     happen,
 )
 from tests.simulation.indodana_double import Indodana, Movement
-from tests.simulation.invariants import Asked, Invariants, Violation, check_answer, hold
+from tests.simulation.invariants import Asked, Invariants, Sent, Violation, check_answer, hold
 
 BEGINNING = datetime(2026, 11, 22, 7, 0, tzinfo=UTC)
 LEDGER, AUDIT = "ledger", "audit"
@@ -66,6 +66,11 @@ CREATE = "POST /v1/transactions/{merchantOrderId}/refunds"
 RESOLVE = "POST /v1/transactions/{merchantOrderId}/refunds/{refundId}/resolution"
 WITHDRAW = "POST /v1/transactions/{merchantOrderId}/refunds/{refundId}/withdrawal"
 
+GATEWAY = "AROAGATEWAY:a-function"  # sends the gateway's own messages
+BACK_OFFICE, TILLS = "AROABACKOFFICE", "AIDATILLS"  # may request refunds by queue: for both merchants, and for m1
+# Nobody listed, but both parts look like the back office.
+STRANGER = f"{BACK_OFFICE}2:{BACK_OFFICE}"
+
 SCOPES = "transactions:read refunds:read refunds:write refunds:resolve audit:read"
 
 SETTINGS = Settings(
@@ -76,6 +81,7 @@ SETTINGS = Settings(
     secret_prefix="qris-gateway/",
     merchant_id="m1",
     merchant_ids=frozenset({"m1", "m2"}),
+    queue_senders=frozenset({(BACK_OFFICE, "m1"), (BACK_OFFICE, "m2"), (TILLS, "m1")}),
     merchant_claim="merchant_id",
     scope_prefix="",
     ledger_table=LEDGER,
@@ -124,7 +130,8 @@ class CheckedDynamo:
         acting = self._acting
         acting.sums_read += (self._world.watch.writes,)  # it may be refused because of them
         answer = self._dynamo.transact_write_items(TransactItems=TransactItems)
-        self._world.watch.wrote(TransactItems, acting, acting.sandbox.clock(), self._world.sums)
+        world = self._world
+        world.watch.wrote(TransactItems, acting, acting.sandbox.clock(), world.sums, world.sent)
         return answer
 
     def update_item(self, **request: Any) -> Any:
@@ -361,11 +368,18 @@ class SimulatedWorld:
     started: int = 0
     acting: Invocation | None = None
     log_lines: list[str] = field(default_factory=list)
-    sent: list[str] = field(default_factory=list)  # the back office's messages
+    sent: list[Sent] = field(default_factory=list)  # the messages that the gateway did not send
 
     def __post_init__(self) -> None:
         self.dynamo = Dynamo({LEDGER: {"open-refunds": ("openKey", "openSince")}, AUDIT: {}})
-        self.sqs = Sqs(self.clock, VISIBILITY_SECONDS, self.max_receive_count, url=QUEUE, dead_letter_url=DEAD_LETTERS)
+        self.sqs = Sqs(
+            self.clock,
+            VISIBILITY_SECONDS,
+            self.max_receive_count,
+            url=QUEUE,
+            dead_letter_url=DEAD_LETTERS,
+            sender_id=GATEWAY,
+        )
         credentials = {"m1": ("ApiKey-1", "TopSecret-1"), "m2": ("ApiKey-2", "TopSecret-2")}
         self.secrets = Secrets({f"qris-gateway/{name}": _secret(*pair) for name, pair in credentials.items()})
         resubmits = self.ambiguous_refunds is AmbiguousRefunds.RESUBMIT
@@ -664,16 +678,38 @@ class SimulatedWorld:
         amount: int | None,
         key: str,
         merchant: str = "m1",
+        sender: str = f"{BACK_OFFICE}:clerk-1",
         attributes: Mapping[str, Any] | None = None,
     ) -> None:
+        """A full request."""
         body = {"merchantId": merchant, "merchantOrderId": order_id, "idempotencyKey": key, "reason": "OTHERS",
                 "requestedBy": "agent"} | ({} if amount is None else {"amount": amount})  # fmt: skip
-        message = json.dumps(body)
-        self.sent.append(message)
-        self.send_body(message, attributes)
+        self._put(json.dumps(body), sender, attributes)
 
-    def send_body(self, body: str, attributes: Mapping[str, Any] | None = None) -> None:
+    def point(self, order_id: str, key: str, merchant: str = "m1", *, at: str | None = None) -> None:
+        """A forged pointer to a refund of `merchant`, or to one with its id `at` another merchant."""
+        refund_id = refund_id_of(order_id, key, merchant)
+        body = {"merchantId": at or merchant, "merchantOrderId": order_id, "refundId": refund_id}
+        self._put(json.dumps(body), STRANGER)
+
+    def _put(self, body: str, sender: str, attributes: Mapping[str, Any] | None = None) -> None:
+        self.sent.append(Sent(body, sender))
+        self.send_body(body, sender, attributes)
+
+    def send_body(self, body: str, sender: str, attributes: Mapping[str, Any] | None = None) -> None:
+        self.sqs.sender_id = sender
         self.sqs.send_message(QueueUrl=QUEUE, MessageBody=body, MessageAttributes=attributes or {})
+        self.sqs.sender_id = GATEWAY
+
+    def replace_pointers(self) -> None:
+        """By the full requests that the release before sent."""
+        asked_for = ("merchantId", "merchantOrderId", "idempotencyKey", "reason", "requestedBy")
+        received = self.sqs.receive_message(QueueUrl=QUEUE, MaxNumberOfMessages=10)
+        for message in received.get("Messages", []):
+            refund = self.watch.refunds[json.loads(message["Body"])["refundId"]]
+            body = {name: refund[name] for name in asked_for} | {"amount": int(refund["requestedAmount"])}
+            self.sqs.delete_message(QueueUrl=QUEUE, ReceiptHandle=message["ReceiptHandle"])
+            self.send_body(json.dumps(body), GATEWAY, message["MessageAttributes"])
 
     def deliver(self, most: int = 10) -> Invocation | None:
         """Gives a batch to the worker, if a message is visible. Lambda deletes what is not reported as failed."""

@@ -36,10 +36,10 @@ LOCKED := layers/indodana/requirements requirements/run requirements/dev require
 
 .DEFAULT_GOAL := help
 .PHONY: help run demo chaos logs token aws simulator check test verify soak simulate wire mutate test-docker bench scale \
-	lint format validate secrets audit audit-strict lock licences build deploy invoke clean
+	lint format validate secrets audit audit-strict lock licences build deploy rollback prune-versions invoke clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(VENV)/.run ## start the local stack; PORT, HOST, UPSTREAM_URL, AWS_ENDPOINT_URL and PARAMETERS change it
 	@$(PY) -m devstack
@@ -104,7 +104,7 @@ scale: $(VENV)/.installed ## measure how calls, units and time grow with refunds
 lint: $(VENV)/.installed ## style and types
 	$(VENV)/bin/ruff check --quiet
 	$(VENV)/bin/ruff format --check --quiet
-	$(VENV)/bin/mypy --strict --no-error-summary functions layers devstack checks bench testkit tests
+	$(VENV)/bin/mypy --strict --no-error-summary functions layers devstack deploy checks bench testkit tests
 
 format: $(VENV)/.installed ## format, and fix what ruff can fix
 	$(VENV)/bin/ruff check --quiet --fix
@@ -134,11 +134,20 @@ licences: $(VENV)/.installed $(VENV_SAM)/.installed $(VENV_CHECKOV)/.installed $
 build: $(VENV_SAM)/.installed ## build what is deployed, into .aws-sam/build
 	@$(SAM) build
 
-deploy: build ## build, and deploy ENVIRONMENT=staging or production with samconfig.toml's parameters
-	@stamp=samconfig-$$(cksum < samconfig.toml | cut -d ' ' -f 1); built=.aws-sam/build/template.yaml; \
-		sed "s/Configuration: unstamped/Configuration: $$stamp/" $$built > $$built.stamped && mv $$built.stamped $$built \
-		&& grep -q "Configuration: $$stamp" $$built
-	@$(SAM) deploy --config-env "$(ENVIRONMENT)"
+# What is missing is said in a second, before anything is installed, built or asked.
+deploy: ## look, audit, build, and deploy ENVIRONMENT=staging or production; PARAMETERS="A=b" over samconfig.toml's, CONFIRM=no
+	@test -n "$(PYTHON)" || { echo "Python 3.13 is needed and was not found: install it, or make PYTHON=/path/to/python3.13" >&2; exit 1; }
+	@"$(PYTHON)" -m deploy.target "$(ENVIRONMENT)" "$(PARAMETERS)"
+	@$(MAKE) --no-print-directory $(VENV)/.run
+	@$(PY) -m deploy.preflight "$(ENVIRONMENT)" "$(PARAMETERS)" "$(CONFIRM)"
+	@$(MAKE) --no-print-directory audit-strict build
+	@PATH="$(CURDIR)/$(VENV_SAM)/bin:$$PATH" SAM_CLI_TELEMETRY=0 $(PY) -m deploy "$(ENVIRONMENT)" "$(PARAMETERS)" "$(CONFIRM)"
+
+rollback: $(VENV)/.run ## go back to the deployment before in ENVIRONMENT, all functions at once; CONFIRM=no
+	@$(PY) -m deploy.rollback "$(ENVIRONMENT)" "$(CONFIRM)"
+
+prune-versions: $(VENV)/.run ## delete old versions of the functions in ENVIRONMENT, but the newest KEEP=3 and those in use; CONFIRM=no
+	@$(PY) -m deploy.versions "$(ENVIRONMENT)" "$(or $(KEEP),3)" "$(CONFIRM)"
 
 invoke: $(VENV)/.run $(VENV_SAM)/.installed ## run FUNCTION with EVENT in the Lambda runtime (Docker), against HOST=0.0.0.0 make run
 	@$(PY) -m devstack.sam_environment

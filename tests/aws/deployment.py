@@ -73,7 +73,7 @@ class Deployment:
         self._directory = directory
         self.stack = stack
         self.parameters = parameters
-        self._upstream_url = upstream_url
+        self.upstream_url = upstream_url
         self._functions: dict[str, Function] = {}
         self.transformed = _transformed(parameters)
         self.template, self.left_out = without_what_is_left_out(self.transformed)
@@ -132,9 +132,10 @@ class Deployment:
     # ---- the stack
 
     def of_type(self, kind: str) -> dict[str, str]:
-        """Logical and physical names."""
+        """Logical and physical names of those that were made: not where a condition does not hold."""
         found = self.template["Resources"].items()
-        return {name: self.resources[name] for name, resource in found if resource["Type"] == kind}
+        named = (name for name, resource in found if resource["Type"] == kind)
+        return {name: self.resources[name] for name in named if name in self.resources}
 
     def resource_policy(self, resource: str) -> dict[str, Any]:
         """The policy that a resource has in the template, resolved."""
@@ -189,6 +190,12 @@ class Deployment:
         ]
         return {function["Handler"].split(".")[0]: function for function in found}
 
+    @property
+    def tables(self) -> dict[str, str]:
+        """Those that the functions use."""
+        environment = self._configurations["recovery"]["Environment"]["Variables"]
+        return {"LedgerTable": environment["LEDGER_TABLE"], "AuditTable": environment["AUDIT_TABLE"]}
+
     def function(self, folder: str) -> Function:
         """Its process, with the environment that it has in Lambda and the credentials of its role."""
         if folder not in self._functions:
@@ -199,7 +206,7 @@ class Deployment:
                 "AWS_ENDPOINT_URL": self._emulator.url,
                 "AWS_REGION": REGION,
                 "AWS_DEFAULT_REGION": REGION,
-                "INDODANA_URL": self._upstream_url,
+                "INDODANA_URL": self.upstream_url,
                 "TEST_CERTIFICATE": str(self._certificate),
             }
             log = self._directory / f"{folder}.log"
@@ -266,17 +273,18 @@ class Deployment:
 
     def store_merchants_secrets(self) -> None:
         secrets = self.root("secretsmanager")
+        prefix = self.parameters.get("SecretPrefix", SECRET_PREFIX)
         for merchant, (key, secret) in LOCAL_MERCHANTS.items():
             value = json.dumps({"apiKey": key, "secretKey": secret})
-            if merchant == "m1":  # the stack's own
-                secrets.put_secret_value(SecretId=SECRET_PREFIX + merchant, SecretString=value)
+            if merchant == self.parameters["MerchantId"]:  # the stack made it
+                secrets.put_secret_value(SecretId=prefix + merchant, SecretString=value)
             else:
-                secrets.create_secret(Name=SECRET_PREFIX + merchant, SecretString=value)
+                secrets.create_secret(Name=prefix + merchant, SecretString=value)
 
     def clear(self) -> None:
         """Empties the tables and the queues."""
         dynamodb, sqs = self.root("dynamodb"), self.root("sqs")
-        for table in self.of_type("AWS::DynamoDB::Table").values():
+        for table in self.tables.values():
             for page in dynamodb.get_paginator("scan").paginate(TableName=table):
                 for item in page["Items"]:
                     dynamodb.delete_item(TableName=table, Key={"pk": item["pk"], "sk": item["sk"]})

@@ -125,7 +125,7 @@ def what_is_there(deployment: Deployment, simulator: SimulatorControl) -> dict[s
     dynamodb, sqs = deployment.root("dynamodb"), deployment.root("sqs")
     kinds = [f"ApproximateNumberOfMessages{kind}" for kind in ("", "NotVisible", "Delayed")]
     counted: dict[str, Any] = {"moved": sum(Decimal(each["amount"]) for each in simulator.books()["movements"])}
-    for name, table in deployment.of_type("AWS::DynamoDB::Table").items():
+    for name, table in deployment.tables.items():
         counted[name] = dynamodb.scan(TableName=table, Select="COUNT")["Count"]
     for name, queue in deployment.of_type("AWS::SQS::Queue").items():
         numbers = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=kinds)["Attributes"]

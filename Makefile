@@ -140,7 +140,7 @@ deploy: ## look, audit, build, and deploy ENVIRONMENT=staging or production; PAR
 	@"$(PYTHON)" -m deploy.target "$(ENVIRONMENT)" "$(PARAMETERS)"
 	@$(MAKE) --no-print-directory $(VENV)/.run
 	@$(PY) -m deploy.preflight "$(ENVIRONMENT)" "$(PARAMETERS)" "$(CONFIRM)"
-	@$(MAKE) --no-print-directory audit build
+	@$(MAKE) --no-print-directory audit-strict build
 	@PATH="$(CURDIR)/$(VENV_SAM)/bin:$$PATH" SAM_CLI_TELEMETRY=0 $(PY) -m deploy "$(ENVIRONMENT)" "$(PARAMETERS)" "$(CONFIRM)"
 
 rollback: $(VENV)/.run ## go back to the deployment before in ENVIRONMENT, all functions at once; CONFIRM=no

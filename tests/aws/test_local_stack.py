@@ -39,5 +39,5 @@ def test_the_local_stack_works_on_ministack(tmp_path: Path) -> None:
         stack.send(json.dumps(stack.message(order, 5000, "from the back office")))
         [letter] = until(stack.dead_letters, bool)
         assert letter["MessageAttributes"]["cause"]["StringValue"].startswith("sender 000000000000 may not request")
-        assert stack.messages() == 0
+        assert until(stack.messages, lambda number: number == 0) == 0
         assert stack.stop() == 0

@@ -39,7 +39,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from botocore.exceptions import ClientError
 
-from devstack.cloudformation import ROOT
+from devstack.samconfig import ROOT
 from devstack.template import Model, Template
 from testkit.emulator import Dynamo
 

@@ -14,8 +14,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from devstack.cloudformation import ROOT, Document, Resolver, check_properties, load_samconfig
+from devstack.cloudformation import SENDER_ID, Document, Resolver, check_properties
 from devstack.errors import TemplateError
+from devstack.samconfig import ROOT, load_samconfig
 
 
 def _names(text: str) -> frozenset[str]:
@@ -30,7 +31,7 @@ IGNORED_RESOURCE_TYPES = (
 FUNCTION_PROPERTIES = _names("CodeUri Environment Events Handler Layers MemorySize Timeout")
 IGNORED_FUNCTION_PROPERTIES = _names(
     "Architectures AutoPublishAlias AutoPublishAliasAllProperties DeploymentPreference Description LoggingConfig "
-    "ProvisionedConcurrencyConfig Role Runtime SnapStart Tags Tracing"
+    "ProvisionedConcurrencyConfig ReservedConcurrentExecutions Role Runtime SnapStart Tracing"
 )
 API_PROPERTIES = frozenset({"DefinitionBody"})
 IGNORED_API_PROPERTIES = _names("AccessLogSettings DefaultRouteSettings Description FailOnWarnings RouteSettings")
@@ -180,7 +181,8 @@ class Template(Document):
         parameters: Mapping[str, str] | None = None,
     ) -> "Template":
         """The template as the local stack runs it: with samconfig.toml's `local` values, or `parameters` instead, and
-        with the stack's own URLs."""
+        with the stack's own URLs. Without other QueueSenders, whoever sends to the queue may refund for each merchant.
+        """
         config = load_samconfig(path.parent / "samconfig.toml")
         own = {"JwtIssuer": issuer, "IndodanaUrl": upstream_url, "AwsEndpointUrl": endpoint_url}
         wanted = parameters or {}
@@ -205,6 +207,10 @@ class Template(Document):
         for name in wanted:
             if name not in template.section("Parameters"):
                 raise TemplateError(f"PARAMETERS gives {name}, which template.yaml does not declare")
+        given = template.parameters
+        if "QueueSenders" in given and "QueueSenders" not in {**config.parameters, **wanted}:
+            merchants = dict.fromkeys(filter(None, f"{given['MerchantId']},{given['MerchantIds']}".split(",")))
+            given["QueueSenders"] = ",".join(f"{SENDER_ID}={merchant}" for merchant in merchants)
         return template
 
     def model(self, actual: Mapping[str, Mapping[str, str]] | None = None) -> Model:
@@ -323,12 +329,13 @@ class _Builder(Resolver):
                 f"{where}: {api}'s DefinitionBody has no {method} {path} with its `security`, so it would be open to "
                 "everybody; .venv/bin/python -m checks.api_body --write takes it over from docs/openapi.yaml"
             )
-        authorizer, scopes = None, ()
+        authorizer, scopes = None, list[str]()
         match self.resolve(operation["security"], f"{api}: {method} {path}"):
             case []:
                 pass
-            case [{**scheme}] if len(scheme) == 1:
-                [(name, scopes)] = scheme.items()
+            case [dict(requirement)] if len(requirement) == 1:
+                [(name, found)] = requirement.items()
+                scopes = list(found)
                 authorizer = self.authorizer(body, str(name), where)
             case other:
                 raise TemplateError(f"{where}: its `security` is {other!r}, not [] or one authorizer with its scopes")

@@ -93,18 +93,26 @@ def test_every_function_has_a_role_of_its_own() -> None:
     assert len(roles) == len(set(roles))
 
 
-def test_functions_are_deployed_gradually_and_rolled_back_by_alarms() -> None:
-    errors = {
-        alarm["Dimensions"][0]["Value"]["Ref"]: name
-        for name, alarm in of_type("AWS::CloudWatch::Alarm").items()
-        if alarm.get("MetricName") == "Errors"
-    }
+def test_a_deployment_is_rolled_back_by_its_own_versions_alarm() -> None:
+    versions = of_type("AWS::Lambda::Version")
     for name in functions():
         group = of_type("AWS::CodeDeploy::DeploymentGroup")[f"{name}DeploymentGroup"]
-        watched = [alarm["Name"]["Ref"] for alarm in group["AlarmConfiguration"]["Alarms"]]
-        assert watched == [errors[name], "LoggedErrorsAlarm"]
-        assert group["AlarmConfiguration"]["Enabled"]
+        alarm = f"{name.removesuffix('Function')}DeploymentAlarm"
+        watched = {"Enabled": True, "Alarms": [{"Name": {"Ref": alarm}}]}
+        assert group["AlarmConfiguration"] == {"Fn::If": ["WatchesDeployments", watched, {}]}
         assert "DEPLOYMENT_STOP_ON_ALARM" in group["AutoRollbackConfiguration"]["Events"]
+        assert attribute(group["ServiceRoleArn"])[0] == "DeploymentRole"
+
+        [version] = [each for each, properties in versions.items() if properties["FunctionName"] == {"Ref": name}]
+        assert attribute(of_type("AWS::Lambda::Alias")[f"{name}Aliaslive"]["FunctionVersion"]) == (version, "Version")
+        executed = [
+            attribute(dimension["Value"])
+            for query in of_type("AWS::CloudWatch::Alarm")[alarm]["Metrics"]
+            for dimension in query.get("MetricStat", {}).get("Metric", {}).get("Dimensions", [])
+            if dimension["Name"] == "ExecutedVersion"
+        ]
+        assert executed == [(version, "Version")] * 2
+        assert f"${{{version}.Version}}" in of_type("AWS::CloudWatch::Alarm")[alarm]["AlarmName"]["Fn::Sub"]
 
 
 def test_what_callers_wait_for_may_be_started_ahead_and_is_not_by_default() -> None:
@@ -275,9 +283,9 @@ def test_every_stage_limits_its_requests_and_logs_them() -> None:
 
 def test_every_role_is_a_functions_or_codedeploys() -> None:
     roles = of_type("AWS::IAM::Role")
-    codedeploy = roles.pop("CodeDeployServiceRole")
+    codedeploy = roles.pop("DeploymentRole")
     assert codedeploy["ManagedPolicyArns"] == [
-        "arn:aws:iam::aws:policy/service-role/AWSCodeDeployRoleForLambda",
+        {"Fn::Sub": "arn:${AWS::Partition}:iam::aws:policy/service-role/AWSCodeDeployRoleForLambda"},
     ]
     assert "Policies" not in codedeploy
     assert set(roles) == {attribute(function["Role"])[0] for function in functions().values()}
@@ -359,8 +367,9 @@ def test_every_queue_is_encrypted_and_refuses_what_comes_without_tls() -> None:
     covered = {queue["Ref"] for policy in policies for queue in policy["Queues"]}
     assert covered == set(of_type("AWS::SQS::Queue"))
     for policy in policies:
-        [statement] = policy["PolicyDocument"]["Statement"]
-        assert (statement["Effect"], statement["Principal"], statement["Action"]) == ("Deny", "*", "sqs:*")
+        statements = policy["PolicyDocument"]["Statement"]
+        assert all((one["Effect"], one["Principal"]) == ("Deny", "*") for one in statements)
+        [statement] = [one for one in statements if one["Action"] == "sqs:*"]
         assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
         assert {attribute(each)[0] for each in statement["Resource"]} == {queue["Ref"] for queue in policy["Queues"]}
     for queue in of_type("AWS::SQS::Queue").values():

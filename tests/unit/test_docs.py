@@ -28,6 +28,7 @@ STEPS = [step for job in WORKFLOW["jobs"].values() for step in job["steps"]]
 EXAMPLES = {
     *("functions/report/__init__.py", "functions/report/handler.py", "events/report/"),
     *("ReportFunction", "ReportRole", "ReportLogs", "ReportLoggedErrors", "ReportErrorsAlarm"),
+    *("ReportVersionErrors", "ReportDeploymentAlarm"),
 }
 
 CODE = re.compile(r"^```.*?^```$|^(?: {4}|\t)[^\n]*$|`[^`\n]*`", re.DOTALL | re.MULTILINE)
@@ -69,7 +70,7 @@ def test_a_link_to_a_missing_page_or_heading_is_found(tmp_path: Path) -> None:
 
 
 OF_THE_PAST = {ROOT / "CHANGELOG.md", ROOT / "docs/upgrading.md"}
-PATH = re.compile(r"`((?:bench|checks|devstack|docs|events|functions|layers|testkit|tests)/[\w./-]+)`")
+PATH = re.compile(r"`((?:bench|checks|deploy|devstack|docs|events|functions|layers|testkit|tests)/[\w./-]+)`")
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page not in OF_THE_PAST], ids=lambda page: page.name)

@@ -41,6 +41,7 @@ FOLDERS = {
     "testkit": {"testkit"},
     "checks": {"checks", "functions"},  # the state diagram is made from the transitions
     "devstack": {"devstack", "testkit", "functions", "layers"},
+    "deploy": {"deploy", "devstack"},  # the reader of the template
     "bench": {"bench", "devstack", "testkit", "functions", "layers"},
 }
 
@@ -58,7 +59,7 @@ FUNCTIONS = modules(ROOT / "functions")
 LAYERS = modules(ROOT / "layers" / "indodana")
 OTHERS = {
     folder: {f"{folder}.{name}": file for name, file in modules(ROOT / folder).items()}
-    for folder in ("testkit", "checks", "devstack", "bench", "tests")
+    for folder in ("testkit", "checks", "devstack", "deploy", "bench", "tests")
 }
 FOLDER_OF = (
     dict.fromkeys(FUNCTIONS, "functions")

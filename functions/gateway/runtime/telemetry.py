@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,13 +35,17 @@ for _name in _LIBRARIES:
 copy_config_to_registered_loggers(source_logger=logger, include=_LIBRARIES)
 
 
-def _correlate(record: logging.LogRecord) -> bool:
+def _add_fields(record: logging.LogRecord) -> bool:
     record.correlation_id = correlation.current()
+    # An alarm counts the errors of a new version while traffic shifts to it.
+    if record.levelno >= logging.ERROR:
+        record.function_name = os.environ.get("AWS_LAMBDA_FUNCTION_NAME")
+        record.function_version = os.environ.get("AWS_LAMBDA_FUNCTION_VERSION")
     return True
 
 
 # A filter on the shared handler: Powertools' own keys would be the same for all threads.
-logger.registered_handler.addFilter(_correlate)
+logger.registered_handler.addFilter(_add_fields)
 
 
 def count(metric: str, value: float = 1, **dimensions: str) -> None:

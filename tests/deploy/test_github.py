@@ -28,7 +28,7 @@ def test_production_follows_staging_and_staging_follows_the_tests() -> None:
         # The environment's protection rules hold the approval, and its name is in the token that the role trusts.
         assert JOBS[name]["environment"] == name
         assert "deploy" in samconfig[name]
-        assert JOBS[name]["permissions"] == {"contents": "read", "id-token": "write"}
+        assert list(JOBS[name]["permissions"].items()) == [("contents", "read"), ("id-token", "write")]
     assert "environment" not in JOBS["test"]
     assert WORKFLOW["permissions"] == {"contents": "read"}
     assert WORKFLOW["concurrency"]["cancel-in-progress"] is False

@@ -26,7 +26,8 @@ def _names(text: str) -> frozenset[str]:
 IGNORED_RESOURCE_TYPES = ("AWS::CloudWatch::", "AWS::Cognito::", "AWS::IAM::", "AWS::Logs::", "AWS::SQS::QueuePolicy")
 FUNCTION_PROPERTIES = _names("CodeUri Environment Events Handler Layers MemorySize Timeout")
 IGNORED_FUNCTION_PROPERTIES = _names(
-    "Architectures AutoPublishAlias AutoPublishAliasAllProperties DeploymentPreference Description LoggingConfig "
+    "Architectures AutoPublishAlias AutoPublishAliasAllProperties DeploymentPreference Description EventInvokeConfig "
+    "LoggingConfig "
     "ProvisionedConcurrencyConfig Role Runtime SnapStart Tags Tracing"
 )
 API_PROPERTIES = frozenset({"Auth"})

@@ -32,6 +32,7 @@ EXCEPTIONS = {
     ("gateway.status.checks", "indodana"): "a status check's result and error are the layer's",
     ("gateway.runtime.telemetry", "indodana"): "it wraps the layer's client to measure it",
     ("gateway.runtime.telemetry", "gateway.refunds.recovery"): "the type of what it counts",
+    ("gateway.runtime.telemetry", "gateway.refunds.sweep"): "the type of what it counts",
 }
 # Folder: those of the repository that its code may import. Only tests import tests.
 FOLDERS = {

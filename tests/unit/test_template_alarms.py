@@ -18,6 +18,7 @@ from gateway.core.context import RequestContext
 from gateway.core.model import OrderKey, Reason, RefundRequest, new_refund
 from gateway.core.transitions import RefundStatus
 from gateway.refunds.recovery import Counts
+from gateway.refunds.sweep import Totals
 from gateway.runtime import telemetry
 from indodana import ContradictingAnswer, CredentialsRejected
 
@@ -72,7 +73,7 @@ def emitted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     telemetry.upstream_error(CredentialsRejected("refused", http_status=401))
     telemetry.upstream_error(ContradictingAnswer("OK, and another sum", field="refundAmount"))
     telemetry.audit_lost()
-    telemetry.open_refunds(Counts())
+    telemetry.open_refunds(Counts(), Totals())
     order = OrderKey("m1", "ORDER")
     request = RefundRequest(order, "key", Decimal(1), Reason.OTHERS, None, "rina")
     for status in RefundStatus:

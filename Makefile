@@ -1,4 +1,5 @@
 # Needs Python 3.13 and make; every target installs what it needs first, into .venv, .venv-sam, .venv-checkov and .venv-ministack.
+# requirements/ says what, with hashes.
 # Another interpreter: make PYTHON=/path/to/python3.13 …
 
 PYTHON ?= $(shell for p in python3.13 python3 python; do \
@@ -9,10 +10,10 @@ VENV_SAM := .venv-sam
 VENV_CHECKOV := .venv-checkov
 VENV_MINISTACK := .venv-ministack
 VENV_MUTATE := .venv-mutate
+VENV_LOCK := .venv-lock
 PY := $(VENV)/bin/python
 # `sam build` looks for python3.13 on the PATH: the venv has one.
 SAM := PATH="$(CURDIR)/$(VENV_SAM)/bin:$$PATH" SAM_CLI_TELEMETRY=0 sam
-PIP_INSTALL := -m pip install -qq --disable-pip-version-check
 
 # With the image here, SAM needs no registry.
 LAMBDA_IMAGE := public.ecr.aws/lambda/python:3.13-x86_64
@@ -29,9 +30,13 @@ SLOW_TESTS := tests/exhaustive tests/wire tests/build tests/aws tests/e2e
 MUTATED = $(filter-out %/__init__.py, $(wildcard functions/gateway/core/*.py functions/gateway/refunds/*.py \
 	layers/indodana/indodana/*.py))
 
+# In this order: a file may hold others to its versions, by `-c`.
+LOCKED := layers/indodana/requirements requirements/run requirements/dev requirements/sam requirements/checkov \
+	requirements/ministack requirements/mutate requirements/lock requirements/bench-floor requirements/bench-usual
+
 .DEFAULT_GOAL := help
 .PHONY: help run demo chaos logs token aws simulator check test verify soak simulate wire mutate test-docker bench scale \
-	lint format validate secrets audit licences build deploy rollback prune-versions invoke clean
+	lint format validate secrets audit audit-strict lock licences build deploy rollback prune-versions invoke clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -116,6 +121,13 @@ secrets: $(VENV)/.installed $(VENV_CHECKOV)/.installed ## scan the files that gi
 audit: $(VENV)/.installed $(VENV_CHECKOV)/.installed ## audit the pinned packages for known vulnerabilities with pip-audit and OSV; needs a network
 	@$(PY) -m checks.vulnerabilities
 
+audit-strict: $(VENV)/.installed $(VENV_CHECKOV)/.installed ## the same, and fail where anything was not audited; before a deployment
+	@$(PY) -m checks.vulnerabilities --strict
+
+lock: $(VENV_LOCK)/.installed ## write the requirements with hashes from the .in files; UPGRADE="urllib3 idna" takes newer versions of these
+	@for name in $(LOCKED); do $(VENV_LOCK)/bin/uv pip compile --quiet --universal --python-version 3.13 --generate-hashes \
+		--only-binary :all: --custom-compile-command "make lock" $(UPGRADE:%=--upgrade-package %) "$$name.in" -o "$$name.txt" || exit 1; done
+
 licences: $(VENV)/.installed $(VENV_SAM)/.installed $(VENV_CHECKOV)/.installed $(VENV_MINISTACK)/.installed ## write docs/licences.md from the pins and the installed packages
 	@$(PY) -m checks.licences
 
@@ -128,7 +140,7 @@ deploy: ## look, audit, build, and deploy ENVIRONMENT=staging or production; PAR
 	@"$(PYTHON)" -m deploy.target "$(ENVIRONMENT)" "$(PARAMETERS)"
 	@$(MAKE) --no-print-directory $(VENV)/.run
 	@$(PY) -m deploy.preflight "$(ENVIRONMENT)" "$(PARAMETERS)" "$(CONFIRM)"
-	@$(MAKE) --no-print-directory audit build
+	@$(MAKE) --no-print-directory audit-strict build
 	@PATH="$(CURDIR)/$(VENV_SAM)/bin:$$PATH" SAM_CLI_TELEMETRY=0 $(PY) -m deploy "$(ENVIRONMENT)" "$(PARAMETERS)" "$(CONFIRM)"
 
 rollback: $(VENV)/.run ## go back to the deployment before in ENVIRONMENT, all functions at once; CONFIRM=no
@@ -144,29 +156,31 @@ invoke: $(VENV)/.run $(VENV_SAM)/.installed ## run FUNCTION with EVENT in the La
 		$$(docker image inspect $(LAMBDA_IMAGE) >/dev/null 2>&1 && echo --skip-pull-image)
 
 clean: ## remove all that was installed, built or kept
-	rm -rf $(VENV) $(VENV_SAM) $(VENV_CHECKOV) $(VENV_MINISTACK) $(VENV_MUTATE) .mutation .bench .aws-sam .local .hypothesis .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VENV_SAM) $(VENV_CHECKOV) $(VENV_MINISTACK) $(VENV_MUTATE) $(VENV_LOCK) .mutation .bench .aws-sam .local .hypothesis .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamps: a venv is brought up to date when a requirements file has changed since. .venv has two stages, so that
 # `make run` needs only the first.
-$(VENV)/.run: requirements-run.txt layers/indodana/requirements.txt
-$(VENV)/.installed: requirements-dev.txt $(VENV)/.run
+$(VENV)/.run: requirements/run.txt
+$(VENV)/.installed: requirements/dev.txt $(VENV)/.run
 $(VENV)/.run: WHAT := the local stack (about 20 s, 140 MB, once)
 $(VENV)/.installed: WHAT := the tests and tools (about 25 s, 170 MB more, once)
-$(VENV_SAM)/.installed: requirements-sam.txt
-$(VENV_CHECKOV)/.installed: requirements-checkov.txt
-$(VENV_MINISTACK)/.installed: requirements-ministack.txt
-$(VENV_MUTATE)/.installed: requirements-mutate.txt
-$(VENV_SAM)/.installed $(VENV_CHECKOV)/.installed $(VENV_MINISTACK)/.installed $(VENV_MUTATE)/.installed: WHAT = $< (once)
-$(VENV)/.run $(VENV)/.installed $(VENV_SAM)/.installed $(VENV_CHECKOV)/.installed $(VENV_MINISTACK)/.installed $(VENV_MUTATE)/.installed:
+$(VENV_SAM)/.installed: requirements/sam.txt
+$(VENV_CHECKOV)/.installed: requirements/checkov.txt
+$(VENV_MINISTACK)/.installed: requirements/ministack.txt
+$(VENV_MUTATE)/.installed: requirements/mutate.txt
+$(VENV_LOCK)/.installed: requirements/lock.txt
+$(VENV_SAM)/.installed $(VENV_CHECKOV)/.installed $(VENV_MINISTACK)/.installed $(VENV_MUTATE)/.installed $(VENV_LOCK)/.installed: WHAT = $< (once)
+$(VENV)/.run $(VENV)/.installed $(VENV_SAM)/.installed $(VENV_CHECKOV)/.installed $(VENV_MINISTACK)/.installed $(VENV_MUTATE)/.installed $(VENV_LOCK)/.installed:
 	@test -n "$(PYTHON)" && "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 13))' 2>/dev/null \
 		|| { echo "Python 3.13 is needed and was not found$(if $(PYTHON), at '$(PYTHON)'): install it, or make PYTHON=/path/to/python3.13" >&2; exit 1; }
 	@"$(PYTHON)" devstack/install.py "$(@D)" "$<" "$(WHAT)"
 	@touch "$@"
 
 # What the bench compares with, each set in a folder as pip fills it.
-.bench/.installed: bench/requirements-floor.txt bench/requirements-usual.txt | $(VENV)/.installed
+.bench/.installed: requirements/bench-floor.txt requirements/bench-usual.txt | $(VENV)/.installed
 	@echo "Installing what the bench compares with into $(@D) (once) …" >&2
 	@rm -rf "$(@D)"
-	@for set in floor usual; do $(PY) $(PIP_INSTALL) --target "$(@D)/$$set" -r "bench/requirements-$$set.txt" || exit 1; done
+	@for set in floor usual; do $(PY) -m pip install -qq --disable-pip-version-check --require-hashes --only-binary :all: \
+		--target "$(@D)/$$set" -r "requirements/bench-$$set.txt" || exit 1; done
 	@touch "$@"

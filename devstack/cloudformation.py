@@ -16,6 +16,8 @@ from devstack.yaml_loader import SafeLoader
 
 ACCOUNT_ID = "123456789012"
 """The account moto answers for."""
+SENDER_ID = "AIDAIT2UOQQY3AUEKVGXU"
+"""The sender of every message in moto's queues."""
 
 
 class _Loader(SafeLoader):
@@ -212,6 +214,10 @@ class Resolver:
                 return self.resolve(then if self.condition(condition, where) else otherwise, where)
             case "Fn::Equals", [left, right]:
                 return str(self.resolve(left, where)) == str(self.resolve(right, where))
+            case "Fn::Join", [str() as delimiter, parts]:
+                return delimiter.join(self.resolve(parts, where))
+            case "Fn::Split", [str() as delimiter, text]:
+                return str(self.resolve(text, where)).split(delimiter)
             case "Fn::Not", [only]:
                 return not self.truth(only, where)
         raise TemplateError(f"{where}: the local stack does not support {name} of {argument!r}")

@@ -14,7 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from devstack.cloudformation import Document, Resolver, check_properties
+from devstack.cloudformation import SENDER_ID, Document, Resolver, check_properties
 from devstack.errors import TemplateError
 from devstack.samconfig import ROOT, load_samconfig
 
@@ -181,7 +181,8 @@ class Template(Document):
         parameters: Mapping[str, str] | None = None,
     ) -> "Template":
         """The template as the local stack runs it: with samconfig.toml's `local` values, or `parameters` instead, and
-        with the stack's own URLs."""
+        with the stack's own URLs. Without other QueueSenders, whoever sends to the queue may refund for each merchant.
+        """
         config = load_samconfig(path.parent / "samconfig.toml")
         own = {"JwtIssuer": issuer, "IndodanaUrl": upstream_url, "AwsEndpointUrl": endpoint_url}
         wanted = parameters or {}
@@ -206,6 +207,10 @@ class Template(Document):
         for name in wanted:
             if name not in template.section("Parameters"):
                 raise TemplateError(f"PARAMETERS gives {name}, which template.yaml does not declare")
+        given = template.parameters
+        if "QueueSenders" in given and "QueueSenders" not in {**config.parameters, **wanted}:
+            merchants = dict.fromkeys(filter(None, f"{given['MerchantId']},{given['MerchantIds']}".split(",")))
+            given["QueueSenders"] = ",".join(f"{SENDER_ID}={merchant}" for merchant in merchants)
         return template
 
     def model(self, actual: Mapping[str, Mapping[str, str]] | None = None) -> Model:

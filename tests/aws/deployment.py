@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+from botocore import xform_name
 from botocore.config import Config
+from botocore.exceptions import ClientError
 
 from testkit.indodana.simulator import LOCAL_MERCHANTS
 from testkit.ministack import REGION, ROOT_KEYS, Ministack
@@ -33,7 +35,11 @@ LEFT_OUT = {
     "AWS::Lambda::EventSourceMapping": "ministack would run the worker itself, and not by its role: "
     "the tests make these calls with the role (tests/aws/flows.py)",
     "AWS::Events::Rule": "ministack would run recovery itself, every minute",
+    "AWS::SecretsManager::ResourcePolicy": "ministack's CloudFormation does not know it: put into Secrets Manager",
 }
+
+POLICY = "ResourcePolicyDocument"  # the end of the name of an output with a resource's policy
+BATCHED = {"sqs:ChangeMessageVisibility", "sqs:DeleteMessage", "sqs:SendMessage"}
 
 
 @dataclass(frozen=True)
@@ -51,16 +57,32 @@ class Grant(Access):
 class Deployment:
     """A stack in an emulator that is its own as far as names go; `stop` ends the functions' processes."""
 
-    def __init__(self, emulator: Ministack, certificate: Path, directory: Path, stack: str, **parameters: str) -> None:
+    def __init__(
+        self,
+        emulator: Ministack,
+        certificate: Path,
+        directory: Path,
+        stack: str,
+        parameters: Mapping[str, str],
+        upstream_url: str = "https://indodana.invalid",
+    ) -> None:
+        """`upstream_url`: where the functions find Indodana. In a deployment, a parameter can name only https."""
         self._emulator = emulator
         self._certificate = certificate
         trust(certificate)
         self._directory = directory
         self.stack = stack
         self.parameters = parameters
+        self._upstream_url = upstream_url
         self._functions: dict[str, Function] = {}
         self.transformed = _transformed(parameters)
         self.template, self.left_out = without_what_is_left_out(self.transformed)
+        self.template["Transform"] = "AWS::LanguageExtensions"
+        self.template["Outputs"] |= {
+            f"{name}{POLICY}": {"Value": {"Fn::ToJsonString": resource["Properties"]["ResourcePolicy"]}}
+            for name, resource in self.transformed["Resources"].items()
+            if "ResourcePolicy" in resource.get("Properties", {})
+        }
         self._create()
         pages = self.root("cloudformation").get_paginator("list_stack_resources").paginate(StackName=stack)
         self.resources: dict[str, str] = {
@@ -68,6 +90,14 @@ class Deployment:
             for page in pages
             for resource in page["StackResourceSummaries"]
         }
+        for role, policies in self._policies.items():
+            for name, document in policies.items():
+                self._put(role, name, document)
+        for name, resource in self.transformed["Resources"].items():
+            if resource["Type"] == "AWS::SecretsManager::ResourcePolicy":
+                secret = self.resources[resource["Properties"]["SecretId"]["Ref"]]
+                document = json.dumps(self.resource_policy(name))
+                self.root("secretsmanager").put_resource_policy(SecretId=secret, ResourcePolicy=document)
 
     # ---- clients
 
@@ -106,6 +136,13 @@ class Deployment:
         found = self.template["Resources"].items()
         return {name: self.resources[name] for name, resource in found if resource["Type"] == kind}
 
+    def resource_policy(self, resource: str) -> dict[str, Any]:
+        """The policy that a resource has in the template, resolved."""
+        found = self.root("cloudformation").describe_stacks(StackName=self.stack)["Stacks"][0]["Outputs"]
+        [value] = [output["OutputValue"] for output in found if output["OutputKey"] == f"{resource}{POLICY}"]
+        document = json.loads(value)
+        return _with_sessions(document.get("PolicyDocument", document))
+
     def indexes(self, table: str) -> list[str]:
         described = self.root("dynamodb").describe_table(TableName=table)["Table"]
         return [index["IndexName"] for index in described.get("GlobalSecondaryIndexes", [])]
@@ -126,7 +163,7 @@ class Deployment:
         cloudformation.create_stack(
             StackName=self.stack,
             TemplateURL=f"{self._emulator.url}/{BUCKET}/{self.stack}.json",
-            Capabilities=["CAPABILITY_IAM"],
+            Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
             Parameters=[{"ParameterKey": name, "ParameterValue": value} for name, value in self.parameters.items()],
         )
 
@@ -162,6 +199,7 @@ class Deployment:
                 "AWS_ENDPOINT_URL": self._emulator.url,
                 "AWS_REGION": REGION,
                 "AWS_DEFAULT_REGION": REGION,
+                "INDODANA_URL": self._upstream_url,
                 "TEST_CERTIFICATE": str(self._certificate),
             }
             log = self._directory / f"{folder}.log"
@@ -173,7 +211,7 @@ class Deployment:
         role = self.roles[folder]
         return [
             Grant(action, _behind_the_account(resource), role, policy, number)
-            for policy, document in self._policies(role).items()
+            for policy, document in self._policies[role].items()
             for number, statement in enumerate(document["Statement"])
             for action in as_list(statement["Action"])
             for resource in as_list(statement["Resource"])
@@ -182,8 +220,7 @@ class Deployment:
     @contextmanager
     def without(self, grant: Grant) -> Iterator[None]:
         """The role as it is, but for this grant."""
-        iam = self.root("iam")
-        document = self._policies(grant.role)[grant.policy]
+        document = self._policies[grant.role][grant.policy]
         statements = list(document["Statement"])
         taken_from = statements.pop(grant.statement)
         actions = as_list(taken_from["Action"])
@@ -195,12 +232,11 @@ class Deployment:
         statements += [taken_from | {"Action": grant.action, "Resource": elsewhere}] if elsewhere else []
         # A policy needs a statement.
         statements += [] if statements else [{"Effect": "Allow", "Action": "sts:GetCallerIdentity", "Resource": "*"}]
-        names = {"RoleName": grant.role, "PolicyName": grant.policy}
-        iam.put_role_policy(**names, PolicyDocument=json.dumps(document | {"Statement": statements}))
+        self._put(grant.role, grant.policy, document | {"Statement": statements})
         try:
             yield
         finally:
-            iam.put_role_policy(**names, PolicyDocument=json.dumps(document))
+            self._put(grant.role, grant.policy, document)
 
     def create_role(self, name: str, *allowed: Mapping[str, Any]) -> None:
         """A role that Lambda may take, and what it may do: actions and resources."""
@@ -210,10 +246,21 @@ class Deployment:
         if allowed:
             iam.put_role_policy(RoleName=name, PolicyName=name, PolicyDocument=_document(*allowed))
 
-    def _policies(self, role: str) -> dict[str, Any]:
+    @cached_property
+    def _policies(self) -> dict[str, dict[str, Any]]:
+        """Documents by the names of role and policy, as they were deployed."""
         iam = self.root("iam")
-        names = iam.list_role_policies(RoleName=role)["PolicyNames"]
-        return {name: iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"] for name in names}
+        found: dict[str, dict[str, Any]] = {}
+        for role in self.roles.values():
+            names = iam.list_role_policies(RoleName=role)["PolicyNames"]
+            found[role] = {
+                name: iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"] for name in names
+            }
+        return found
+
+    def _put(self, role: str, policy: str, document: dict[str, Any]) -> None:
+        corrected = document | {"Statement": [_with_batches(statement) for statement in document["Statement"]]}
+        self.root("iam").put_role_policy(RoleName=role, PolicyName=policy, PolicyDocument=json.dumps(corrected))
 
     # ---- their data
 
@@ -276,8 +323,29 @@ def _names_one_of(value: Any, names: Mapping[str, str]) -> str | None:
     return next(quoted, None)
 
 
+def _with_batches(statement: dict[str, Any]) -> dict[str, Any]:
+    """ministack asks for actions like sqs:SendMessageBatch, which IAM does not know."""
+    actions = as_list(statement["Action"])
+    batches = [f"{action}Batch" for action in actions if action in BATCHED]
+    return statement | {"Action": [*actions, *batches]}
+
+
+def _with_sessions(document: dict[str, Any]) -> dict[str, Any]:
+    """For ministack, aws:PrincipalArn of a role is the ARN of its session; for AWS it is the role's."""
+    statements = []
+    for statement in document["Statement"]:
+        condition = {operator: dict(keys) for operator, keys in statement.get("Condition", {}).items()}
+        for keys in condition.values():
+            if "aws:PrincipalArn" in keys:
+                roles = as_list(keys["aws:PrincipalArn"])
+                sessions = [arn.replace(":iam:", ":sts:").replace(":role/", ":assumed-role/") + "/*" for arn in roles]
+                keys["aws:PrincipalArn"] = [*roles, *sessions]
+        statements.append(statement | ({"Condition": condition} if condition else {}))
+    return document | {"Statement": statements}
+
+
 def _document(*allowed: Mapping[str, Any]) -> str:
-    return json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", **each} for each in allowed]})
+    return json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow"} | dict(each) for each in allowed]})
 
 
 def as_list(value: Any) -> list[Any]:
@@ -286,3 +354,12 @@ def as_list(value: Any) -> list[Any]:
 
 def _behind_the_account(arn: str) -> str:
     return arn.split(":", 5)[5] if arn.startswith("arn:") else arn
+
+
+def answer(client: Any, operation: str, arguments: Mapping[str, Any]) -> str:
+    """The code of AWS's error; empty if it did what it was asked."""
+    try:
+        getattr(client, xform_name(operation))(**arguments)
+    except ClientError as error:
+        return error.response["Error"]["Code"]
+    return ""

@@ -63,6 +63,13 @@ class Run:
             if message["MessageId"] not in failed:
                 self._call("delete_message", ReceiptHandle=message["ReceiptHandle"])
 
+    def receive_until_sqs_moves_it(self) -> None:
+        """As often as the queue allows, as if the worker could never work on it."""
+        sqs = self.deployment.root("sqs")
+        asked = sqs.get_queue_attributes(QueueUrl=self.queue, AttributeNames=["RedrivePolicy"])["Attributes"]
+        for _ in range(1 + int(json.loads(asked["RedrivePolicy"])["maxReceiveCount"])):
+            sqs.receive_message(QueueUrl=self.queue, VisibilityTimeout=0)
+
     def _call(self, operation: str, **arguments: Any) -> Any:
         function = self.deployment.function(WORKER)
         invocation = self._noted(WORKER, function.call("sqs", operation, QueueUrl=self.queue, **arguments))
@@ -145,6 +152,12 @@ def message_that_is_invalid(run: Run) -> None:
     run.poll()
 
 
+def message_that_is_received_too_often(run: Run) -> None:
+    run.send('{"merchantOrderId": "ORDER-PAID"}')
+    run.receive_until_sqs_moves_it()
+    run.event("recovery/schedule")
+
+
 def refund_whose_message_was_lost(run: Run) -> None:
     run.event(LATER)
     run.event("recovery/schedule", ahead_seconds=AN_HOUR)
@@ -160,6 +173,7 @@ OTHERS: dict[Callable[[Run], None], dict[str, int]] = {
     message_of_a_queued_refund: {"moved": 10_000, "RefundQueue": 0},
     message_while_indodana_is_away: {"moved": 0, "RefundQueue": 1},
     message_that_is_invalid: {"RefundQueue": 0, "RefundDeadLetterQueue": 1},
+    message_that_is_received_too_often: {"RefundQueue": 0, "RefundDeadLetterQueue": 1, "AuditTable": 1},
     refund_whose_message_was_lost: {"RefundQueue": 2},
     refund_whose_process_died: {"AuditTable": 2},
 }

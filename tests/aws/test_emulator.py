@@ -17,7 +17,7 @@ The last two are not tried here.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -39,8 +39,14 @@ DIFFERENT_STORIES: dict[Callable[[Story], None], list[Any]] = {
 
 
 @pytest.fixture(scope="module")
-def both(open_ministack: Ministack, template: Template) -> Both:
-    return Both.provision(template, open_ministack.url)
+def unrestricted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ministack]:
+    with Ministack(tmp_path_factory.mktemp("unrestricted")) as emulator:
+        yield emulator
+
+
+@pytest.fixture(scope="module")
+def both(unrestricted: Ministack, template: Template) -> Both:
+    return Both.provision(template, unrestricted.url)
 
 
 @settings(
@@ -75,12 +81,12 @@ def test_dynamodb_refuses_what_ministack_refuses(both: Both, what: str) -> None:
 
 
 @pytest.mark.parametrize("told", STORIES, ids=lambda told: told.__name__)
-def test_sqs_does_as_ministack_does(open_ministack: Ministack, told: Callable[[Story], None]) -> None:
-    ours, theirs = told_by_both(told, client("sqs", open_ministack.url))
+def test_sqs_does_as_ministack_does(unrestricted: Ministack, told: Callable[[Story], None]) -> None:
+    ours, theirs = told_by_both(told, client("sqs", unrestricted.url))
     differing = [(mine, other) for mine, other in zip(ours, theirs, strict=True) if mine != other]
     assert differing == DIFFERENT_STORIES.get(told, [])
 
 
-def test_secrets_manager_answers_as_ministack_does(open_ministack: Ministack) -> None:
-    for ours, theirs in secret_stories.told_by_both(client("secretsmanager", open_ministack.url)):
+def test_secrets_manager_answers_as_ministack_does(unrestricted: Ministack) -> None:
+    for ours, theirs in secret_stories.told_by_both(client("secretsmanager", unrestricted.url)):
         assert ours == theirs

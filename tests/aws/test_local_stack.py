@@ -9,9 +9,12 @@ from testkit.processes import until
 from tests.e2e.stack import Stack
 
 
-def test_the_local_stack_works_on_ministack(open_ministack: Ministack, tmp_path: Path) -> None:
-    with Stack(tmp_path, {"AWS_ENDPOINT_URL": open_ministack.url}) as stack:
-        assert stack.info["awsEndpointUrl"] == open_ministack.url
+def test_the_local_stack_works_on_ministack(tmp_path: Path) -> None:
+    with (
+        Ministack(tmp_path / "ministack") as emulator,
+        Stack(tmp_path / "stack", {"AWS_ENDPOINT_URL": emulator.url}) as stack,
+    ):
+        assert stack.info["awsEndpointUrl"] == emulator.url
         order = stack.order()
         assert stack.status(order).body["transactionStatus"] == "PAID"
         assert stack.refund(order, 25_000, key="one").status == 201

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from devstack.cloudformation import SENDER_ID, Document, Resolver
 from devstack.errors import TemplateError
 from devstack.samconfig import load_samconfig
 from devstack.template import Model, Template
@@ -212,7 +213,6 @@ def test_provisioned_names_replace_the_assumed_ones(tmp_path: Path) -> None:
         ("!Not [", "!And [", "Fn::And"),
         ("!Equals [!Ref Mode, neither]", "!Or [!Equals [a, b], !Equals [a, a]]", "Fn::Or"),
         ("!Equals [!Ref Mode, neither]", "!Not [!Condition HasEndpoint]", "Condition of 'HasEndpoint'"),
-        ("!Ref Mode\n", "!Join ['-', [a, b]]\n", "Fn::Join"),
         ("!Ref Mode\n", "!Select [0, [a, b]]\n", "Fn::Select"),
         ("!Ref Mode\n", "!FindInMap [a, b, c]\n", "Fn::FindInMap"),
         ("!Ref Mode\n", "!GetAtt [Queue, Arn]\n", "Fn::GetAtt"),
@@ -331,6 +331,40 @@ def test_local_stack_takes_other_parameters_of_the_template() -> None:
         "CONFLICT_KINDS_DONE": "DuplicateError",
         "MERCHANT_CLAIM": "merchant_id",
     }.items() <= environment.items()
+
+
+def test_local_stack_lets_whoever_sends_refund_for_each_of_its_merchants() -> None:
+    senders = [
+        Template.load_local(parameters=parameters).model().environment()["QUEUE_SENDERS"]
+        for parameters in (
+            {},
+            {"MerchantId": "m3", "MerchantIds": "m4"},
+            {"MerchantIds": "", "MerchantClaim": ""},
+            {"QueueSenders": ""},
+        )
+    ]
+    assert senders == [
+        f"{SENDER_ID}=m1,{SENDER_ID}=m2",
+        f"{SENDER_ID}=m3,{SENDER_ID}=m4",
+        f"{SENDER_ID}=m1",
+        "",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("written", "resolved"),
+    [
+        ("!Split [',', !Ref AWS::Region]", ["ap-southeast-3"]),
+        ("!Split [-, !Ref AWS::Region]", ["ap", "southeast", "3"]),
+        ("!Join [':*,', !Split [-, !Ref AWS::Region]]", "ap:*,southeast:*,3"),
+        ("!Join ['', [a, !Ref AWS::Region]]", "aap-southeast-3"),
+    ],
+)
+def test_texts_are_split_and_joined(tmp_path: Path, written: str, resolved: object) -> None:
+    path = tmp_path / "template.yaml"
+    path.write_text(f"Resources: {{}}\nOutputs: {{It: {{Value: {written}}}}}\n")
+    document = Document.load(path)
+    assert Resolver(document, {}).resolve(document.document["Outputs"]["It"]["Value"], "It") == resolved
 
 
 def test_projects_own_template_is_supported() -> None:

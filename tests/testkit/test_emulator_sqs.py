@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -33,7 +34,9 @@ def sqs(clock: Time) -> Sqs:
 
 
 # SQS says where it moved a dead letter from; moto does not.
-DIFFERENT_STORIES = {redrive: [(("more attributes", ["DeadLetterQueueSourceArn"]), ("more attributes", []))]}
+DIFFERENT_STORIES: dict[Callable[[Story], None], list[Any]] = {
+    redrive: [(("more attributes", ["DeadLetterQueueSourceArn"]), ("more attributes", []))]
+}
 
 
 @pytest.mark.parametrize("told", STORIES, ids=lambda told: told.__name__)

@@ -1,13 +1,15 @@
-"""The rules that template.yaml, samconfig.toml, the requirements and the events must keep."""
+"""The rules that template.yaml, samconfig.toml and the events must keep."""
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import importlib
 import json
+import operator
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -16,7 +18,7 @@ import pytest
 
 from checks import api_body
 from deploy.parameters import UNSTAMPED
-from devstack.cloudformation import Resolver
+from devstack.cloudformation import Document, Resolver
 from devstack.template import Template
 from tests.docker.invocations import INVOCATIONS
 
@@ -46,6 +48,7 @@ ENVIRONMENT = {
     "MERCHANT_ID",
     "MERCHANT_CLAIM",
     "MERCHANT_IDS",
+    "QUEUE_SENDERS",
     "SCOPE_PREFIX",
     "LEDGER_TABLE",
     "AUDIT_TABLE",
@@ -449,7 +452,7 @@ def test_the_secrets_own_policy_lets_only_its_readers_read_it() -> None:
     condition, with_readers, without = statement["Condition"]["ArnNotEquals"]["aws:PrincipalArn"]["Fn::If"]
     readers = [name for name in FUNCTIONS if "secretsmanager:GetSecretValue" in actions_on(name, "${SecretPrefix}")]
     roles = [FUNCTIONS[name]["Role"] for name in readers]
-    assert condition == "HasSecretReaders"
+    assert condition == "HasKeyReaders"
     assert without == roles
     joined = ",".join(f"${{{role['Fn::GetAtt']}}}" for role in roles)
     assert with_readers == {"Fn::Split": [",", {"Fn::Sub": f"{joined},${{SecretReaderArns}}"}]}
@@ -516,10 +519,72 @@ def test_queues_are_encrypted_take_only_tls_and_keep_messages_14_days(queue: str
     assert QUEUES[queue]["MessageRetentionPeriod"] == 14 * 24 * 3600
     [policy] = [p["Properties"] for p in of_type("AWS::SQS::QueuePolicy").values()]
     assert {"Ref": queue} in policy["Queues"]
-    [statement] = policy["PolicyDocument"]["Statement"]
+    [statement] = [one for one in policy["PolicyDocument"]["Statement"] if one["Sid"] == "TlsOnly"]
     assert {"Fn::GetAtt": f"{queue}.Arn"} in statement["Resource"]
     assert (statement["Effect"], statement["Principal"]) == ("Deny", "*")
     assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+
+
+ROLES = {"RefundApiRole", "RecoveryRole"}
+FUNCTION_ROLES = {role["Fn::GetAtt"].removesuffix(".Arn") for role in (one["Role"] for one in FUNCTIONS.values())}
+TILLS, OFFICE = "AROAEXAMPLETILLS1", "AIDAEXAMPLEOFFICE"
+
+
+def may_send(senders: str, *, arn: str = "", user_id: str = "") -> bool:
+    """Whether the queue's policy lets the principal send, if its own policy does. Without an ARN and a user id: an AWS
+    service. (All operators of a condition must hold; a negated one holds if the request has no such key.)"""
+    overrides = {**Template.load_local().parameters, "QueueSenders": senders}
+    arns = {name: {"Arn": f"arn:aws:iam::123456789012:role/{name}"} for name in FUNCTION_ROLES}
+    resolver = Resolver(Document(TEMPLATE, overrides=overrides), arns)
+    document = resolver.resolve(RESOURCES["RefundQueuesPolicy"]["Properties"]["PolicyDocument"], "RefundQueuesPolicy")
+    [deny] = [one for one in document["Statement"] if one["Sid"] == "ListedSendersOnly"]
+    assert (deny["Effect"], deny["Principal"], deny["Action"]) == ("Deny", "*", "sqs:SendMessage")
+    assert deny["Resource"] == resolver.attribute("RefundQueue", "Arn", "")
+    matches: dict[str, Callable[[str, str], bool]] = {
+        "ArnNotEquals": operator.eq,
+        "StringNotEquals": operator.eq,
+        "StringNotLike": fnmatch.fnmatchcase,
+    }
+    given = {"aws:PrincipalArn": arn, "aws:userid": user_id}
+    denied = []
+    for name, [(key, values)] in ((name, list(block.items())) for name, block in deny["Condition"].items()):
+        denied.append(not given[key] or not any(matches[name](given[key], value) for value in values))
+    return not all(denied)
+
+
+@pytest.mark.parametrize("senders", ["", f"{TILLS}=m1", f"{TILLS}=m1,{TILLS}=m2,{OFFICE}=m2"])
+def test_only_functions_that_send_and_listed_senders_reach_the_queue(senders: str) -> None:
+    listed = {entry.partition("=")[0] for entry in senders.split(",")}
+    for role in FUNCTION_ROLES:
+        arn = f"arn:aws:iam::123456789012:role/{role}"
+        assert may_send(senders, arn=arn, user_id="AROAFUNCTION12345:stack-function") == (role in ROLES)
+    role, user = "arn:aws:iam::123456789012:role/other", "arn:aws:iam::123456789012:user/office"
+    assert may_send(senders, arn=role, user_id=f"{TILLS}:till-3") == (TILLS in listed)
+    assert may_send(senders, arn=user, user_id=OFFICE) == (OFFICE in listed)
+    for other in (f"{TILLS}2:till-3", TILLS[:-1], f"{OFFICE}2", OFFICE[:-1], "123456789012", "m1:x", f"{OFFICE}=m2"):
+        assert not may_send(senders, arn=role, user_id=other), other
+    assert not may_send(senders)  # an AWS service: SNS, EventBridge
+
+
+def test_the_queues_policy_lets_the_roles_through_that_send_to_it() -> None:
+    sending = {
+        FUNCTIONS[name]["Role"]["Fn::GetAtt"].removesuffix(".Arn")
+        for name in FUNCTIONS
+        if "sqs:SendMessage" in actions_on(name, '"RefundQueue.Arn"')
+    }
+    assert sending == ROLES
+
+
+def test_the_longest_list_of_senders_fits_into_the_queues_policy() -> None:
+    longest = PARAMETERS["QueueSenders"]["MaxLength"]
+    shortest_entries = ",".join([f"AROA{'A' * 17}=m"] * (longest // 24))
+    resolver = Resolver(
+        Document(TEMPLATE, overrides={**Template.load_local().parameters, "QueueSenders": shortest_entries}),
+        {name: {"Arn": f"arn:aws:iam::123456789012:role/{'r' * 64}"} for name in FUNCTION_ROLES}
+        | {name: {"Arn": f"arn:aws:sqs:ap-southeast-3:123456789012:{'q' * 80}"} for name in QUEUES},
+    )
+    document = resolver.resolve(RESOURCES["RefundQueuesPolicy"]["Properties"]["PolicyDocument"], "RefundQueuesPolicy")
+    assert len(json.dumps(document)) < 8192  # SQS's own limit
 
 
 # ------------------------------------------------------------------------------------------ parameters
@@ -649,16 +714,6 @@ def test_no_environment_reaches_the_keys_of_another_in_the_same_account() -> Non
     staging, production = (overrides(name)["SecretPrefix"] for name in ("staging", "production"))
     assert not staging.startswith(production)
     assert not production.startswith(staging)
-
-
-# --------------------------------------------------------------------------------------------- packages
-
-
-@pytest.mark.parametrize("path", [*ROOT.glob("requirements*.txt"), *ROOT.glob("layers/*/*.txt")], ids=str)
-def test_every_requirement_is_an_exact_version(path: Path) -> None:
-    for line in path.read_text().splitlines():
-        requirement = line.partition("#")[0].strip()
-        assert not requirement or re.fullmatch(r"-r \S+|[A-Za-z0-9._-]+(\[[a-z,]+\])?==[0-9][^\s,;]*", requirement)
 
 
 # ----------------------------------------------------------------------------------------------- events

@@ -183,6 +183,7 @@ class Gateway:
             self.audit_log,
             default_merchant_id=self.settings.merchant_id,
             merchant_ids=self.settings.merchant_ids,
+            queue_senders=self.settings.queue_senders,
             max_receive_count=self.settings.max_receive_count,
             is_proven=lambda: self.refund_breaker.is_proven,
             clock=self.clock,

@@ -98,8 +98,9 @@ test-docker: $(VENV)/.installed $(VENV_SAM)/.installed ## run the built function
 bench: $(VENV)/.installed .bench/.installed build ## measure the built functions and compare them with floors and peers; RELEASE=1 keeps the figures
 	@$(PY) -m bench $(if $(RELEASE),--release)
 
-scale: $(VENV)/.installed ## measure how calls, units and time grow with refunds and concurrent batches; takes about four minutes
+scale: $(VENV)/.installed ## measure how calls, units and time grow with refunds and batches, and what a slow Indodana costs; six minutes
 	@$(PY) -m bench.scale
+	@$(PY) -m bench.slow_upstream
 
 lint: $(VENV)/.installed ## style and types
 	$(VENV)/bin/ruff check --quiet
@@ -140,7 +141,7 @@ deploy: ## look, audit, build, and deploy ENVIRONMENT=staging or production; PAR
 	@"$(PYTHON)" -m deploy.target "$(ENVIRONMENT)" "$(PARAMETERS)"
 	@$(MAKE) --no-print-directory $(VENV)/.run
 	@$(PY) -m deploy.preflight "$(ENVIRONMENT)" "$(PARAMETERS)" "$(CONFIRM)"
-	@$(MAKE) --no-print-directory audit build
+	@$(MAKE) --no-print-directory audit-strict build
 	@PATH="$(CURDIR)/$(VENV_SAM)/bin:$$PATH" SAM_CLI_TELEMETRY=0 $(PY) -m deploy "$(ENVIRONMENT)" "$(PARAMETERS)" "$(CONFIRM)"
 
 rollback: $(VENV)/.run ## go back to the deployment before in ENVIRONMENT, all functions at once; CONFIRM=no

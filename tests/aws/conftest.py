@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from devstack.cloudformation import SENDER_ID
 from testkit.certificates import self_signed
 from testkit.indodana.control_client import SimulatorControl
 from testkit.indodana.simulator import Simulator
@@ -42,6 +43,7 @@ def deployment(
             "MerchantId": "m1",
             "MerchantClaim": "merchant_id",
             "MerchantIds": "m1,m2",
+            "QueueSenders": f"{SENDER_ID}=m1,{SENDER_ID}=m2",
             "JwtIssuer": "https://issuer.example",
             "JwtAudience": "gateway",
             "AuditBreakGlassRoleArn": f"arn:aws:iam::{ACCOUNT}:role/break-glass",

@@ -19,7 +19,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from testkit.indodana.simulator import LOCAL_MERCHANTS
-from testkit.ministack import REGION, ROOT_KEYS, Ministack
+from testkit.ministack import ACCOUNT, REGION, ROOT_KEYS, Ministack
 from testkit.processes import until
 from tests.aws.function import Access, Function, trust
 from tests.transformed import transform
@@ -38,6 +38,7 @@ LEFT_OUT = {
     "AWS::SecretsManager::ResourcePolicy": "ministack's CloudFormation does not know it: put into Secrets Manager",
 }
 
+SENDER = "back-office"  # the end of the name of a role that may send to the queue
 POLICY = "ResourcePolicyDocument"  # the end of the name of an output with a resource's policy
 BATCHED = {"sqs:ChangeMessageVisibility", "sqs:DeleteMessage", "sqs:SendMessage"}
 
@@ -73,7 +74,7 @@ class Deployment:
         self._directory = directory
         self.stack = stack
         self.parameters = parameters
-        self._upstream_url = upstream_url
+        self.upstream_url = upstream_url
         self._functions: dict[str, Function] = {}
         self.transformed = _transformed(parameters)
         self.template, self.left_out = without_what_is_left_out(self.transformed)
@@ -98,6 +99,10 @@ class Deployment:
                 secret = self.resources[resource["Properties"]["SecretId"]["Ref"]]
                 document = json.dumps(self.resource_policy(name))
                 self.root("secretsmanager").put_resource_policy(SecretId=secret, ResourcePolicy=document)
+        self.create_role(f"{stack}-{SENDER}", {"Action": "sqs:SendMessage", "Resource": "*"})
+        for queue, policy in self.queue_policies.items():
+            corrected = json.dumps(_with_sessions(policy, f"arn:aws:iam::{ACCOUNT}:role/{stack}-{SENDER}"))
+            self.root("sqs").set_queue_attributes(QueueUrl=queue, Attributes={"Policy": corrected})
 
     # ---- clients
 
@@ -132,9 +137,10 @@ class Deployment:
     # ---- the stack
 
     def of_type(self, kind: str) -> dict[str, str]:
-        """Logical and physical names."""
+        """Logical and physical names of those that were made: not where a condition does not hold."""
         found = self.template["Resources"].items()
-        return {name: self.resources[name] for name, resource in found if resource["Type"] == kind}
+        named = (name for name, resource in found if resource["Type"] == kind)
+        return {name: self.resources[name] for name in named if name in self.resources}
 
     def resource_policy(self, resource: str) -> dict[str, Any]:
         """The policy that a resource has in the template, resolved."""
@@ -142,6 +148,14 @@ class Deployment:
         [value] = [output["OutputValue"] for output in found if output["OutputKey"] == f"{resource}{POLICY}"]
         document = json.loads(value)
         return _with_sessions(document.get("PolicyDocument", document))
+
+    @cached_property
+    def queue_policies(self) -> dict[str, dict[str, Any]]:
+        """By the queues' URLs, as they were deployed."""
+        sqs = self.root("sqs")
+        queues = self.of_type("AWS::SQS::Queue").values()
+        found = {url: sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["Policy"])["Attributes"] for url in queues}
+        return {url: json.loads(attributes["Policy"]) for url, attributes in found.items()}
 
     def indexes(self, table: str) -> list[str]:
         described = self.root("dynamodb").describe_table(TableName=table)["Table"]
@@ -189,6 +203,12 @@ class Deployment:
         ]
         return {function["Handler"].split(".")[0]: function for function in found}
 
+    @property
+    def tables(self) -> dict[str, str]:
+        """Those that the functions use."""
+        environment = self._configurations["recovery"]["Environment"]["Variables"]
+        return {"LedgerTable": environment["LEDGER_TABLE"], "AuditTable": environment["AUDIT_TABLE"]}
+
     def function(self, folder: str) -> Function:
         """Its process, with the environment that it has in Lambda and the credentials of its role."""
         if folder not in self._functions:
@@ -199,7 +219,7 @@ class Deployment:
                 "AWS_ENDPOINT_URL": self._emulator.url,
                 "AWS_REGION": REGION,
                 "AWS_DEFAULT_REGION": REGION,
-                "INDODANA_URL": self._upstream_url,
+                "INDODANA_URL": self.upstream_url,
                 "TEST_CERTIFICATE": str(self._certificate),
             }
             log = self._directory / f"{folder}.log"
@@ -242,9 +262,9 @@ class Deployment:
         """A role that Lambda may take, and what it may do: actions and resources."""
         iam = self.root("iam")
         trust = {"Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"}
-        iam.create_role(RoleName=name, AssumeRolePolicyDocument=_document(trust))
+        iam.create_role(RoleName=name, AssumeRolePolicyDocument=policy_document(trust))
         if allowed:
-            iam.put_role_policy(RoleName=name, PolicyName=name, PolicyDocument=_document(*allowed))
+            iam.put_role_policy(RoleName=name, PolicyName=name, PolicyDocument=policy_document(*allowed))
 
     @cached_property
     def _policies(self) -> dict[str, dict[str, Any]]:
@@ -266,17 +286,18 @@ class Deployment:
 
     def store_merchants_secrets(self) -> None:
         secrets = self.root("secretsmanager")
+        prefix = self.parameters.get("SecretPrefix", SECRET_PREFIX)
         for merchant, (key, secret) in LOCAL_MERCHANTS.items():
             value = json.dumps({"apiKey": key, "secretKey": secret})
-            if merchant == "m1":  # the stack's own
-                secrets.put_secret_value(SecretId=SECRET_PREFIX + merchant, SecretString=value)
+            if merchant == self.parameters["MerchantId"]:  # the stack made it
+                secrets.put_secret_value(SecretId=prefix + merchant, SecretString=value)
             else:
-                secrets.create_secret(Name=SECRET_PREFIX + merchant, SecretString=value)
+                secrets.create_secret(Name=prefix + merchant, SecretString=value)
 
     def clear(self) -> None:
         """Empties the tables and the queues."""
         dynamodb, sqs = self.root("dynamodb"), self.root("sqs")
-        for table in self.of_type("AWS::DynamoDB::Table").values():
+        for table in self.tables.values():
             for page in dynamodb.get_paginator("scan").paginate(TableName=table):
                 for item in page["Items"]:
                     dynamodb.delete_item(TableName=table, Key={"pk": item["pk"], "sk": item["sk"]})
@@ -330,22 +351,24 @@ def _with_batches(statement: dict[str, Any]) -> dict[str, Any]:
     return statement | {"Action": [*actions, *batches]}
 
 
-def _with_sessions(document: dict[str, Any]) -> dict[str, Any]:
-    """For ministack, aws:PrincipalArn of a role is the ARN of its session; for AWS it is the role's."""
+def _with_sessions(document: dict[str, Any], *more: str) -> dict[str, Any]:
+    """ministack takes the ARN of a role's session for aws:PrincipalArn; AWS takes the role's. `more` are roles for
+    which it has no aws:userid where AWS has one: in the policies of queues."""
     statements = []
     for statement in document["Statement"]:
         condition = {operator: dict(keys) for operator, keys in statement.get("Condition", {}).items()}
         for keys in condition.values():
             if "aws:PrincipalArn" in keys:
-                roles = as_list(keys["aws:PrincipalArn"])
+                roles = [*as_list(keys["aws:PrincipalArn"]), *more]
                 sessions = [arn.replace(":iam:", ":sts:").replace(":role/", ":assumed-role/") + "/*" for arn in roles]
                 keys["aws:PrincipalArn"] = [*roles, *sessions]
         statements.append(statement | ({"Condition": condition} if condition else {}))
     return document | {"Statement": statements}
 
 
-def _document(*allowed: Mapping[str, Any]) -> str:
-    return json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow"} | dict(each) for each in allowed]})
+def policy_document(*statements: Mapping[str, Any]) -> str:
+    """Of statements that allow, if they do not say otherwise."""
+    return json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow"} | dict(each) for each in statements]})
 
 
 def as_list(value: Any) -> list[Any]:

@@ -41,7 +41,7 @@ MUTANTS = (
         "A sender is listed if its session has the name of a listed one.",
         LISTED_ONLY,
         "a_message_of_a_stranger",
-        Edit("Message.sender_id", 'self.sender.partition(":")[0]', 'self.sender.partition(":")[2]'),
+        Edit("Message.sender_id", "sender_parts(self.sender)[0]", "str(sender_parts(self.sender)[1])"),
     ),
     mutant(
         "sender-listed-for-any-merchant",

@@ -34,7 +34,6 @@ class Deployment:
 class History:
     def __init__(self, aws: Session, target: Target) -> None:
         self._s3 = aws.client("s3")
-        self._region = target.region
         self._stack = target.stack
         self.bucket = _bucket(aws)
 
@@ -43,9 +42,9 @@ class History:
         self._put(deployment.at, "deployment.json", json.dumps(asdict(deployment), indent=1))
 
     def keep_template(self, at: str, template: str) -> str:
-        """Its URL, for CloudFormation: it is longer than what fits into a call."""
+        """Its URL, as SAM gives CloudFormation its own: it is longer than what fits into a call."""
         key = self._put(at, "template.yaml", template)
-        return f"https://{self.bucket}.s3.{self._region}.amazonaws.com/{key}"
+        return f"{self._s3.meta.endpoint_url}/{self.bucket}/{key}"
 
     def all(self) -> list[Deployment]:
         """The oldest first."""

@@ -85,6 +85,8 @@ def rollback(environment: str, confirm: str) -> None:
         raise DeployError(f"there is no stack {target.stack} in {target.region}")
     if refused := account.not_deployable(target.stack, stack):
         raise DeployError(refused)
+    if stack.was_rolled_back:
+        print(f"The last deployment of {target.stack} failed, and CloudFormation has taken it back already.")
     kept = history.History(aws, target)
     wanted = to_restore(aws, stack, target.stack, kept)
     print(f"{target.stack} goes back to the deployment of {wanted.at}, commit {wanted.commit or 'not known'}.")

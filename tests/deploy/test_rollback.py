@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from deploy import history, rollback
+from deploy import account, history, rollback
 from deploy.target import DeployError, Target
 from tests.deploy.conftest import STACK, Account
 
@@ -194,3 +194,17 @@ def test_a_failure_of_cloudformations_is_said(aws: Account, target: Target, monk
     with pytest.raises(DeployError, match=r"did not finish .change_set_create_complete.: Role r cannot be assumed"):
         go_back()
     assert len(history.History(aws, target).all()) == 2
+
+
+def test_that_a_failed_deployment_was_taken_back_already_is_said(
+    aws: Account, target: Target, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    deploy(aws, target, "blue")
+    deploy(aws, target, "red")
+    found = aws.stack()
+    taken_back = account.Stack("UPDATE_ROLLBACK_COMPLETE", found.changed, found.parameters, found.tags)
+    monkeypatch.setattr(account, "describe", lambda session, name: taken_back)
+    monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
+    assert rollback.main(["staging", ""]) == 1
+    said = f"The last deployment of {STACK} failed, and CloudFormation has taken it back already."
+    assert capsys.readouterr().out.startswith(said)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -19,6 +19,8 @@ from deploy.target import DeployError, Target
 
 SAM_STACK = "aws-sam-cli-managed-default"
 FOLDER = "deployments"
+TIME = "%Y-%m-%dT%H%M%SZ"
+WIB = timezone(timedelta(hours=7))
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,13 @@ def is_recorded(kept: History, deployments: list[Deployment], stack: Stack, temp
 
 
 def now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H%M%SZ")
+    return datetime.now(UTC).strftime(TIME)
+
+
+def in_wib(at: str) -> str:
+    """For people."""
+    time = datetime.strptime(at, TIME).replace(tzinfo=UTC).astimezone(WIB)
+    return time.strftime("%Y-%m-%d %H:%M:%S WIB")
 
 
 def current_template(aws: Session, stack: str) -> str:

@@ -90,7 +90,7 @@ def test_going_back_twice_goes_further_back_and_not_to_what_was_left(aws: Accoun
     go_back()
     go_back()
     assert colour(aws) == "green"
-    with pytest.raises(DeployError, match=r"no deployment of .* is recorded before that of 2026-11-28T030001Z"):
+    with pytest.raises(DeployError, match=r"no deployment of .* is recorded before that of 2026-11-28 10:00:01 WIB"):
         go_back()
     assert colour(aws) == "green"
 
@@ -129,7 +129,8 @@ def test_going_back_asks_and_says_what_will_be(
     assert rollback.main(["staging", ""]) == 1
     said = capsys.readouterr()
     assert (
-        said.out == f"{STACK} goes back to the deployment of 2026-11-28T030001Z, commit commit-blue.\n  Colour = blue\n"
+        said.out
+        == f"{STACK} goes back to the deployment of 2026-11-28 10:00:01 WIB, commit commit-blue.\n  Colour = blue\n"
     )
     assert said.err == "make rollback: nothing was changed\n"
     assert questions == ["Go back? [y/N] "]

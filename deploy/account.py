@@ -77,7 +77,7 @@ def _caller(aws: Session, region: str) -> str:
 
 
 def describe(aws: Session, stack: str) -> Stack | None:
-    """None where there is none yet."""
+    """None where there is none yet; one whose first change set was declined is none, to SAM either."""
     try:
         [found] = aws.client("cloudformation", config=QUICKLY).describe_stacks(StackName=stack)["Stacks"]
     except ClientError as error:
@@ -86,6 +86,8 @@ def describe(aws: Session, stack: str) -> Stack | None:
         raise DeployError(f"the stack {stack} cannot be looked at: {error}") from error
     except BotoCoreError as error:
         raise DeployError(f"the stack {stack} cannot be looked at: {error}") from error
+    if found["StackStatus"] == "REVIEW_IN_PROGRESS":
+        return None
     return Stack(
         status=found["StackStatus"],
         changed=str(found.get("LastUpdatedTime", found["CreationTime"])),
@@ -150,9 +152,8 @@ def concurrency_flaws(aws: Session, values: Mapping[str, str], stack: Stack | No
         )
 
 
-def flaws(aws: Session, target: Target, values: Mapping[str, str], names: list[str]) -> tuple[list[str], Stack | None]:
-    """What would make the deployment fail, and the stack as it is."""
-    identity(aws, target.region)
+def flaws(aws: Session, target: Target, values: Mapping[str, str], names: list[str]) -> list[str]:
+    """What would make the deployment fail."""
     stack = describe(aws, target.stack)
     try:
         found = list(concurrency_flaws(aws, values, stack))
@@ -166,4 +167,4 @@ def flaws(aws: Session, target: Target, values: Mapping[str, str], names: list[s
             found.append(refused)
     except (ClientError, BotoCoreError) as error:
         raise DeployError(f"the account cannot be looked at: {error}") from error
-    return found, stack
+    return found

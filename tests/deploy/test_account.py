@@ -51,9 +51,23 @@ def look(given: str = "") -> list[str]:
     return preflight.look("staging", f"{FILLED} {given}", "no")
 
 
-def test_an_account_in_which_nothing_is_missing_may_be_deployed_to(aws: Account) -> None:
+def test_an_account_in_which_nothing_is_missing_may_be_deployed_to(
+    aws: Account, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert look() == []
     aws.deploy(QUEUE, {})
+    assert look() == []
+    said = capsys.readouterr().out.splitlines()
+    assert said == [f"Deploying {STACK} in {REGION} as arn:aws:sts::123456789012:user/moto"] * 2
+
+
+def test_a_stack_whose_first_change_set_was_declined_is_none(aws: Account) -> None:
+    aws.client("cloudformation").create_change_set(
+        StackName=STACK, ChangeSetName="declined", ChangeSetType="CREATE", TemplateBody=QUEUE
+    )
+    [stack] = aws.client("cloudformation").describe_stacks(StackName=STACK)["Stacks"]
+    assert stack["StackStatus"] == "REVIEW_IN_PROGRESS"
+    assert account.describe(aws, STACK) is None
     assert look() == []
 
 

@@ -147,6 +147,15 @@ def test_a_deployment_after_a_rollback_is_another_version(
     assert history.current_template(aws, STACK) != before
 
 
+def test_a_change_that_was_declined_is_not_recorded(aws: Account, built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SAM ends with 0 then, whether there is a stack, that of an earlier release, or none."""
+    fake_sam(built, monkeypatch)
+    assert command.main(["staging", PARAMETERS, ""]) == 0
+    aws.deploy(TEMPLATE + "of-an-earlier-release", {"MerchantId": "m1"})
+    assert command.main(["staging", PARAMETERS, ""]) == 0
+    assert history.History(aws, target_with()).all() == []
+
+
 def test_a_deployment_that_fails_is_not_recorded(aws: Account, built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_sam(built, monkeypatch, code=7)
     assert command.main(["staging", PARAMETERS, "no"]) == 7

@@ -26,6 +26,7 @@ from tests.transformed import transform
 
 BUCKET = "bucket"  # as tests/build/transform_template.py has it
 SECRET_PREFIX = "qris-gateway/"
+BACK_OFFICE = "back-office"  # a role that QueueSenders lists
 # What ministack cannot do, or should not do here. A type stands for each of its resources; with a property, for those
 # that have it. What refers to something left out is left out, too.
 LEFT_OUT = {
@@ -93,6 +94,11 @@ class Deployment:
         for role, policies in self._policies.items():
             for name, document in policies.items():
                 self._put(role, name, document)
+        for queue in self.of_type("AWS::SQS::Queue").values():
+            attributes = self.root("sqs").get_queue_attributes(QueueUrl=queue, AttributeNames=["Policy"])["Attributes"]
+            document = _with_sessions(json.loads(attributes["Policy"]))
+            document["Statement"] = [_with_batches(statement) for statement in document["Statement"]]
+            self.root("sqs").set_queue_attributes(QueueUrl=queue, Attributes={"Policy": json.dumps(document)})
         for name, resource in self.transformed["Resources"].items():
             if resource["Type"] == "AWS::SecretsManager::ResourcePolicy":
                 secret = self.resources[resource["Properties"]["SecretId"]["Ref"]]
@@ -241,8 +247,7 @@ class Deployment:
     def create_role(self, name: str, *allowed: Mapping[str, Any]) -> None:
         """A role that Lambda may take, and what it may do: actions and resources."""
         iam = self.root("iam")
-        trust = {"Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"}
-        iam.create_role(RoleName=name, AssumeRolePolicyDocument=_document(trust))
+        iam.create_role(RoleName=name, AssumeRolePolicyDocument=TAKEN_BY_LAMBDA)
         if allowed:
             iam.put_role_policy(RoleName=name, PolicyName=name, PolicyDocument=_document(*allowed))
 
@@ -331,7 +336,8 @@ def _with_batches(statement: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with_sessions(document: dict[str, Any]) -> dict[str, Any]:
-    """For ministack, aws:PrincipalArn of a role is the ARN of its session; for AWS it is the role's."""
+    """For ministack, aws:PrincipalArn of a role is the ARN of its session; for AWS it is the role's. And it judges a
+    queue's policy twice, the second time without aws:userid: there, what asks for it decides nothing."""
     statements = []
     for statement in document["Statement"]:
         condition = {operator: dict(keys) for operator, keys in statement.get("Condition", {}).items()}
@@ -340,6 +346,8 @@ def _with_sessions(document: dict[str, Any]) -> dict[str, Any]:
                 roles = as_list(keys["aws:PrincipalArn"])
                 sessions = [arn.replace(":iam:", ":sts:").replace(":role/", ":assumed-role/") + "/*" for arn in roles]
                 keys["aws:PrincipalArn"] = [*roles, *sessions]
+        if any("aws:userid" in keys for keys in condition.values()):
+            condition["Null"] = {"aws:userid": "false"}
         statements.append(statement | ({"Condition": condition} if condition else {}))
     return document | {"Statement": statements}
 
@@ -363,3 +371,6 @@ def answer(client: Any, operation: str, arguments: Mapping[str, Any]) -> str:
     except ClientError as error:
         return error.response["Error"]["Code"]
     return ""
+
+
+TAKEN_BY_LAMBDA = _document({"Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"})

@@ -14,7 +14,7 @@ from typing import Any
 from devstack.queues import failed_messages, sqs_event
 from testkit.indodana.control_client import SimulatorControl
 from testkit.ministack import ACCOUNT, REGION
-from tests.aws.deployment import Deployment
+from tests.aws.deployment import BACK_OFFICE, Deployment
 from tests.aws.function import Access, Invocation
 from tests.event_cases import HEALTH, HTTP, QUEUE, SCHEDULE, load
 
@@ -45,7 +45,7 @@ class Run:
 
     def send(self, body: str) -> None:
         """As a back office does that may send to the queue."""
-        self.deployment.root("sqs").send_message(QueueUrl=self.queue, MessageBody=body)
+        self.deployment.as_role(BACK_OFFICE, "sqs").send_message(QueueUrl=self.queue, MessageBody=body)
 
     def poll(self) -> None:
         """What Lambda does for the worker's event source mapping, with the worker's role: when the mapping is made, and

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.aws.deployment import SECRET_PREFIX, Deployment, answer
+from tests.aws.deployment import BACK_OFFICE, SECRET_PREFIX, Deployment, answer
 from tests.aws.function import REFUSALS
 
 EVERYTHING = {"Action": "*", "Resource": "*"}
@@ -29,6 +29,26 @@ def test_the_queues_refuse_whoever_comes_without_tls(deployment: Deployment) -> 
 
 def _without_tls(request: Any, **_: Any) -> None:
     request.headers["X-Forwarded-Proto"] = "http"
+
+
+@pytest.mark.parametrize("operation", ["SendMessage", "SendMessageBatch"])
+def test_the_refund_queue_takes_messages_from_listed_senders_only(
+    deployment: Deployment, operator: str, operation: str
+) -> None:
+    queue, dead_letters = deployment.resources["RefundQueue"], deployment.resources["RefundDeadLetterQueue"]
+    entries = [{"Id": "1", "MessageBody": "x"}]
+
+    def sent(client: Any, url: str = queue) -> str:
+        message = {"MessageBody": "x"} if operation == "SendMessage" else {"Entries": entries}
+        return answer(client, operation, {"QueueUrl": url} | message)
+
+    functions = {folder: sent(deployment.as_role(role, "sqs")) for folder, role in deployment.roles.items()}
+    assert {folder for folder, refused in functions.items() if not refused} == {"refund_api", "recovery"}
+    assert sent(deployment.as_role(BACK_OFFICE, "sqs")) == ""
+    assert sent(deployment.as_role(operator, "sqs")) in REFUSALS
+    # Whoever may do everything may also put messages into the dead-letter queue.
+    assert sent(deployment.as_role(operator, "sqs"), dead_letters) == ""
+    deployment.clear()
 
 
 # ---- the secret

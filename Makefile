@@ -98,8 +98,9 @@ test-docker: $(VENV)/.installed $(VENV_SAM)/.installed ## run the built function
 bench: $(VENV)/.installed .bench/.installed build ## measure the built functions and compare them with floors and peers; RELEASE=1 keeps the figures
 	@$(PY) -m bench $(if $(RELEASE),--release)
 
-scale: $(VENV)/.installed ## measure how calls, units and time grow with refunds and concurrent batches; takes about four minutes
+scale: $(VENV)/.installed ## measure how calls, units and time grow with refunds and batches, and what a slow Indodana costs; six minutes
 	@$(PY) -m bench.scale
+	@$(PY) -m bench.slow_upstream
 
 lint: $(VENV)/.installed ## style and types
 	$(VENV)/bin/ruff check --quiet

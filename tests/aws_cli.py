@@ -23,6 +23,8 @@ from botocore import xform_name
 from botocore.exceptions import BotoCoreError, ClientError
 
 EMULATED = frozenset({"dynamodb", "secretsmanager", "sqs"})
+ANSWER = "123456789012"
+"""What a call that is only checked answers where a script wants a text: an id that every later call takes."""
 AWS = """aws() { curl -sS --fail-with-body --data-binary @<(printf '%s\\0' "$@") "$AWS_COMMANDS"; }
 """
 SECONDS = 30
@@ -100,7 +102,7 @@ class AwsCommands:
         if service not in EMULATED:
             self._check(client, operation, options)
             self.checked.append(f"{service} {command}")
-            return ""
+            return f"{ANSWER}\n" if own.get("output") == "text" else ""
         method = xform_name(operation)
         if client.can_paginate(method):
             answer = client.get_paginator(method).paginate(**options).build_full_result()
@@ -149,12 +151,13 @@ class AwsCommands:
         if shape.type_name in ("list", "structure", "map") and values[0].lstrip().startswith(("[", "{")):
             return json.loads(values[0])
         if shape.type_name == "list":
-            return values
+            return [self._value(shape.member, [value]) for value in values]
         [value] = values
         match shape.type_name:
-            case "structure":
+            case "structure" | "map" as kind:
                 words = dict(word.split("=", 1) for word in value.split(","))
-                return {name: self._value(shape.members[name], [text]) for name, text in words.items()}
+                shapes = shape.members if kind == "structure" else dict.fromkeys(words, shape.value)
+                return {name: self._value(shapes[name], [text]) for name, text in words.items()}
             case "integer" | "long":
                 return int(value)
             case "double" | "float":

@@ -21,7 +21,7 @@ from typing import Any
 OPERATIONS = {
     "dynamodb": ["BatchGetItem", "PutItem", "Query", "Scan", "TransactWriteItems", "UpdateItem"],
     "secretsmanager": ["GetSecretValue"],
-    "sqs": ["ChangeMessageVisibility", "SendMessage"],
+    "sqs": ["ChangeMessageVisibility", "ReceiveMessage", "SendMessage", "SendMessageBatch"],
 }
 DESCRIPTION, ENDPOINTS = "service-2.json", "endpoint-rule-set-1.json"
 NOT_DEPLOYED = (

@@ -19,14 +19,13 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from testkit.indodana.simulator import LOCAL_MERCHANTS
-from testkit.ministack import REGION, ROOT_KEYS, Ministack
+from testkit.ministack import ACCOUNT, REGION, ROOT_KEYS, Ministack
 from testkit.processes import until
 from tests.aws.function import Access, Function, trust
 from tests.transformed import transform
 
 BUCKET = "bucket"  # as tests/build/transform_template.py has it
 SECRET_PREFIX = "qris-gateway/"
-BACK_OFFICE = "back-office"  # a role that QueueSenders lists
 # What ministack cannot do, or should not do here. A type stands for each of its resources; with a property, for those
 # that have it. What refers to something left out is left out, too.
 LEFT_OUT = {
@@ -38,7 +37,7 @@ LEFT_OUT = {
     "AWS::Events::Rule": "ministack would run recovery itself, every minute",
     "AWS::SecretsManager::ResourcePolicy": "ministack's CloudFormation does not know it: put into Secrets Manager",
 }
-
+SENDER = "back-office"  # the end of the name of a role that may send to the queue
 POLICY = "ResourcePolicyDocument"  # the end of the name of an output with a resource's policy
 BATCHED = {"sqs:ChangeMessageVisibility", "sqs:DeleteMessage", "sqs:SendMessage"}
 
@@ -68,13 +67,13 @@ class Deployment:
         upstream_url: str = "https://indodana.invalid",
     ) -> None:
         """`upstream_url`: where the functions find Indodana. In a deployment, a parameter can name only https."""
+        trust(certificate)
         self._emulator = emulator
         self._certificate = certificate
-        trust(certificate)
         self._directory = directory
         self.stack = stack
         self.parameters = parameters
-        self._upstream_url = upstream_url
+        self.upstream_url = upstream_url
         self._functions: dict[str, Function] = {}
         self.transformed = _transformed(parameters)
         self.template, self.left_out = without_what_is_left_out(self.transformed)
@@ -91,19 +90,7 @@ class Deployment:
             for page in pages
             for resource in page["StackResourceSummaries"]
         }
-        for role, policies in self._policies.items():
-            for name, document in policies.items():
-                self._put(role, name, document)
-        for queue in self.of_type("AWS::SQS::Queue").values():
-            attributes = self.root("sqs").get_queue_attributes(QueueUrl=queue, AttributeNames=["Policy"])["Attributes"]
-            document = _with_sessions(json.loads(attributes["Policy"]))
-            document["Statement"] = [_with_batches(statement) for statement in document["Statement"]]
-            self.root("sqs").set_queue_attributes(QueueUrl=queue, Attributes={"Policy": json.dumps(document)})
-        for name, resource in self.transformed["Resources"].items():
-            if resource["Type"] == "AWS::SecretsManager::ResourcePolicy":
-                secret = self.resources[resource["Properties"]["SecretId"]["Ref"]]
-                document = json.dumps(self.resource_policy(name))
-                self.root("secretsmanager").put_resource_policy(SecretId=secret, ResourcePolicy=document)
+        self._correct_policies()
 
     # ---- clients
 
@@ -138,9 +125,10 @@ class Deployment:
     # ---- the stack
 
     def of_type(self, kind: str) -> dict[str, str]:
-        """Logical and physical names."""
+        """Logical and physical names of those that were made: not where a condition does not hold."""
         found = self.template["Resources"].items()
-        return {name: self.resources[name] for name, resource in found if resource["Type"] == kind}
+        named = (name for name, resource in found if resource["Type"] == kind)
+        return {name: self.resources[name] for name in named if name in self.resources}
 
     def resource_policy(self, resource: str) -> dict[str, Any]:
         """The policy that a resource has in the template, resolved."""
@@ -148,6 +136,14 @@ class Deployment:
         [value] = [output["OutputValue"] for output in found if output["OutputKey"] == f"{resource}{POLICY}"]
         document = json.loads(value)
         return _with_sessions(document.get("PolicyDocument", document))
+
+    @cached_property
+    def queue_policies(self) -> dict[str, dict[str, Any]]:
+        """By the queues' URLs, as they were deployed."""
+        sqs = self.root("sqs")
+        queues = self.of_type("AWS::SQS::Queue").values()
+        found = {url: sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["Policy"])["Attributes"] for url in queues}
+        return {url: json.loads(attributes["Policy"]) for url, attributes in found.items()}
 
     def indexes(self, table: str) -> list[str]:
         described = self.root("dynamodb").describe_table(TableName=table)["Table"]
@@ -179,6 +175,21 @@ class Deployment:
         came_to = until(status, lambda seen: not seen.endswith("IN_PROGRESS"))
         assert came_to == "CREATE_COMPLETE", f"{came_to}:\n{self._emulator.output[-3000:]}"
 
+    def _correct_policies(self) -> None:
+        """Where ministack judges otherwise than AWS, and where its CloudFormation leaves a policy out."""
+        for role, policies in self._policies.items():
+            for name, document in policies.items():
+                self._put(role, name, document)
+        for name, resource in self.transformed["Resources"].items():
+            if resource["Type"] == "AWS::SecretsManager::ResourcePolicy":
+                secret = self.resources[resource["Properties"]["SecretId"]["Ref"]]
+                document = json.dumps(self.resource_policy(name))
+                self.root("secretsmanager").put_resource_policy(SecretId=secret, ResourcePolicy=document)
+        self.create_role(f"{self.stack}-{SENDER}", {"Action": "sqs:SendMessage", "Resource": "*"})
+        for queue, policy in self.queue_policies.items():
+            corrected = json.dumps(_with_sessions(policy, f"arn:aws:iam::{ACCOUNT}:role/{self.stack}-{SENDER}"))
+            self.root("sqs").set_queue_attributes(QueueUrl=queue, Attributes={"Policy": corrected})
+
     # ---- the functions and their roles
 
     @cached_property
@@ -195,6 +206,12 @@ class Deployment:
         ]
         return {function["Handler"].split(".")[0]: function for function in found}
 
+    @property
+    def tables(self) -> dict[str, str]:
+        """Those that the functions use."""
+        environment = self._configurations["recovery"]["Environment"]["Variables"]
+        return {"LedgerTable": environment["LEDGER_TABLE"], "AuditTable": environment["AUDIT_TABLE"]}
+
     def function(self, folder: str) -> Function:
         """Its process, with the environment that it has in Lambda and the credentials of its role."""
         if folder not in self._functions:
@@ -205,7 +222,7 @@ class Deployment:
                 "AWS_ENDPOINT_URL": self._emulator.url,
                 "AWS_REGION": REGION,
                 "AWS_DEFAULT_REGION": REGION,
-                "INDODANA_URL": self._upstream_url,
+                "INDODANA_URL": self.upstream_url,
                 "TEST_CERTIFICATE": str(self._certificate),
             }
             log = self._directory / f"{folder}.log"
@@ -215,6 +232,9 @@ class Deployment:
     def grants(self, folder: str) -> list[Grant]:
         """Each action on each resource that the function's role is allowed."""
         role = self.roles[folder]
+        assert all(
+            it["Effect"] == "Allow" for document in self._policies[role].values() for it in document["Statement"]
+        )
         return [
             Grant(action, _behind_the_account(resource), role, policy, number)
             for policy, document in self._policies[role].items()
@@ -247,9 +267,10 @@ class Deployment:
     def create_role(self, name: str, *allowed: Mapping[str, Any]) -> None:
         """A role that Lambda may take, and what it may do: actions and resources."""
         iam = self.root("iam")
-        iam.create_role(RoleName=name, AssumeRolePolicyDocument=TAKEN_BY_LAMBDA)
+        by_lambda = {"Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"}
+        iam.create_role(RoleName=name, AssumeRolePolicyDocument=policy_document(by_lambda))
         if allowed:
-            iam.put_role_policy(RoleName=name, PolicyName=name, PolicyDocument=_document(*allowed))
+            iam.put_role_policy(RoleName=name, PolicyName=name, PolicyDocument=policy_document(*allowed))
 
     @cached_property
     def _policies(self) -> dict[str, dict[str, Any]]:
@@ -271,17 +292,18 @@ class Deployment:
 
     def store_merchants_secrets(self) -> None:
         secrets = self.root("secretsmanager")
+        prefix = self.parameters.get("SecretPrefix", SECRET_PREFIX)
         for merchant, (key, secret) in LOCAL_MERCHANTS.items():
             value = json.dumps({"apiKey": key, "secretKey": secret})
-            if merchant == "m1":  # the stack's own
-                secrets.put_secret_value(SecretId=SECRET_PREFIX + merchant, SecretString=value)
+            if merchant == self.parameters["MerchantId"]:  # the stack made it
+                secrets.put_secret_value(SecretId=prefix + merchant, SecretString=value)
             else:
-                secrets.create_secret(Name=SECRET_PREFIX + merchant, SecretString=value)
+                secrets.create_secret(Name=prefix + merchant, SecretString=value)
 
     def clear(self) -> None:
         """Empties the tables and the queues."""
         dynamodb, sqs = self.root("dynamodb"), self.root("sqs")
-        for table in self.of_type("AWS::DynamoDB::Table").values():
+        for table in self.tables.values():
             for page in dynamodb.get_paginator("scan").paginate(TableName=table):
                 for item in page["Items"]:
                     dynamodb.delete_item(TableName=table, Key={"pk": item["pk"], "sk": item["sk"]})
@@ -335,25 +357,24 @@ def _with_batches(statement: dict[str, Any]) -> dict[str, Any]:
     return statement | {"Action": [*actions, *batches]}
 
 
-def _with_sessions(document: dict[str, Any]) -> dict[str, Any]:
-    """For ministack, aws:PrincipalArn of a role is the ARN of its session; for AWS it is the role's. And it judges a
-    queue's policy twice, the second time without aws:userid: there, what asks for it decides nothing."""
+def _with_sessions(document: dict[str, Any], *more: str) -> dict[str, Any]:
+    """ministack takes the ARN of a role's session for aws:PrincipalArn; AWS takes the role's. `more` are roles for
+    which it has no aws:userid where AWS has one: in the policies of queues."""
     statements = []
     for statement in document["Statement"]:
         condition = {operator: dict(keys) for operator, keys in statement.get("Condition", {}).items()}
         for keys in condition.values():
             if "aws:PrincipalArn" in keys:
-                roles = as_list(keys["aws:PrincipalArn"])
+                roles = [*as_list(keys["aws:PrincipalArn"]), *more]
                 sessions = [arn.replace(":iam:", ":sts:").replace(":role/", ":assumed-role/") + "/*" for arn in roles]
                 keys["aws:PrincipalArn"] = [*roles, *sessions]
-        if any("aws:userid" in keys for keys in condition.values()):
-            condition["Null"] = {"aws:userid": "false"}
         statements.append(statement | ({"Condition": condition} if condition else {}))
     return document | {"Statement": statements}
 
 
-def _document(*allowed: Mapping[str, Any]) -> str:
-    return json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow"} | dict(each) for each in allowed]})
+def policy_document(*statements: Mapping[str, Any]) -> str:
+    """Of statements that allow, if they do not say otherwise."""
+    return json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow"} | dict(each) for each in statements]})
 
 
 def as_list(value: Any) -> list[Any]:
@@ -371,6 +392,3 @@ def answer(client: Any, operation: str, arguments: Mapping[str, Any]) -> str:
     except ClientError as error:
         return error.response["Error"]["Code"]
     return ""
-
-
-TAKEN_BY_LAMBDA = _document({"Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"})

@@ -14,7 +14,7 @@ from typing import Any
 from devstack.queues import failed_messages, sqs_event
 from testkit.indodana.control_client import SimulatorControl
 from testkit.ministack import ACCOUNT, REGION
-from tests.aws.deployment import BACK_OFFICE, Deployment
+from tests.aws.deployment import SENDER, Deployment
 from tests.aws.function import Access, Invocation
 from tests.event_cases import HEALTH, HTTP, QUEUE, SCHEDULE, load
 
@@ -22,6 +22,7 @@ AN_HOUR = 3600
 PARTIAL = "refund_api/partial"
 LATER = "refund_api/respond-async"
 WORKER = "refund_worker"
+DIED = "Killed: killed"
 
 
 @dataclass
@@ -44,8 +45,8 @@ class Run:
         return invocation.result
 
     def send(self, body: str) -> None:
-        """As a back office does that may send to the queue."""
-        self.deployment.as_role(BACK_OFFICE, "sqs").send_message(QueueUrl=self.queue, MessageBody=body)
+        sender = f"{self.deployment.stack}-{SENDER}"
+        self.deployment.as_role(sender, "sqs").send_message(QueueUrl=self.queue, MessageBody=body)
 
     def poll(self) -> None:
         """What Lambda does for the worker's event source mapping, with the worker's role: when the mapping is made, and
@@ -87,7 +88,7 @@ class Run:
 
 
 def told(invocation: Invocation) -> Any:
-    """A function's result without what differs from run to run."""
+    """A function's result without what differs from run to run; its error, as a text, if it failed."""
     match invocation.result:
         case {"statusCode": status, "body": str() as body}:
             return status, json.loads(body).get("code")
@@ -125,7 +126,7 @@ def what_is_there(deployment: Deployment, simulator: SimulatorControl) -> dict[s
     dynamodb, sqs = deployment.root("dynamodb"), deployment.root("sqs")
     kinds = [f"ApproximateNumberOfMessages{kind}" for kind in ("", "NotVisible", "Delayed")]
     counted: dict[str, Any] = {"moved": sum(Decimal(each["amount"]) for each in simulator.books()["movements"])}
-    for name, table in deployment.of_type("AWS::DynamoDB::Table").items():
+    for name, table in deployment.tables.items():
         counted[name] = dynamodb.scan(TableName=table, Select="COUNT")["Count"]
     for name, queue in deployment.of_type("AWS::SQS::Queue").items():
         numbers = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=kinds)["Attributes"]

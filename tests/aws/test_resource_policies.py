@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
-from tests.aws.deployment import BACK_OFFICE, SECRET_PREFIX, Deployment, answer
+from devstack.cloudformation import SENDER_ID
+from tests.aws.deployment import SECRET_PREFIX, Deployment, answer, policy_document
 from tests.aws.function import REFUSALS
 
 EVERYTHING = {"Action": "*", "Resource": "*"}
+
+
+@pytest.fixture(scope="module")
+def operator(deployment: Deployment) -> str:
+    """A role that may do everything, as far as its own policy goes."""
+    deployment.create_role("operator", EVERYTHING)
+    return "operator"
 
 
 # ---- the queues
@@ -31,34 +40,52 @@ def _without_tls(request: Any, **_: Any) -> None:
     request.headers["X-Forwarded-Proto"] = "http"
 
 
-@pytest.mark.parametrize("operation", ["SendMessage", "SendMessageBatch"])
-def test_the_refund_queue_takes_messages_from_listed_senders_only(
-    deployment: Deployment, operator: str, operation: str
-) -> None:
-    queue, dead_letters = deployment.resources["RefundQueue"], deployment.resources["RefundDeadLetterQueue"]
-    entries = [{"Id": "1", "MessageBody": "x"}]
+def test_the_refund_queue_takes_messages_of_functions_and_senders_only(deployment: Deployment, operator: str) -> None:
+    queue = {"QueueUrl": deployment.resources["RefundQueue"]}
+    others = deployment.as_role(operator, "sqs")
+    assert answer(others, "SendMessage", queue | {"MessageBody": "x"}) in REFUSALS
+    assert answer(others, "ReceiveMessage", queue) == ""
+    assert (
+        answer(others, "SendMessage", {"QueueUrl": deployment.resources["RefundDeadLetterQueue"], "MessageBody": "x"})
+        == ""
+    )
+    assert answer(deployment.root("sqs"), "SendMessage", queue | {"MessageBody": "x"}) in REFUSALS
+    for folder in ("refund_api", "recovery"):
+        function = deployment.as_role(deployment.roles[folder], "sqs")
+        assert answer(function, "SendMessage", queue | {"MessageBody": "x"}) == ""
 
-    def sent(client: Any, url: str = queue) -> str:
-        message = {"MessageBody": "x"} if operation == "SendMessage" else {"Entries": entries}
-        return answer(client, operation, {"QueueUrl": url} | message)
 
-    functions = {folder: sent(deployment.as_role(role, "sqs")) for folder, role in deployment.roles.items()}
-    assert {folder for folder, refused in functions.items() if not refused} == {"refund_api", "recovery"}
-    assert sent(deployment.as_role(BACK_OFFICE, "sqs")) == ""
-    assert sent(deployment.as_role(operator, "sqs")) in REFUSALS
-    # Whoever may do everything may also put messages into the dead-letter queue.
-    assert sent(deployment.as_role(operator, "sqs"), dead_letters) == ""
-    deployment.clear()
+def test_a_sender_is_told_by_its_unique_id(deployment: Deployment) -> None:
+    """The emulator gives a queue's own policy no aws:userid. So its statement is tried as one of a role and a user that
+    may send to a queue without a policy."""
+    iam, sqs = deployment.root("iam"), deployment.root("sqs")
+    queue = {"QueueUrl": sqs.create_queue(QueueName="without-a-policy")["QueueUrl"], "MessageBody": "x"}
+    [statement] = [
+        statement
+        for statement in deployment.queue_policies[deployment.resources["RefundQueue"]]["Statement"]
+        if statement["Action"] == "sqs:SendMessage"
+    ]
+
+    def denied_but(unique_id: str) -> dict[str, Any]:
+        text = json.dumps({name: value for name, value in statement.items() if name != "Principal"})
+        assert SENDER_ID in text
+        return json.loads(text.replace(SENDER_ID, unique_id)) | {"Resource": "*"}
+
+    deployment.create_role("sender", EVERYTHING)
+    role = iam.get_role(RoleName="sender")["Role"]["RoleId"]
+    user = iam.create_user(UserName="sender")["User"]["UserId"]
+    made = iam.create_access_key(UserName="sender")["AccessKey"]
+    keys = {"aws_access_key_id": made["AccessKeyId"], "aws_secret_access_key": made["SecretAccessKey"]}
+    senders = {role: deployment.as_role("sender", "sqs"), user: deployment.client("sqs", keys)}
+    for listed in (role, user, "AROAELSEWHERE12345"):
+        document = policy_document(EVERYTHING, denied_but(listed))
+        iam.put_role_policy(RoleName="sender", PolicyName="sender", PolicyDocument=document)
+        iam.put_user_policy(UserName="sender", PolicyName="sender", PolicyDocument=document)
+        for unique_id, client in senders.items():
+            assert (answer(client, "SendMessage", queue) == "") == (unique_id == listed)
 
 
 # ---- the secret
-
-
-@pytest.fixture(scope="module")
-def operator(deployment: Deployment) -> str:
-    """A role that may do everything, as far as its own policy goes."""
-    deployment.create_role("operator", EVERYTHING)
-    return "operator"
 
 
 def test_the_secret_is_read_by_functions_and_named_readers_only(deployment: Deployment, operator: str) -> None:

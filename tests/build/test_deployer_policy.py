@@ -58,7 +58,7 @@ NOT_USED = {
     "logs:*IndexPolicy": "a log group with field indexes",
     "logs:DeleteResourcePolicy": "a log group with a policy of its own",
     "logs:PutLogGroupDeletionProtection": "a log group that cannot be deleted",
-    "logs:PutBearerTokenAuthentication": "logs that are sent with a bearer token",
+    "logs:PutBearer*": "logs that are sent with a bearer token",
     "logs:*LogStream*": "a table's import",
     "logs:PutLogEvents": "the same",
     "secretsmanager:*Replicat*": "a secret in several regions",

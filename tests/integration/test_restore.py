@@ -192,19 +192,31 @@ def test_a_restored_audit_table_gets_the_policy_of_the_old_one(
     assert world.dynamodb.get_resource_policy(ResourceArn=new)["Policy"].strip() == policy
 
 
+def test_commands_for_the_accounts_own_settings_are_commands_of_aws(
+    aws_commands: AwsCommands, variables: dict[str, str]
+) -> None:
+    page = (ROOT / "docs/account.md").read_text()
+    aws_commands.run("\n".join(blocks(page)), variables)
+    assert {call.split()[0] for call in aws_commands.checked} == {"backup", "budgets", "cloudwatch", "sts"}
+    assert "backup put-backup-vault-lock-configuration" in aws_commands.checked
+
+
 def test_commands_that_the_emulator_lacks_are_commands_of_aws(
     aws_commands: AwsCommands, variables: dict[str, str]
 ) -> None:
-    script = "make() { true; }\n" + "\n".join(
-        block
-        for block in blocks(RESTORE) + blocks(section(PAGE, "Protect the stack"))
-        if re.search(r"^aws (apigatewayv2|events|cloudformation) ", block, re.M)
+    every = [block for page in (PAGE, ROOT / "docs/operations.md") for block in blocks(page.read_text())]
+    script = "make() { true; }\nFUNCTION=f\n" + "\n".join(
+        block for block in every if re.search(r"^aws (apigatewayv2|cloudformation|cloudwatch|events) ", block, re.M)
     )
     aws_commands.run(script, variables)
     assert sorted(set(aws_commands.checked)) == [
         "apigatewayv2 update-stage",
+        "cloudformation describe-stack-resource",
         "cloudformation set-stack-policy",
         "cloudformation update-termination-protection",
+        "cloudwatch get-metric-statistics",
+        "events describe-rule",
         "events disable-rule",
         "events enable-rule",
+        "lambda get-account-settings",
     ]

@@ -47,8 +47,8 @@ def test_a_refund_that_was_too_late_is_made_by_the_worker(world: World) -> None:
     assert world.get(order, late.body["refundId"]).body["status"] == "SUCCEEDED"
 
 
-def test_the_runtime_counts_from_the_invocation_and_the_handler_from_api_gateway(world: World) -> None:
-    """In Lambda's place: 29 s are left by its own count."""
+def test_an_invocation_with_all_its_time_is_late_for_api_gateway(world: World) -> None:
+    """By the runtime's own count 29 s are left."""
     order = world.order()
     world.refund(order, 1000)
     runtime = Runtime({"F": FUNCTION}, {"F": lambda_handler})

@@ -285,6 +285,17 @@ def test_every_function_has_a_log_group_with_a_retention_of_its_own(function: st
     assert RESOURCES[group]["Properties"]["RetentionInDays"] == {"Ref": "LogRetentionDays"}
 
 
+def test_log_groups_that_the_runbook_reads_are_the_stacks() -> None:
+    page = (ROOT / "docs/operations.md").read_text()
+    names = {group["Properties"]["LogGroupName"]["Fn::Sub"] for group in of_type("AWS::Logs::LogGroup").values()}
+    [functions] = re.findall(r"for group in ([\w -]+); do\n +aws logs tail \"/aws/lambda/\$STACK-\$group\"", page)
+    [api] = re.findall(r'aws logs tail "(/[\w/-]+/)\$STACK"', page)
+    assert names == {
+        *(f"/aws/lambda/${{AWS::StackName}}-{group}" for group in functions.split()),
+        f"{api}${{AWS::StackName}}",
+    }
+
+
 def test_every_log_group_has_a_retention_and_the_key() -> None:
     for name, group in of_type("AWS::Logs::LogGroup").items():
         assert group["Properties"]["RetentionInDays"] == {"Ref": "LogRetentionDays"}, name

@@ -118,7 +118,7 @@ def principal(event: Event) -> str | None:
     return found if inputs.is_principal(found) else None
 
 
-def seconds_left(event: Event, until_timeout: Callable[[], float], now: Callable[[], float]) -> Callable[[], float]:
+def time_left(event: Event, until_timeout: Callable[[], float], now: Callable[[], float]) -> Callable[[], float]:
     """The time until the function ends, or its answer would be too late for API Gateway. `now`: as time.time.
 
     An event that was not taken within the last 30 s has no caller who waits (a sample event), or one of the clocks is

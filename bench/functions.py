@@ -32,6 +32,8 @@ class Invocation:
 
     result: Any
     seconds: float
+    cpu_seconds: float
+    """Of all threads of its process."""
 
 
 class InvocationFailed(Exception):
@@ -94,13 +96,13 @@ def _serve(pipe: Connection, model: Model, logical_id: str, clock_ahead: timedel
     if clock_ahead:
         _set_clock(clock_ahead)
     while (event := pipe.recv()) is not _STOP:
-        began = time.perf_counter()
+        began, cpu_began = time.perf_counter(), time.process_time()
         try:
             result = runtime.invoke(logical_id, event)
         except FunctionError as error:
             pipe.send(f"{logical_id}: {error.__cause__!r}")
             continue
-        pipe.send(Invocation(result, time.perf_counter() - began))
+        pipe.send(Invocation(result, time.perf_counter() - began, time.process_time() - cpu_began))
 
 
 def _set_clock(ahead: timedelta) -> None:

@@ -18,8 +18,7 @@ MAX_EXPONENT = 1.1
 SETTLED_WORK = 10
 
 AWS_SERVICES = frozenset({"dynamodb", "sqs", "secretsmanager"})
-# Made by Lambda's pollers, not by a function.
-POLLING = frozenset({"ReceiveMessage", "DeleteMessage", "DeleteMessageBatch"})
+POLLER = "poller"  # in place of the service, if Lambda's pollers made the call, and no function
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class Usage:
     def of(cls, calls: Iterable[MeteredCall], seconds: float) -> Usage:
         calls = list(calls)
         return cls(
-            Counter(f"{call.service}.{call.operation}" for call in calls),
+            Counter(f"{POLLER if call.is_poll else call.service}.{call.operation}" for call in calls),
             sum((call.units for call in calls), NO_UNITS),
             sum(bool(call.conflicts) for call in calls),
             seconds,
@@ -53,11 +52,7 @@ class Usage:
     @property
     def calls_to_aws(self) -> int:
         """Without those of the pollers."""
-        return sum(
-            count
-            for name, count in self.operations.items()
-            if name.partition(".")[0] in AWS_SERVICES and name.partition(".")[2] not in POLLING
-        )
+        return sum(count for name, count in self.operations.items() if name.partition(".")[0] in AWS_SERVICES)
 
     @property
     def calls_to_indodana(self) -> int:

@@ -37,6 +37,7 @@ from devstack.template import Model, Template
 from testkit.emulator import Sqs
 
 RETRY_AFTER_SECONDS = 1
+POLLS = frozenset({"ReceiveMessage", "DeleteMessage", "DeleteMessageBatch"})
 
 LEDGER, QUEUE = "LedgerTable", "RefundQueue"
 
@@ -44,6 +45,8 @@ LEDGER, QUEUE = "LedgerTable", "RefundQueue"
 @dataclass(frozen=True)
 class MeteredCall(Call):
     units: Units = NO_UNITS
+    is_poll: bool = False
+    """Made by Lambda's pollers, and not by a function."""
 
 
 @dataclass(frozen=True)
@@ -149,16 +152,19 @@ class MeteredServices(Services):
         except ClientError as refused:
             error = refused.response["Error"]["Code"]
             result = {"__type": f"com.amazonaws.sqs#{error}", "message": refused.response["Error"]["Message"]}
-        call = MeteredCall("sqs", operation, now, now + seconds, error)
+        # Recovery receives dead letters; nothing else receives by itself.
+        is_poll = operation in POLLS and request["QueueUrl"].rpartition("/")[2] == self._queue_name
+        call = MeteredCall("sqs", operation, now, now + seconds, error, is_poll=is_poll)
         return Answer(400 if error else 200, result, seconds, call)
 
     def _sqs(self, operation: str, request: Mapping[str, Any]) -> dict[str, Any]:
         request = {**request, "QueueUrl": request["QueueUrl"].rpartition("/")[2]}
-        entries = request.pop("Entries", [])
         result: dict[str, Any] = {}
         match operation:
             case "SendMessage":
                 result = self._queue.send_message(**request)
+            case "SendMessageBatch":
+                result = self._queue.send_message_batch(**request)
             case "ReceiveMessage":
                 result = self._queue.receive_message(**request)
             case "ChangeMessageVisibility":
@@ -166,6 +172,7 @@ class MeteredServices(Services):
             case "DeleteMessage":
                 self._queue.delete_message(**request)
             case "DeleteMessageBatch":
+                entries = request.pop("Entries")
                 for entry in entries:
                     self._queue.delete_message(**request, ReceiptHandle=entry["ReceiptHandle"])
                 result = {"Successful": [{"Id": entry["Id"]} for entry in entries], "Failed": []}

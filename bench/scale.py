@@ -18,6 +18,7 @@ from datetime import timedelta
 from functools import partial
 from itertools import batched
 
+from bench.backlog import backlog_text, check_backlog, run_backlog
 from bench.events import list_event, message_body, recovery_event, refund_later_event, timeline_event
 from bench.functions import Function, Invocation, InvocationFailed, body_of, model_against
 from bench.growth import FIGURES, SETTLED_WORK, Check, Point, Usage, check_growth, check_time
@@ -360,6 +361,9 @@ def main() -> int:
         levels = list(scale.concurrency())
         print(f"\n{LEVELS_TITLE}, for each refund\n{level_table(levels)}")
         checks += check_concurrency(levels) + scale.books()
+    backlog = run_backlog()
+    print(f"\n{backlog_text(backlog)}", flush=True)
+    checks += check_backlog(backlog)
 
     print()
     for check in checks:

@@ -234,6 +234,11 @@ class Services:
         if target == "/_stub/latencies":
             self.latencies = Latencies(**json.loads(body))
             return Answer(200, {}, 0.0)
+        if target == "/_stub/put_items":
+            table, items = json.loads(body)
+            for item in items:
+                self._items.put_item(TableName=table, Item=item)
+            return Answer(200, {}, 0.0)
         if target == "/_stub/take_calls":
             taken = {"calls": [asdict(call) for call in self._calls], "failures": self._failures}
             self._calls, self._failures = [], []
@@ -284,8 +289,11 @@ class Services:
             case "SendMessage":
                 digest = hashlib.md5(request["MessageBody"].encode(), usedforsecurity=False).hexdigest()
                 return {"MessageId": f"00000000-0000-4000-8000-{next(self._ids):012}", "MD5OfMessageBody": digest}
-            case "ChangeMessageVisibility" | "DeleteMessage":
-                return {}
+            case "SendMessageBatch":
+                taken = [{"Id": entry["Id"], **self._sqs("SendMessage", entry)} for entry in request["Entries"]]
+                return {"Successful": taken}
+            case "ChangeMessageVisibility" | "DeleteMessage" | "ReceiveMessage":
+                return {}  # the queues are empty
         raise NotImplementedError(operation)
 
     def _secretsmanager(self, operation: str, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -479,6 +487,10 @@ class Stub(AbstractContextManager["Stub"]):
     ) -> None:
         """In seconds, for all later requests."""
         self._ask("latencies", asdict(Latencies(call, transaction, upstream, cancellation)))
+
+    def put_items(self, table: str, items: Iterable[Mapping[str, Any]]) -> None:
+        """Puts items into a table without latency; not recorded as calls."""
+        self._ask("put_items", [table, list(items)])
 
     def take_calls(self) -> list[Call]:
         """The calls since the last take_calls. Raises StubFailure."""

@@ -30,8 +30,8 @@ IGNORED_RESOURCE_TYPES = (
 )
 FUNCTION_PROPERTIES = _names("CodeUri Environment Events Handler Layers MemorySize Timeout")
 IGNORED_FUNCTION_PROPERTIES = _names(
-    "Architectures AutoPublishAlias AutoPublishAliasAllProperties DeploymentPreference Description LoggingConfig "
-    "ProvisionedConcurrencyConfig ReservedConcurrentExecutions Role Runtime SnapStart Tracing"
+    "Architectures AutoPublishAlias AutoPublishAliasAllProperties DeploymentPreference Description EventInvokeConfig "
+    "LoggingConfig ProvisionedConcurrencyConfig ReservedConcurrentExecutions Role Runtime SnapStart Tracing"
 )
 API_PROPERTIES = frozenset({"DefinitionBody"})
 IGNORED_API_PROPERTIES = _names("AccessLogSettings DefaultRouteSettings Description FailOnWarnings RouteSettings")

@@ -54,6 +54,7 @@ DOMAIN: dict[type[RefundsError], tuple[RefundsError, int, str, bool]] = {
         errors.ResolutionTooEarly(REFUND, REFUND.updated_at, 1.5),
         *(409, "RESOLUTION_TOO_EARLY", True),
     ),
+    errors.UnreadableItem: (errors.UnreadableItem("m1#ORDER", "REFUND#1"), 503, "LEDGER_UNAVAILABLE", True),
     errors.LedgerUnavailable: (errors.LedgerUnavailable("no answer"), 503, "LEDGER_UNAVAILABLE", True),
     errors.LedgerBusy: (errors.LedgerBusy("many writers"), 503, "LEDGER_BUSY", True),
 }

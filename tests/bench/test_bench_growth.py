@@ -54,5 +54,7 @@ def test_units_used_only_at_the_largest_size_fail() -> None:
 
 def test_usage_does_not_count_the_pollers_calls() -> None:
     names = [("sqs", "ReceiveMessage"), ("sqs", "ChangeMessageVisibility"), ("dynamodb", "Query"), ("indodana", "x")]
-    usage = Usage.of([MeteredCall(*name, 0.0, 1.0, None) for name in names], 1.0)
-    assert (usage.calls_to_aws, usage.calls_to_indodana) == (2, 1)
+    calls = [MeteredCall(*name, 0.0, 1.0, None) for name in names]
+    polled = MeteredCall("sqs", "ReceiveMessage", 0.0, 1.0, None, is_poll=True)
+    usage = Usage.of([*calls, polled], 1.0)
+    assert (usage.calls_to_aws, usage.calls_to_indodana) == (3, 1)

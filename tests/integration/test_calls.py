@@ -43,9 +43,9 @@ COUNTS: Counts = {
     "list an order's refunds": (1, 0, 0, 0, 1),
     "list open refunds": (1, 0, 0, 0, 0.5),
     "read an order's timeline": (1, 0, 0, 0, 1),
-    "recovery run, nothing open": (1, 0, 0, 0, 0.5),
-    "recovery run, an overdue refund": (3, 0, 1, 1, 0.5),
-    "recovery run, an expired lease": (2, 0, 4, 2, 0.5),
+    "recovery run, nothing open": (3, 0, 0, 0, 1.5),
+    "recovery run, an overdue refund": (5, 0, 1, 1, 1.5),
+    "recovery run, an expired lease": (4, 0, 4, 2, 1.5),
 }
 
 

@@ -261,14 +261,15 @@ def test_recovery_notes_a_message_before_it_sends_it(world: World, monkeypatch: 
     world.clock.pass_seconds(60)
     noted: list[str | None] = []
     sqs = world.gateway_clients.sqs
-    send_message = sqs.send_message
+    send_message_batch = sqs.send_message_batch
 
     def sent(**request: Any) -> Any:
-        assert request["MessageAttributes"]["token"]["StringValue"] == stored(world, order).queue_message
+        [entry] = request["Entries"]
+        assert entry["MessageAttributes"]["token"]["StringValue"] == stored(world, order).queue_message
         noted.append(stored(world, order).queue_message)
-        return send_message(**request)
+        return send_message_batch(**request)
 
-    monkeypatch.setattr(sqs, "send_message", sent)
+    monkeypatch.setattr(sqs, "send_message_batch", sent)
     assert world.recover()["enqueued"] == 1
     assert len(noted) == 1
 

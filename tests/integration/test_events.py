@@ -149,10 +149,13 @@ def test_the_schedules_event_is_worked(world: World) -> None:
     counts = invoke("recovery/schedule")
 
     assert counts == {
+        "looked_at": 1,
         "queued": 0,
         "submitting": 0,
         "unknown": 1,
+        "unreadable": 0,
         "oldest_queued_seconds": 0,
+        "oldest_submitting_seconds": 0,
         "oldest_unknown_seconds": counts["oldest_unknown_seconds"],
         "leases_expired": 0,
         "enqueued": 0,

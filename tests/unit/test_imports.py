@@ -33,6 +33,7 @@ EXCEPTIONS = {
     ("gateway.runtime.telemetry", "indodana"): "it wraps the layer's client to measure it",
     ("gateway.runtime.tls", "indodana"): "the layer has the certificate authorities",
     ("gateway.runtime.telemetry", "gateway.refunds.recovery"): "the type of what it counts",
+    ("gateway.runtime.telemetry", "gateway.refunds.sweep"): "the type of what it counts",
 }
 # Folder: those of the repository that its code may import. Only tests import tests.
 FOLDERS = {

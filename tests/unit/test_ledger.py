@@ -13,7 +13,7 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 
 from gateway.core.context import RequestContext
-from gateway.core.dynamodb import from_item
+from gateway.core.dynamodb import Item, from_item
 from gateway.core.errors import (
     IllegalTransition,
     InvalidRequest,
@@ -22,8 +22,9 @@ from gateway.core.errors import (
     NotFound,
     OrderChanged,
     RefundChanged,
+    UnreadableItem,
 )
-from gateway.core.ledger import CONFLICT_BASE_SECONDS, CONFLICT_TRIES, Ledger
+from gateway.core.ledger import CONFLICT_BASE_SECONDS, CONFLICT_TRIES, Ledger, Snapshot
 from gateway.core.model import (
     Failure,
     FailureCode,
@@ -261,28 +262,69 @@ def test_a_page_token_opens_no_other_status_or_merchant(made: Made) -> None:
             made.ledger.open_refunds_page(merchant, status, 1, token)
 
 
-def test_all_open_refunds_are_read_across_dynamodbs_pages(made: Made) -> None:
-    refunds = [made.put(queued(f"key-{number}", at)) for number, at in enumerate(minutes(5))]
+def test_all_open_refunds_are_read_page_by_page(made: Made) -> None:
+    refunds = [made.put(queued(f"key-{number}", at)) for number, at in enumerate(minutes(4))]
+    refunds.append(made.put(queued("other merchant", NOON + timedelta(hours=1), order=OrderKey("m2", "ORDER-1"))))
     done = queued("done")
     made.put(done)
     made.ledger.transition(done, done.transition_to(FAILED, NOON), CONTEXT)
-    made.tables.page_size = 2
-    found = list(made.ledger.all_open_refunds())
-    assert sorted(found, key=lambda refund: refund.created_at if refund else NOON) == refunds
+    found: list[Refund | None] = []
+    end: Item | None = None
+    pages = 0
+    while end or not pages:
+        page = made.ledger.open_refunds_after(end, 2)
+        assert len(page.found) <= 2
+        found += [refund for _, refund in page.found]
+        end = page.end
+        pages += 1
+    assert found == refunds
+    assert pages == 3
 
 
-def test_an_item_that_is_no_refund_is_logged_and_skipped(made: Made, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_page_of_open_refunds_starts_anywhere(made: Made) -> None:
+    """At a refund's key in the index, also if it is no longer there."""
+    refunds = [made.put(queued(f"key-{number}", at)) for number, at in enumerate(minutes(3))]
+    first = made.ledger.open_refunds_after(None, 10).found[0].key
+    made.ledger.transition(refunds[0], refunds[0].transition_to(FAILED, NOON), CONTEXT)
+    assert [refund for _, refund in made.ledger.open_refunds_after(first, 10).found] == refunds[1:]
+
+
+ODD = {
+    name: {"S": text} for name, text in {"pk": "m1#X", "sk": "odd", "openKey": "m1#QUEUED", "openSince": "x"}.items()
+}
+
+
+def test_an_item_that_is_no_refund_stops_no_other(made: Made, caplog: pytest.LogCaptureFixture) -> None:
     refund = made.put(queued())
-    made.tables.put_item(
-        TableName="ledger",
-        Item={
-            name: {"S": text} for name, text in {"pk": "m1#X", "sk": "odd", "openKey": "x", "openSince": "x"}.items()
-        },
-    )
-    assert sorted(made.ledger.all_open_refunds(), key=str) == sorted([refund, None], key=str)
+    made.tables.put_item(TableName="ledger", Item=ODD)
+
+    found = made.ledger.open_refunds_after(None, 10).found
+    listed = made.ledger.open_refunds_page("m1", QUEUED, 10, None)
+
+    assert [one.refund for one in found] == [refund, None]
+    assert (found[1].key, listed.refunds) == (ODD, [refund])
     [line] = caplog.records
-    assert line.levelno == logging.ERROR
-    assert "m1#X / odd" in line.getMessage()
+    assert (line.levelno, "m1#X / odd" in line.getMessage()) == (logging.WARNING, True)
+
+
+def test_an_unreadable_item_fails_reads_of_its_own_order_only(made: Made) -> None:
+    broken, other = made.put(queued()), made.put(queued(order=OrderKey("m1", "ORDER-2")))
+    item = next(item for item in made.tables.items("ledger") if item["pk"]["S"] == ORDER.partition)
+    made.tables.put_item(TableName="ledger", Item={**item, "attempts": {"S": "many"}})
+
+    stale = replace(broken, version=7)
+    reads: list[Callable[[], object]] = [
+        lambda: made.read(broken),
+        lambda: made.ledger.refund(ORDER, broken.refund_id),
+        lambda: made.ledger.refunds_of(ORDER, 10, None),
+        lambda: made.ledger.record_message(stale, "message-1", NOON),
+        lambda: made.ledger.transition(stale, stale.transition_to(FAILED, NOON), CONTEXT),
+    ]
+    for read in reads:
+        with pytest.raises(UnreadableItem, match=f"{ORDER.partition} / REFUND#{broken.refund_id}"):
+            read()
+    assert made.read(other).refund == other
+    assert made.ledger.prefetch([broken.request, other.request]) == [None, Snapshot(None, other)]
 
 
 # ---- reading one
@@ -377,7 +419,7 @@ def test_a_batch_that_stays_incomplete_means_the_ledger_is_busy(made: Made) -> N
         ("batch_get_item", lambda ledger: ledger.refund(ORDER, "0" * 32)),
         ("query", lambda ledger: ledger.refunds_of(ORDER, 1, None)),
         ("query", lambda ledger: ledger.open_refunds_page("m1", QUEUED, 1, None)),
-        ("scan", lambda ledger: list(ledger.all_open_refunds())),
+        ("scan", lambda ledger: ledger.open_refunds_after(None, 1)),
     ],
 )
 @pytest.mark.parametrize("error", [UNREACHABLE, ClientError({"Error": {"Code": "ThrottlingException"}}, "Any")])

@@ -144,6 +144,14 @@ def test_a_ledger_without_answer_claims_nothing_and_says_how_to_learn() -> None:
     assert body_of(lost, 503, "LEDGER_UNAVAILABLE")["detail"] == f"a dependency was unavailable; {again}"
 
 
+def test_an_unreadable_item_is_named_as_one_without_its_key() -> None:
+    response = problems.from_error(errors.UnreadableItem("m1#ORDER-1", "REFUND#abc"), "request-1")
+
+    detail = body_of(response, 503, "LEDGER_UNAVAILABLE")["detail"]
+    assert detail.startswith("this order's entry in the ledger cannot be read; an operator must look at it; retry")
+    assert "REFUND#abc" not in detail
+
+
 def test_a_decision_on_an_old_version_is_answered_with_the_refund_now() -> None:
     response = problems.from_error(errors.StaleVersion(REFUND), "request-1") or {}
 

@@ -19,6 +19,7 @@ from gateway.core.errors import (
     NotWithdrawable,
     ResolutionTooEarly,
     StaleVersion,
+    UnreadableItem,
 )
 from gateway.core.model import Failure, FailureCode, Refund
 from gateway.core.upstream import StatusChecksPaused
@@ -120,6 +121,9 @@ def from_error(error: Exception, request_id: str) -> Response | None:
             return _try_again(
                 "LEDGER_BUSY", f"too many refunds of this order at the same time; {TRY_AGAIN}", request_id
             )
+        case UnreadableItem():
+            detail = f"this order's entry in the ledger cannot be read; an operator must look at it; {TRY_AGAIN}"
+            return _try_again("LEDGER_UNAVAILABLE", detail, request_id)
         case LedgerUnavailable():
             return _try_again("LEDGER_UNAVAILABLE", f"a dependency was unavailable; {TRY_AGAIN}", request_id)
         case IndodanaError():

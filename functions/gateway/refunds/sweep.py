@@ -93,6 +93,11 @@ def _written(sweep: Sweep) -> Item:
     return to_item({"start": start, "totals": vars(sweep.totals), "logged": logged})
 
 
+def _is_key(start: Mapping[str, Any]) -> bool:
+    """Else DynamoDB would refuse it at each run."""
+    return start.keys() == INDEX_KEY_ATTRIBUTES and all(isinstance(text, str) and text for text in start.values())
+
+
 def _read(found: list[Any]) -> Sweep:
     if not found:
         return Sweep()
@@ -101,7 +106,7 @@ def _read(found: list[Any]) -> Sweep:
     try:
         values = from_item(item)
         start = values.get("start")
-        if start is not None and start.keys() != INDEX_KEY_ATTRIBUTES:
+        if start is not None and not _is_key(start):
             return Sweep(seen=seen)
         return Sweep(
             start=None if start is None else {name: {"S": text} for name, text in start.items()},

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from functools import cached_property
-from typing import TYPE_CHECKING
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
 
 import boto3
 import botocore.httpsession
@@ -46,10 +48,22 @@ SECRETS_CONFIG = Config(
 botocore.httpsession.create_urllib3_context = tls.context
 
 
+def _take_items(response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: object) -> None:
+    """Keeps a scan's items from botocore's parser: it looks for all ten types of a value in each value, which is more
+    than half of what a recovery run over many open refunds computes. In JSON they have the form that it gives them,
+    except for binary values, which no item has."""
+    if response_dict["status_code"] == HTTPStatus.OK:
+        body = json.loads(response_dict["body"])
+        customized_response_dict["Items"] = body.pop("Items")
+        response_dict["body"] = json.dumps(body).encode()
+
+
 class AwsClients:
     @cached_property
     def dynamodb(self) -> DynamoDBClient:
-        return boto3.client("dynamodb", config=AWS_CONFIG)
+        client = boto3.client("dynamodb", config=AWS_CONFIG)
+        client.meta.events.register("before-parse.dynamodb.Scan", _take_items)
+        return client
 
     @cached_property
     def sqs(self) -> SQSClient:

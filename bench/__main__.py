@@ -20,7 +20,7 @@ from bench.figures import Figure
 from bench.picture import draw
 from bench.stub import Stub
 from bench.table import regressions, table
-from devstack.cloudformation import ROOT
+from devstack.samconfig import ROOT
 from devstack.template import Template
 
 RELEASE = Path(__file__).parent / "release.json"

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.stub import API_KEY, SECRET_KEY
-from devstack.cloudformation import ROOT
+from devstack.samconfig import ROOT
 from devstack.template import Model, Template
 
 BUILD = ROOT / ".aws-sam" / "build"

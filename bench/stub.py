@@ -39,7 +39,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from botocore.exceptions import ClientError
 
-from devstack.cloudformation import ROOT
+from devstack.samconfig import ROOT
 from devstack.template import Model, Template
 from testkit.emulator import Dynamo
 
@@ -62,6 +62,8 @@ class Latencies:
     call: float = CALL_SECONDS
     transaction: float = TRANSACTION_SECONDS
     upstream: float = 0.0
+    cancellation: float | None = None
+    """Of a cancellation; None: as every call to Indodana."""
 
 
 @dataclass(frozen=True)
@@ -308,15 +310,17 @@ class Services:
     def _indodana(self, method: str, target: str, headers: Mapping[str, str], body: bytes, now: float) -> Answer:
         url = urlsplit(target)
         operation = url.path.rpartition("/")[2]
+        seconds = self.latencies.upstream
         match method, operation:
             case "GET", "check_status":
                 answer = _transaction(parse_qs(url.query)["merchantOrderId"][0])
             case "POST", "order_cancellation":
                 wanted = json.loads(body)
                 answer = {"status": "OK", "refundId": wanted["refundId"], "merchantOrderId": wanted["merchantOrderId"]}
+                if self.latencies.cancellation is not None:
+                    seconds = self.latencies.cancellation
             case _:
                 raise NotImplementedError(f"{method} {url.path}")
-        seconds = self.latencies.upstream
         if not _is_signed(headers.get("authorization", "")):
             rejected = {"status": "ERROR", "error": {"kind": "FailedAuthError", "message": "wrong signature"}}
             return Answer(401, rejected, seconds, Call("indodana", operation, now, now + seconds, "401"))
@@ -474,10 +478,15 @@ class Stub(AbstractContextManager["Stub"]):
         self._process.stdout.close()
 
     def set_latencies(
-        self, *, upstream: float, call: float = CALL_SECONDS, transaction: float = TRANSACTION_SECONDS
+        self,
+        *,
+        upstream: float,
+        cancellation: float | None = None,
+        call: float = CALL_SECONDS,
+        transaction: float = TRANSACTION_SECONDS,
     ) -> None:
         """In seconds, for all later requests."""
-        self._ask("latencies", asdict(Latencies(call, transaction, upstream)))
+        self._ask("latencies", asdict(Latencies(call, transaction, upstream, cancellation)))
 
     def put_items(self, table: str, items: Iterable[Mapping[str, Any]]) -> None:
         """Puts items into a table without latency; not recorded as calls."""

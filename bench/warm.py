@@ -16,7 +16,7 @@ from typing import Any, Self
 from bench.figures import rotated
 from bench.layout import SUBJECTS, Sandbox
 from bench.stub import Call, Stub
-from devstack.cloudformation import ROOT
+from devstack.samconfig import ROOT
 
 EVENTS = ROOT / "events"
 SAMPLE_ORDER = "ORDER-PAID"  # the one that the sample events are about

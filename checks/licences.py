@@ -61,8 +61,8 @@ def table(listed: list[Package]) -> str:
 
 def document() -> str:
     """Raises PinsError."""
-    listed = {file: packages(ROOT / file, ROOT / venv) for file, venv in VENVS.items()}
-    deployed = listed.pop(DEPLOYED)
+    by_hand = {file.with_suffix(".in"): venv for file, venv in VENVS.items() if file != DEPLOYED}
+    development = [package for file, venv in by_hand.items() for package in packages(ROOT / file, ROOT / venv)]
     return f"""# Licences of third-party packages
 
 `make licences` writes this file with pip-licenses, from the pins and the metadata of the installed packages. A test
@@ -72,13 +72,13 @@ compares it with them, and the licences of what is deployed with those that `che
 
 All packages of the Lambda layer. The functions bring none of their own.
 
-{table(deployed)}
+{table(packages(ROOT / DEPLOYED, ROOT / VENVS[DEPLOYED]))}
 
 ## Development only
 
 Used to check, build and test, and by the local stack; never deployed. Their own dependencies are not listed.
 
-{table([package for group in listed.values() for package in group])}
+{table(development)}
 """
 
 

@@ -190,9 +190,14 @@ class Aftermath:
 
     def _dead_letters_are_explained(self) -> Check:
         check = Check("no dead letter that nothing on record explains")
-        known = {(refund["merchantOrderId"], refund["idempotencyKey"]) for refund in self.refunds.values()}
+        known = {
+            (refund["merchantOrderId"], refund[name])
+            for refund in self.refunds.values()
+            for name in ("idempotencyKey", "refundId")
+        }
         for letter in self.dead_letters:
-            check.that((letter.get("merchantOrderId"), letter.get("idempotencyKey")) in known, str(letter))
+            named = letter.get("idempotencyKey", letter.get("refundId"))
+            check.that((letter.get("merchantOrderId"), named) in known, str(letter))
         return check
 
 

@@ -26,8 +26,8 @@ from botocore.config import Config
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import BaseWSGIServer, make_server
 
-from devstack.cloudformation import DEFAULT_REGION
 from devstack.errors import DevstackError
+from devstack.samconfig import DEFAULT_REGION
 from devstack.template import Model, Queue, Table
 
 if TYPE_CHECKING:

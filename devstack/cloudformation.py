@@ -4,61 +4,20 @@ Anything else is a TemplateError that names it. What a resource is for stands in
 """
 
 import re
-import shlex
-import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
 import yaml
 
 from devstack.errors import TemplateError
+from devstack.samconfig import DEFAULT_REGION, DEFAULT_STACK_NAME, ROOT
 from devstack.yaml_loader import SafeLoader
 
-ROOT = Path(__file__).resolve().parent.parent
-DEFAULT_REGION = "ap-southeast-3"
-DEFAULT_STACK_NAME = "qris-gateway"
 ACCOUNT_ID = "123456789012"
 """The account moto answers for."""
-
-
-@dataclass(frozen=True)
-class SamConfig:
-    """What samconfig.toml says of one environment."""
-
-    parameters: Mapping[str, str] = field(default_factory=dict)
-    region: str = DEFAULT_REGION
-    stack_name: str = DEFAULT_STACK_NAME
-
-
-def load_samconfig(path: Path, environment: str = "local") -> SamConfig:
-    """The environment's `global` and `deploy` sections; the second wins, as in SAM."""
-    if not path.exists():
-        return SamConfig()
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise TemplateError(f"{path.name} is not TOML: {error}") from error
-    settings: dict[str, Any] = {}
-    parameters: dict[str, str] = {}
-    for command in ("global", "deploy"):
-        section = document.get(environment, {}).get(command, {}).get("parameters", {})
-        settings |= section
-        parameters |= parse_overrides(section.get("parameter_overrides", ""), f"{path.name}: parameter_overrides")
-    return SamConfig(parameters, settings.get("region", DEFAULT_REGION), settings.get("stack_name", DEFAULT_STACK_NAME))
-
-
-def parse_overrides(overrides: Any, where: str) -> dict[str, str]:
-    """`Name=value …`, as one text or as a list."""
-    words = shlex.split(overrides) if isinstance(overrides, str) else [str(word) for word in overrides]
-    parsed = {}
-    for word in words:
-        name, separator, value = word.partition("=")
-        if not separator or name == "ParameterKey":
-            raise TemplateError(f"{where} holds {word!r}, which is not Name=value")
-        parsed[name] = value
-    return parsed
+SENDER_ID = "AIDAIT2UOQQY3AUEKVGXU"
+"""The sender of every message in moto's queues."""
 
 
 class _Loader(SafeLoader):
@@ -105,10 +64,12 @@ class Document:
         defaults: Mapping[str, str] | None = None,
         samconfig: Mapping[str, str] | None = None,
         overrides: Mapping[str, str] | None = None,
+        own: Mapping[str, str] | None = None,
     ) -> None:
-        """Parameters: the template's defaults, then `defaults`, then samconfig's, then `overrides`.
+        """Parameters: the template's defaults, then `defaults`, then samconfig's, then `overrides`, then `own`.
 
-        `defaults` and `overrides` may name parameters that this template does not have; samconfig's may not.
+        All but samconfig's may name parameters that this template does not have. `own` are the local stack's addresses,
+        on this machine and without TLS: the parameters' patterns, which are for AWS, do not apply to them.
         """
         self.document = document
         self.folder = folder
@@ -118,7 +79,8 @@ class Document:
         for name in samconfig or {}:
             if name not in self.section("Parameters"):
                 raise TemplateError(f"samconfig.toml gives the parameter {name}, which template.yaml does not declare")
-        self.parameters = self._parameter_values({**(defaults or {}), **(samconfig or {}), **(overrides or {})})
+        given = {**(defaults or {}), **(samconfig or {}), **(overrides or {})}
+        self.parameters = self._parameter_values(given, own or {})
 
     @classmethod
     def load(cls, path: Path = ROOT / "template.yaml", **options: Any) -> Self:
@@ -140,12 +102,15 @@ class Document:
             raise TemplateError(f"{name} is not a mapping")
         return section
 
-    def _parameter_values(self, given: Mapping[str, str]) -> dict[str, Any]:
-        values = {}
+    def _parameter_values(self, given: Mapping[str, str], own: Mapping[str, str]) -> dict[str, Any]:
+        values: dict[str, Any] = {}
         for name, declaration in self.section("Parameters").items():
+            if name in own:
+                values[name] = own[name]
+                continue
             raw = given.get(name, declaration.get("Default"))
             if raw is None:
-                raise TemplateError(f"the parameter {name} has no default and samconfig.toml's [local] gives none")
+                raise TemplateError(f"the parameter {name} has no default, and samconfig.toml gives none")
             values[name] = _parameter(name, declaration, raw)
         return values
 
@@ -249,6 +214,10 @@ class Resolver:
                 return self.resolve(then if self.condition(condition, where) else otherwise, where)
             case "Fn::Equals", [left, right]:
                 return str(self.resolve(left, where)) == str(self.resolve(right, where))
+            case "Fn::Join", [str() as delimiter, parts]:
+                return delimiter.join(self.resolve(parts, where))
+            case "Fn::Split", [str() as delimiter, text]:
+                return str(self.resolve(text, where)).split(delimiter)
             case "Fn::Not", [only]:
                 return not self.truth(only, where)
         raise TemplateError(f"{where}: the local stack does not support {name} of {argument!r}")

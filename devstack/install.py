@@ -1,6 +1,9 @@
 """Installs a requirements file into a venv and shows how far it is: the Makefile's first step on a new machine.
 
-    python devstack/install.py .venv requirements-run.txt "the local stack (about 25 s, 140 MB, once)"
+    python devstack/install.py .venv requirements/run.txt "the local stack (about 25 s, 140 MB, once)"
+
+What is downloaded must have one of the hashes of that file. Only wheels are taken: a source archive would run its own
+setup, with packages that no file here pins.
 
 Runs before anything is installed, so it uses the standard library alone.
 """
@@ -17,7 +20,10 @@ from typing import TextIO
 REFRESH_SECONDS = 0.5
 # Where no terminal shows one line that changes, a line is printed so often.
 LINE_SECONDS = 5.0
-PIP = ("-m", "pip", "install", "--disable-pip-version-check", "--progress-bar", "off")
+PIP = (
+    *("-m", "pip", "install", "--disable-pip-version-check", "--progress-bar", "off"),
+    *("--require-hashes", "--only-binary", ":all:"),
+)
 
 
 class Progress:

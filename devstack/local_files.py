@@ -11,8 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from devstack.cloudformation import ROOT
 from devstack.errors import DevstackError
+from devstack.samconfig import ROOT
 
 DEFAULT_PORT = 8080
 LOCAL_ROOT = ROOT / ".local"

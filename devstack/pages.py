@@ -10,8 +10,8 @@ from typing import Any
 import simplejson
 import yaml
 
-from devstack.cloudformation import ROOT
 from devstack.local_files import DEFAULT_PORT, TOKEN_FILE
+from devstack.samconfig import ROOT
 from devstack.yaml_loader import SafeLoader
 
 DOCUMENT = ROOT / "docs" / "openapi.yaml"

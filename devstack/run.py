@@ -18,7 +18,6 @@ from urllib.parse import urlsplit
 from devstack.api_gateway.http_api import HttpApi
 from devstack.api_gateway.server import HttpServer
 from devstack.aws import AwsServer, checked_endpoint, client, prepare_environment, provision, store_secret
-from devstack.cloudformation import ROOT, parse_overrides
 from devstack.console import Formatter, heading
 from devstack.errors import DevstackError
 from devstack.events import Event, Report
@@ -36,6 +35,7 @@ from devstack.local_files import (
 )
 from devstack.queues import LONG_POLL_SECONDS, Poller
 from devstack.runtime import Runtime, load_runtime
+from devstack.samconfig import ROOT, parse_overrides
 from devstack.schedules import Timer
 from devstack.template import Model, Template
 from devstack.tokens import Issuer

@@ -14,8 +14,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from devstack.cloudformation import ROOT, Document, Resolver, check_properties, load_samconfig
+from devstack.cloudformation import SENDER_ID, Document, Resolver, check_properties
 from devstack.errors import TemplateError
+from devstack.samconfig import ROOT, load_samconfig
 
 
 def _names(text: str) -> frozenset[str]:
@@ -23,24 +24,29 @@ def _names(text: str) -> frozenset[str]:
 
 
 # Matched by prefix: they watch, permit or sign in, and none of it runs locally.
-IGNORED_RESOURCE_TYPES = ("AWS::CloudWatch::", "AWS::Cognito::", "AWS::IAM::", "AWS::Logs::", "AWS::SQS::QueuePolicy")
+IGNORED_RESOURCE_TYPES = (
+    *("AWS::CloudWatch::", "AWS::Cognito::", "AWS::Events::", "AWS::IAM::", "AWS::Logs::", "AWS::SQS::QueuePolicy"),
+    "AWS::SecretsManager::ResourcePolicy",
+)
 FUNCTION_PROPERTIES = _names("CodeUri Environment Events Handler Layers MemorySize Timeout")
 IGNORED_FUNCTION_PROPERTIES = _names(
     "Architectures AutoPublishAlias AutoPublishAliasAllProperties DeploymentPreference Description EventInvokeConfig "
-    "LoggingConfig "
-    "ProvisionedConcurrencyConfig Role Runtime SnapStart Tags Tracing"
+    "LoggingConfig ProvisionedConcurrencyConfig ReservedConcurrentExecutions Role Runtime SnapStart Tracing"
 )
-API_PROPERTIES = frozenset({"Auth"})
+API_PROPERTIES = frozenset({"DefinitionBody"})
 IGNORED_API_PROPERTIES = _names("AccessLogSettings DefaultRouteSettings Description FailOnWarnings RouteSettings")
-ROUTE_PROPERTIES = _names("ApiId Auth Method Path")
+ROUTE_PROPERTIES = _names("ApiId Method Path")
 MAPPING_PROPERTIES = _names("BatchSize FunctionResponseTypes Queue ScalingConfig")
 TABLE_PROPERTIES = _names("AttributeDefinitions BillingMode GlobalSecondaryIndexes KeySchema")
-IGNORED_TABLE_PROPERTIES = _names("DeletionProtectionEnabled PointInTimeRecoverySpecification SSESpecification")
+IGNORED_TABLE_PROPERTIES = _names(
+    "DeletionProtectionEnabled PointInTimeRecoverySpecification ResourcePolicy SSESpecification"
+)
 QUEUE_ATTRIBUTES = ("VisibilityTimeout", "MessageRetentionPeriod")
 IGNORED_QUEUE_PROPERTIES = _names("KmsMasterKeyId SqsManagedSseEnabled")
 SECRET_PROPERTIES = _names("GenerateSecretString Name")
 IGNORED_SECRET_PROPERTIES = _names("Description KmsKeyId")
 JWT_IDENTITY_SOURCE = "$request.header.Authorization"
+AUTHORIZER = "x-amazon-apigateway-authorizer"
 
 # Lambda's own defaults, where the template says nothing.
 DEFAULT_TIMEOUT_SECONDS = 3
@@ -175,7 +181,8 @@ class Template(Document):
         parameters: Mapping[str, str] | None = None,
     ) -> "Template":
         """The template as the local stack runs it: with samconfig.toml's `local` values, or `parameters` instead, and
-        with the stack's own URLs."""
+        with the stack's own URLs. Without other QueueSenders, whoever sends to the queue may refund for each merchant.
+        """
         config = load_samconfig(path.parent / "samconfig.toml")
         own = {"JwtIssuer": issuer, "IndodanaUrl": upstream_url, "AwsEndpointUrl": endpoint_url}
         wanted = parameters or {}
@@ -194,11 +201,16 @@ class Template(Document):
                 "JwtAudience": "qris-gateway",
             },
             samconfig=config.parameters,
-            overrides={**wanted, **{name: value for name, value in own.items() if value is not None}},
+            overrides=wanted,
+            own={name: value for name, value in own.items() if value is not None},
         )
         for name in wanted:
             if name not in template.section("Parameters"):
                 raise TemplateError(f"PARAMETERS gives {name}, which template.yaml does not declare")
+        given = template.parameters
+        if "QueueSenders" in given and "QueueSenders" not in {**config.parameters, **wanted}:
+            merchants = dict.fromkeys(filter(None, f"{given['MerchantId']},{given['MerchantIds']}".split(",")))
+            given["QueueSenders"] = ",".join(f"{SENDER_ID}={merchant}" for merchant in merchants)
         return template
 
     def model(self, actual: Mapping[str, Mapping[str, str]] | None = None) -> Model:
@@ -237,6 +249,7 @@ class _Builder(Resolver):
         self.mappings: list[QueueMapping] = []
         self.schedules: list[Schedule] = []
         functions = {logical_id: self.function(logical_id) for logical_id in self.of_type("AWS::Serverless::Function")}
+        self.check_paths()
         keys = [(route.method, re.sub(r"\{[^}]*\}", "{}", route.path)) for route in self.routes]
         for route, key in zip(self.routes, keys, strict=True):
             if keys.count(key) > 1:
@@ -303,55 +316,76 @@ class _Builder(Resolver):
 
     def route(self, function: Function, properties: Mapping[str, Any], where: str) -> Route:
         check_properties(properties, ROUTE_PROPERTIES, frozenset(), where)
-        api = self.api(properties.get("ApiId"), where)
+        body, api = self.api(properties.get("ApiId"), where)
         own = {name: self.resolve(value, f"{where}.{name}") for name, value in properties.items() if name != "ApiId"}
         method, path = str(own.get("Method", "")).upper(), own.get("Path")
         if not isinstance(path, str) or not path.startswith("/") or not method:
             raise TemplateError(f"{where} needs a Method and a Path that begins with /; $default is not supported")
         if method in ("ANY", "X-AMAZON-APIGATEWAY-ANY-METHOD") or "+}" in path:
             raise TemplateError(f"{where}: the local stack does not support ANY methods and {{greedy+}} paths")
-        auth = own.get("Auth") or {}
-        check_properties(auth, frozenset({"Authorizer", "AuthorizationScopes"}), frozenset(), f"{where}.Auth")
-        chosen = auth.get("Authorizer") or api.get("DefaultAuthorizer")
-        authorizer, scopes = None, auth.get("AuthorizationScopes")
-        if chosen and chosen != "NONE":
-            authorizer = self.authorizer(api, chosen, where)
-        elif scopes:
-            raise TemplateError(f"{where} asks for scopes, and no authorizer checks them")
+        operation = body["paths"].get(path, {}).get(method.lower())
+        if operation is None or "security" not in operation:
+            raise TemplateError(
+                f"{where}: {api}'s DefinitionBody has no {method} {path} with its `security`, so it would be open to "
+                "everybody; .venv/bin/python -m checks.api_body --write takes it over from docs/openapi.yaml"
+            )
+        authorizer, scopes = None, list[str]()
+        match self.resolve(operation["security"], f"{api}: {method} {path}"):
+            case []:
+                pass
+            case [dict(requirement)] if len(requirement) == 1:
+                [(name, found)] = requirement.items()
+                scopes = list(found)
+                authorizer = self.authorizer(body, str(name), where)
+            case other:
+                raise TemplateError(f"{where}: its `security` is {other!r}, not [] or one authorizer with its scopes")
         return Route(
             function=function.logical_id,
             method=method,
             path=path,
             authorizer=authorizer,
-            scopes=tuple(scopes or ()),
+            scopes=tuple(scopes),
             timeout_seconds=ROUTE_TIMEOUT_SECONDS,
         )
 
-    def api(self, reference: Any, where: str) -> dict[str, Any]:
-        """The `Auth` of the HTTP API that a route belongs to."""
+    def api(self, reference: Any, where: str) -> tuple[dict[str, Any], str]:
+        """The `DefinitionBody` of the HTTP API that a route belongs to, and the API's logical id."""
         logical_id = reference.get("Ref") if isinstance(reference, dict) else None
         if logical_id not in self.of_type("AWS::Serverless::HttpApi"):
             raise TemplateError(f"{where}: ApiId is not a !Ref of an HTTP API of this template")
-        properties = self.properties(logical_id)
-        check_properties(properties, API_PROPERTIES, IGNORED_API_PROPERTIES, logical_id)
-        auth: dict[str, Any] = self.resolve(properties.get("Auth") or {}, f"{logical_id}.Auth")
-        check_properties(auth, frozenset({"Authorizers", "DefaultAuthorizer"}), frozenset(), f"{logical_id}.Auth")
-        return auth
+        properties = self.properties(str(logical_id))
+        check_properties(properties, API_PROPERTIES, IGNORED_API_PROPERTIES, str(logical_id))
+        body = properties.get("DefinitionBody")
+        if not isinstance(body, dict) or not isinstance(body.get("paths"), dict):
+            raise TemplateError(f"{logical_id} needs a DefinitionBody with paths")
+        return body, str(logical_id)
 
-    def authorizer(self, api: Mapping[str, Any], name: str, where: str) -> Authorizer:
-        definition = api.get("Authorizers", {}).get(name)
-        if definition is None:
-            raise TemplateError(f"{where}: its API has no authorizer {name}")
-        check_properties(
-            definition, frozenset({"IdentitySource", "JwtConfiguration"}), frozenset(), f"the authorizer {name}"
-        )
-        source = definition.get("IdentitySource", JWT_IDENTITY_SOURCE)
+    def check_paths(self) -> None:
+        """A path of an API that no function's event names would have no integration."""
+        here = {(route.path, route.method.lower()) for route in self.routes}
+        for api in self.of_type("AWS::Serverless::HttpApi"):
+            for path, item in self.api({"Ref": api}, api)[0]["paths"].items():
+                for method in item:
+                    if (path, method) not in here:
+                        raise TemplateError(f"{api}: {method.upper()} {path} is in no function's Events")
+
+    def authorizer(self, body: Mapping[str, Any], name: str, where: str) -> Authorizer:
+        scheme = body.get("components", {}).get("securitySchemes", {}).get(name)
+        if scheme is None:
+            raise TemplateError(f"{where}: its API has no security scheme {name}")
+        check_properties(scheme, frozenset({AUTHORIZER}), frozenset({"type", "flows"}), f"the security scheme {name}")
+        definition = self.resolve(scheme.get(AUTHORIZER, {}), f"the authorizer {name}")
+        used = frozenset({"type", "identitySource", "jwtConfiguration"})
+        check_properties(definition, used, frozenset(), f"the authorizer {name}")
+        if definition.get("type") != "jwt":
+            raise TemplateError(f"the authorizer {name} is not of the type jwt")
+        source = definition.get("identitySource")
         if source != JWT_IDENTITY_SOURCE:
             raise TemplateError(f"the authorizer {name} reads {source}; the local stack supports {JWT_IDENTITY_SOURCE}")
-        jwt = definition.get("JwtConfiguration", {})
+        jwt = definition.get("jwtConfiguration", {})
         audience = jwt.get("audience")
         if not isinstance(jwt.get("issuer"), str) or not isinstance(audience, list) or not audience:
-            raise TemplateError(f"the authorizer {name} needs a JwtConfiguration with issuer and a list as audience")
+            raise TemplateError(f"the authorizer {name} needs a jwtConfiguration with issuer and a list as audience")
         return Authorizer(name, jwt["issuer"], tuple(audience))
 
     def queue_mapping(self, function: Function, properties: Mapping[str, Any], where: str) -> QueueMapping:

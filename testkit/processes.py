@@ -39,6 +39,7 @@ class Program:
         *arguments: str,
         name: str | None = None,
         root: Path = ROOT,
+        python: Path = Path(sys.executable),
         environment: Mapping[str, str] | None = None,
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
@@ -47,7 +48,7 @@ class Program:
         inherited = {variable: value for variable, value in os.environ.items() if variable not in NOT_INHERITED}
         with self.output_file.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", *arguments],
+                [str(python), "-m", *arguments],
                 cwd=root,
                 env=inherited | dict(environment or {}),
                 stdin=subprocess.DEVNULL,

@@ -62,10 +62,9 @@ def provisioned(aws: AwsServer, indodana: Simulator, template: Template) -> Mode
     """Tables, queues and secrets from template.yaml. Made once: it takes longer than most tests."""
     name = "test"
     prefix = f"{name}/"
-    own = {"IndodanaUrl": indodana.upstream_url, "MerchantClaim": "merchant_id", "SecretPrefix": prefix}
-    stack = Template(
-        template.document, stack_name=name, endpoint_url=aws.url, overrides=dict(template.parameters) | own
-    )
+    overrides = dict(template.parameters) | {"MerchantClaim": "merchant_id", "SecretPrefix": prefix}
+    own = {"IndodanaUrl": indodana.upstream_url}
+    stack = Template(template.document, stack_name=name, endpoint_url=aws.url, overrides=overrides, own=own)
     secrets = {
         f"{prefix}{merchant}": json.dumps({"apiKey": key, "secretKey": secret})
         for merchant, (key, secret) in LOCAL_MERCHANTS.items()

@@ -11,6 +11,7 @@ from gateway.core.context import RequestContext
 from gateway.core.errors import FieldError, RefundsError
 from gateway.core.model import FailureCode, OrderKey, Reason, Refund, RefundRequest, new_refund
 from gateway.core.transitions import RefundStatus
+from gateway.core.upstream import StatusChecksPaused
 from indodana import IndodanaError
 
 ASKED = RefundRequest(OrderKey("m1", "A&B"), "k", Decimal(1000), Reason.OTHERS, None, "Rina")
@@ -18,7 +19,7 @@ REFUND: Refund = new_refund(
     ASKED, RefundStatus.FAILED, datetime(2026, 11, 22, tzinfo=UTC), RequestContext("agent", "api", "request-1")
 )
 
-# Every class of the layer: status, code, and whether it says when to try again.
+# Every class of the layer, and the gateway's own: status, code, and whether it says when to try again.
 UPSTREAM: dict[type[IndodanaError], tuple[int, str, bool]] = {
     indodana.IndodanaError: (502, "UPSTREAM_FAILED", False),
     indodana.NotSent: (502, "UPSTREAM_FAILED", False),
@@ -26,6 +27,7 @@ UPSTREAM: dict[type[IndodanaError], tuple[int, str, bool]] = {
     indodana.OutcomeUnknown: (502, "UPSTREAM_FAILED", False),
     indodana.ConnectionFailed: (502, "UPSTREAM_UNREACHABLE", False),
     indodana.ConnectTimedOut: (504, "UPSTREAM_TIMEOUT", True),
+    StatusChecksPaused: (504, "UPSTREAM_TIMEOUT", True),
     indodana.RateLimited: (503, "UPSTREAM_RATE_LIMITED", True),
     indodana.CredentialsRejected: (502, "UPSTREAM_CREDENTIALS_REJECTED", False),
     indodana.CredentialsUnavailable: (502, "CREDENTIALS_UNAVAILABLE", False),

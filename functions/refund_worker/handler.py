@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from gateway.refunds.worker import Message
+from gateway.refunds.worker import TOKEN, Message
 from gateway.runtime import bootstrap, telemetry
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def lambda_handler(event: Mapping[str, Any], context: LambdaContext) -> dict[str
 def _message(record: Mapping[str, Any]) -> Message:
     attributes = record["attributes"]
     given = record.get("messageAttributes", {}).get("correlationId")
-    token = record.get("messageAttributes", {}).get("token")
+    token = record.get("messageAttributes", {}).get("token", {}).get("stringValue", "")
     return Message(
         message_id=record["messageId"],
         receipt_handle=record["receiptHandle"],
@@ -32,7 +32,7 @@ def _message(record: Mapping[str, Any]) -> Message:
         sender=attributes["SenderId"],
         sent_at=datetime.fromtimestamp(int(attributes["SentTimestamp"]) / 1000, UTC),
         correlation_id=given.get("stringValue", "") if given else None,  # a binary value becomes "", which is invalid
-        token=token.get("stringValue") if token else None,
+        token=token if TOKEN.fullmatch(token) else None,
     )
 
 

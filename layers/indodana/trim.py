@@ -4,8 +4,8 @@
 
 boto3 has the descriptions of 400 services, and reading the descriptions of three takes most of a client's start time.
 What stays: three services with the operations that the functions call (tests/build/test_build.py compares the list
-with the code), the logging and metrics of Powertools, and stand-ins for modules that boto3 imports but the gateway does
-not use.
+with the code), the logging and metrics of Powertools, and stand-ins for modules that boto3 and requests import but the
+gateway does not use.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ NOT_DEPLOYED = (
     )),
     "simplejson/tests",
 )  # fmt: skip
-# Replacements for packages that boto3 and botocore import but the gateway never uses; None keeps a file unchanged.
+# Replacements for packages that boto3, botocore and requests import but the gateway never uses; None keeps a file
+# unchanged. The shares are of a cold start's instructions.
 STAND_INS: dict[str, dict[str, str | None]] = {
     # For boto3's S3 resource; the real one would load multiprocessing.
     "s3transfer": {
@@ -58,6 +59,60 @@ ClientMethodDocstring = PaginatorDocstring = WaiterDocstring = no_docstring
     },
     # The same for boto3's resources, which are not used.
     "boto3/docs": {"__init__.py": "", "docstring.py": "ActionDocstring = None\n", "utils.py": None},
+    # The folder that rehash.py makes of the file. Looking for it by importlib.resources takes 1 %.
+    "certifi": {
+        "__init__.py": """\
+from os.path import dirname
+
+
+def where() -> str:
+    return dirname(__file__) + "/authorities"
+""",
+        "cacert.pem": None,
+    },
+    # Guesses the encoding of a requests.Response that names none. The gateway makes no such object: 3 %.
+    "charset_normalizer": {
+        "__init__.py": """\
+from charset_normalizer.version import __version__
+
+
+def detect(_: bytes) -> None:
+    raise NotImplementedError("charset_normalizer is not deployed: layers/indodana/trim.py")
+""",
+        "version.py": None,
+    },
+    # As it is, but requests no longer loads its tables for hosts that are ASCII: 0.4 %.
+    "idna": {
+        "__init__.py": """\
+from importlib import import_module
+from typing import Any
+
+
+def __getattr__(name: str) -> Any:
+    return getattr(import_module("idna.core"), name)
+""",
+        "core.py": None,
+        "idnadata.py": None,
+        "intranges.py": None,
+        "package_data.py": None,
+        "uts46data.py": None,
+    },
+    # HTTP/2, which somebody would have to inject. It would load importlib.metadata: 1 %.
+    "urllib3/http2": {"__init__.py": "", "probe.py": None},
+}
+# The same for single modules.
+STAND_IN_MODULES = {
+    # Of ~/.aws/config and ~/.aws/credentials; in Lambda, both are in the environment. The parser takes 1 %.
+    "botocore/configloader.py": """\
+from botocore.exceptions import ConfigNotFound
+
+
+def load_config(config_filename: str) -> None:
+    raise ConfigNotFound(path=config_filename)
+
+
+raw_config_parse = multi_file_load_config = load_config
+""",
 }
 
 
@@ -67,6 +122,9 @@ def trim(layer: Path) -> None:
     _trim_services(layer / "botocore" / "data")
     for package, modules in STAND_INS.items():
         _stand_in(layer / package, modules)
+    for name, text in STAND_IN_MODULES.items():
+        (layer / name).unlink()
+        (layer / name).write_text(text)
 
 
 def _stand_in(package: Path, modules: dict[str, str | None]) -> None:

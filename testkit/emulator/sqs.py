@@ -16,6 +16,7 @@ from testkit.emulator.fingerprints import Fingerprint
 _NO_ATTRIBUTES: Mapping[str, Mapping[str, str]] = {}
 
 DEAD_LETTER_VISIBILITY_SECONDS = 30  # SQS's own default, which that queue keeps
+SENDER_ID = "AIDAIT2UOQQY3AUEKVGXU"  # the sender of every message in moto's queues
 ALL = ("All",)
 MAX_DELAY_SECONDS = 900
 MAX_BATCH = 10
@@ -81,7 +82,7 @@ class Sqs:
         url: str = "https://sqs/refunds",
         dead_letter_url: str = "https://sqs/dead-letters",
         choose: Callable[[list[Message]], Iterable[Message]] | None = None,
-        sender_id: str = "AIDAGATEWAY",
+        sender_id: str = SENDER_ID,
     ) -> None:
         self.choose = choose
         self.sender_id = sender_id

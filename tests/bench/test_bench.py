@@ -136,6 +136,6 @@ def test_conflicts_are_counted_for_the_refund_with_the_most() -> None:
 
 
 def test_floors_and_peers_use_the_deployed_versions() -> None:
-    deployed, compared = pins(ROOT / DEPLOYED), pins(ROOT / "bench" / "requirements-floor.txt")
+    deployed, compared = pins(ROOT / DEPLOYED), pins(ROOT / "requirements" / "bench-floor.txt")
     assert {"boto3", "botocore", "requests"} <= compared.keys()
     assert {name: version for name, version in compared.items() if deployed.get(name, version) != version} == {}

@@ -150,6 +150,44 @@ def test_what_boto3_imports_is_there() -> None:
     assert json.loads(printed_by(IMPORT_ALL)) == NOT_FOR_US
 
 
+# ---- requests and urllib3, where trim.py replaced what they import
+
+STOOD_IN = """
+import json, sys, warnings
+
+warnings.simplefilter("error")
+import botocore.session, certifi, idna, requests
+import urllib3.connection
+
+loaded = sorted({"charset_normalizer.api", "idna.core", "importlib.metadata", "configparser"} & set(sys.modules))
+answer = requests.Response()
+answer._content = b"abc"
+try:
+    guessed = answer.apparent_encoding
+except NotImplementedError as error:
+    guessed = str(error)
+print(json.dumps({
+    "loaded": loaded,
+    "umlaut": requests.Request("GET", "https://b\u00fccher.example/").prepare().url,
+    "missing of idna": [name for name in ("IDNAError", "encode", "decode") if not hasattr(idna, name)],
+    "guessed": guessed,
+    "profiles": botocore.session.Session().full_config,
+    "certifi": certifi.where(),
+}))
+"""
+
+
+def test_stand_ins_do_what_they_say() -> None:
+    assert json.loads(printed_by(STOOD_IN)) == {
+        "loaded": [],
+        "umlaut": "https://xn--bcher-kva.example/",
+        "missing of idna": [],
+        "guessed": "charset_normalizer is not deployed: layers/indodana/trim.py",
+        "profiles": {"profiles": {}},
+        "certifi": f"{LAYER}/certifi/authorities",
+    }
+
+
 # The clients as the functions make them, but nothing is sent: where it would have gone is said instead.
 SAY_WHERE = """
 import json

@@ -47,13 +47,13 @@ def venv(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def found(venv: Path) -> dict[str, Package]:
     pinned = requirements(
-        venv, "# why\n-r other.txt\n" + "".join(f"{name}[extra]==1.0\n" for name in ALLOWED | REFUSED)
+        venv, "# why\n-r other.in\n-c other.txt\n" + "".join(f"{name}[extra]==1.0\n" for name in ALLOWED | REFUSED)
     )
     return {package.name: package for package in packages(pinned, venv)}
 
 
 def requirements(folder: Path, text: str) -> Path:
-    file = folder / "requirements.txt"
+    file = folder / "requirements.in"
     file.write_text(text)
     return file
 

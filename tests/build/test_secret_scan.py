@@ -60,8 +60,10 @@ PLANTED = {
     ),
     "docs/swagger.yaml": f"secretKey: {SECRET_KEY}\n",
     "package-lock.json": f'{{"token": "{SECRET_KEY}"}}\n',
+    "requirements/run.txt": appended("requirements/run.txt", f"# api_key = {SECRET_KEY}"),
 }
-CLEAN = {"notes.md": "The secret is in Secrets Manager.\n", "functions/handler.py": 'SECRET_KEY = settings["secret"]\n'}
+CLEAN = {"notes.md": "The secret is in Secrets Manager.\n", "functions/handler.py": 'SECRET_KEY = settings["secret"]\n',
+         "requirements/dev.txt": f"six==1.17.0 \\\n    --hash=sha256:{drawn(64, '0123456789abcdef')}\n"}  # fmt: skip
 UNTRACKED = "keys-of-my-own.json"
 
 

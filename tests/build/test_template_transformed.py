@@ -6,22 +6,23 @@ The transform is SAM's own, from .venv-sam (`make test` has it installed before 
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from openapi_spec_validator import OpenAPIV30SpecValidator
+from openapi_spec_validator.validation.exceptions import OpenAPIValidationError
+
+from devstack.template import Template
+from tests.transformed import SAM_PYTHON, transform
 
 ROOT = Path(__file__).parents[2]
-SAM_PYTHON = ROOT / ".venv-sam" / "bin" / "python"
 PARAMETERS = {"MerchantId": "m1", "JwtIssuer": "https://issuer.example", "JwtAudience": "gateway"}
 OPEN_ROUTES = {("/v1/health", "get")}
-# For one's own, and for others'.
-TWO_SCOPES = {("/v1/transactions/{merchantOrderId}/refunds/{refundId}/withdrawal", "post")}
 
 pytestmark = pytest.mark.skipif(not SAM_PYTHON.exists(), reason="the SAM CLI is not installed; make validate")
 
@@ -33,17 +34,7 @@ def transformed() -> list[dict[str, Any]]:
     """The template as it is, with another layer, with other code, and with another configuration's digest."""
     first = {"code": "code-1", "layer": "layer-1", "configuration": "1", "parameters": PARAMETERS}
     variants = [first, first | {"layer": "layer-2"}, first | {"code": "code-2"}, first | {"configuration": "2"}]
-    done = subprocess.run(
-        [SAM_PYTHON, Path(__file__).with_name("transform_template.py")],
-        input=json.dumps(variants),
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | {"AWS_DEFAULT_REGION": "ap-southeast-3"},
-    )
-    assert done.returncode == 0, done.stderr
-    templates: list[dict[str, Any]] = json.loads(done.stdout)
-    return templates
+    return transform(variants)
 
 
 def of_type(kind: str, variant: int = 0) -> dict[str, Properties]:
@@ -102,18 +93,26 @@ def test_every_function_has_a_role_of_its_own() -> None:
     assert len(roles) == len(set(roles))
 
 
-def test_functions_are_deployed_gradually_and_rolled_back_by_alarms() -> None:
-    errors = {
-        alarm["Dimensions"][0]["Value"]["Ref"]: name
-        for name, alarm in of_type("AWS::CloudWatch::Alarm").items()
-        if alarm.get("MetricName") == "Errors"
-    }
+def test_a_deployment_is_rolled_back_by_its_own_versions_alarm() -> None:
+    versions = of_type("AWS::Lambda::Version")
     for name in functions():
         group = of_type("AWS::CodeDeploy::DeploymentGroup")[f"{name}DeploymentGroup"]
-        watched = [alarm["Name"]["Ref"] for alarm in group["AlarmConfiguration"]["Alarms"]]
-        assert watched == [errors[name], "LoggedErrorsAlarm"]
-        assert group["AlarmConfiguration"]["Enabled"]
+        alarm = f"{name.removesuffix('Function')}DeploymentAlarm"
+        watched = {"Enabled": True, "Alarms": [{"Name": {"Ref": alarm}}]}
+        assert group["AlarmConfiguration"] == {"Fn::If": ["WatchesDeployments", watched, {}]}
         assert "DEPLOYMENT_STOP_ON_ALARM" in group["AutoRollbackConfiguration"]["Events"]
+        assert attribute(group["ServiceRoleArn"])[0] == "DeploymentRole"
+
+        [version] = [each for each, properties in versions.items() if properties["FunctionName"] == {"Ref": name}]
+        assert attribute(of_type("AWS::Lambda::Alias")[f"{name}Aliaslive"]["FunctionVersion"]) == (version, "Version")
+        executed = [
+            attribute(dimension["Value"])
+            for query in of_type("AWS::CloudWatch::Alarm")[alarm]["Metrics"]
+            for dimension in query.get("MetricStat", {}).get("Metric", {}).get("Dimensions", [])
+            if dimension["Name"] == "ExecutedVersion"
+        ]
+        assert executed == [(version, "Version")] * 2
+        assert f"${{{version}.Version}}" in of_type("AWS::CloudWatch::Alarm")[alarm]["AlarmName"]["Fn::Sub"]
 
 
 def test_what_callers_wait_for_may_be_started_ahead_and_is_not_by_default() -> None:
@@ -135,7 +134,8 @@ def test_whatever_calls_a_function_calls_its_alias() -> None:
     aliases = {name for name, alias in of_type("AWS::Lambda::Alias").items() if alias["Name"] == "live"}
     called = [permission["FunctionName"]["Ref"] for permission in of_type("AWS::Lambda::Permission").values()]
     called += [mapping["FunctionName"]["Ref"] for mapping in of_type("AWS::Lambda::EventSourceMapping").values()]
-    called += [target["Arn"]["Ref"] for rule in of_type("AWS::Events::Rule").values() for target in rule["Targets"]]
+    schedules = [rule for rule in of_type("AWS::Events::Rule").values() if "ScheduleExpression" in rule]
+    called += [target["Arn"]["Ref"] for rule in schedules for target in rule["Targets"]]
     assert set(called) == aliases
     assert len(aliases) == len(functions())
     [api] = of_type("AWS::ApiGatewayV2::Api").values()
@@ -162,16 +162,113 @@ def operations(api: Properties) -> dict[tuple[str, str], Properties]:
     }
 
 
-def test_routes_but_the_health_check_need_a_token_with_their_scope() -> None:
+def body(creates_user_pool: bool) -> Properties:
+    """What API Gateway gets, with conditions and references as a deployment would resolve them."""
     [api] = of_type("AWS::ApiGatewayV2::Api").values()
-    for route, operation in operations(api).items():
-        if route in OPEN_ROUTES:
-            assert "Jwt" not in json.dumps(operation.get("security", [])), route
-        else:
-            [scopes] = [security["Jwt"] for security in operation["security"]]
-            assert len(scopes) == (2 if route in TWO_SCOPES else 1)
-            assert all(scopes)
-    assert set(operations(api)) > OPEN_ROUTES
+
+    def resolved(value: Any) -> Any:
+        match value:
+            case {"Fn::If": ["CreatesUserPool", then, otherwise]}:
+                return resolved(then if creates_user_pool else otherwise)
+            case {"Ref": str(name)}:
+                return name
+            case {"Fn::Sub": str(text)}:
+                return text
+            case dict():
+                assert not any(key.startswith("Fn::") for key in value), value
+                return {key: resolved(item) for key, item in value.items()}
+            case list():
+                return [resolved(item) for item in value]
+        return value
+
+    found: Properties = resolved(api["Body"])
+    return found
+
+
+def document() -> Properties:
+    found: Properties = yaml.safe_load((ROOT / "docs/openapi.yaml").read_text())
+    return found
+
+
+@pytest.mark.parametrize("creates_user_pool", [False, True])
+def test_the_apis_body_is_valid_openapi(creates_user_pool: bool) -> None:
+    """By somebody else's parser: API Gateway refuses a body about which its own has a warning."""
+    found = body(creates_user_pool)
+    assert of_type("AWS::ApiGatewayV2::Api")["Api"]["FailOnWarnings"] is True
+    assert found["openapi"] == "3.0.1"
+    OpenAPIV30SpecValidator(found).validate()
+
+
+@pytest.mark.parametrize(
+    "break_it",
+    [
+        lambda operation: operation["parameters"][0].pop("schema"),
+        lambda operation: operation.update(parameters=[]),
+        lambda operation: operation.update(responses={}),
+        lambda operation: operation.update(security=[{"Jwt": {"Fn::If": []}}]),
+    ],
+)
+def test_the_parser_refuses_what_sam_alone_would_make(break_it: Callable[[Properties], object]) -> None:
+    found = body(False)
+    break_it(found["paths"]["/v1/transactions/{merchantOrderId}"]["get"])
+    with pytest.raises(OpenAPIValidationError):
+        OpenAPIV30SpecValidator(found).validate()
+
+
+@pytest.mark.parametrize("prefix", ["", "qris-gateway/"])
+def test_the_apis_operations_are_the_documents_with_their_scopes(prefix: str) -> None:
+    """Scope by scope: who has any of them may call the operation."""
+    wanted = {
+        (path, method): [prefix + scope for entry in operation["security"] for scope in entry["jwt"]]
+        for path, item in document()["paths"].items()
+        for method, operation in item.items()
+        if method != "parameters"
+    }
+    found = {
+        (path, method): [scope for entry in operation["security"] for scope in entry["Jwt"]]
+        for path, item in body(bool(prefix))["paths"].items()
+        for method, operation in item.items()
+    }
+    assert found == wanted
+    assert [route for route, scopes in found.items() if not scopes] == sorted(OPEN_ROUTES)
+    # One requirement a route: of several, API Gateway takes one.
+    assert all(
+        len(operation["security"]) == (route not in OPEN_ROUTES)
+        for route, operation in operations({"Body": body(False)}).items()
+    )
+
+
+def test_each_operation_calls_the_alias_of_the_function_that_has_it() -> None:
+    template = Template.load_local().model()
+    aliases = of_type("AWS::Lambda::Alias")
+    permissions = [
+        (permission["FunctionName"]["Ref"], permission["SourceArn"]["Fn::Sub"][0].split("${__Stage__}")[1])
+        for permission in of_type("AWS::Lambda::Permission").values()
+        if permission["Principal"] == "apigateway.amazonaws.com"
+    ]
+    for route in template.routes:
+        operation = body(False)["paths"][route.path][route.method.lower()]
+        alias = f"{route.function}Aliaslive"
+        assert aliases[alias]["FunctionName"] == {"Ref": route.function}
+        integration = operation["x-amazon-apigateway-integration"]
+        assert (integration["type"], integration["payloadFormatVersion"]) == ("aws_proxy", "2.0")
+        assert f"functions/${{{alias}}}/invocations" in integration["uri"]
+        source = re.sub(r"\{\w+\}", "*", route.path)
+        assert (alias, f"/{route.method}{source}") in permissions
+    assert len(permissions) == len(template.routes) == len(operations({"Body": body(False)}))
+
+
+def test_the_authorizer_checks_tokens_of_the_issuer_or_of_the_user_pool() -> None:
+    for creates_user_pool, issuer, audience in (
+        (False, "JwtIssuer", "JwtAudience"),
+        (True, "https://cognito-idp.${AWS::Region}.${AWS::URLSuffix}/${UserPool}", "UserPoolClient"),
+    ):
+        [scheme] = body(creates_user_pool)["components"]["securitySchemes"].values()
+        assert scheme["x-amazon-apigateway-authorizer"] == {
+            "type": "jwt",
+            "identitySource": "$request.header.Authorization",
+            "jwtConfiguration": {"issuer": issuer, "audience": [audience]},
+        }
 
 
 def test_every_stage_limits_its_requests_and_logs_them() -> None:
@@ -186,9 +283,9 @@ def test_every_stage_limits_its_requests_and_logs_them() -> None:
 
 def test_every_role_is_a_functions_or_codedeploys() -> None:
     roles = of_type("AWS::IAM::Role")
-    codedeploy = roles.pop("CodeDeployServiceRole")
+    codedeploy = roles.pop("DeploymentRole")
     assert codedeploy["ManagedPolicyArns"] == [
-        "arn:aws:iam::aws:policy/service-role/AWSCodeDeployRoleForLambda",
+        {"Fn::Sub": "arn:${AWS::Partition}:iam::aws:policy/service-role/AWSCodeDeployRoleForLambda"},
     ]
     assert "Policies" not in codedeploy
     assert set(roles) == {attribute(function["Role"])[0] for function in functions().values()}
@@ -196,6 +293,15 @@ def test_every_role_is_a_functions_or_codedeploys() -> None:
         [trust] = role["AssumeRolePolicyDocument"]["Statement"]
         assert trust["Principal"] == {"Service": "lambda.amazonaws.com"}, name
         assert "ManagedPolicyArns" not in role, f"{name}: a managed policy reaches further than one function needs"
+
+
+EXISTING = "arn:${AWS::Partition}:dynamodb:${AWS::Region}:${AWS::AccountId}:table/"
+
+
+def resources(statement: Properties) -> list[Any]:
+    """Both of a choice: the stack's own table, and an existing one."""
+    listed = as_list(statement["Resource"])
+    return [each for resource in listed for each in (resource["Fn::If"][1:] if "Fn::If" in resource else [resource])]
 
 
 def test_no_role_has_a_wildcard_action_or_a_resource_wider_than_it_needs() -> None:
@@ -207,13 +313,15 @@ def test_no_role_has_a_wildcard_action_or_a_resource_wider_than_it_needs() -> No
             assert "NotAction" not in statement
             assert "NotResource" not in statement
             assert [action for action in actions if "*" in action] == [], where
-            for resource in as_list(statement["Resource"]):
+            for resource in resources(statement):
                 if resource == "*":
                     assert {action.split(":")[0] for action in actions} == {"xray"}, where
                 elif "Fn::Sub" in resource:
                     assert resource["Fn::Sub"] in (
                         "arn:${AWS::Partition}:secretsmanager:${AWS::Region}:${AWS::AccountId}:secret:${SecretPrefix}*",
                         "${LedgerTable.Arn}/index/open-refunds",
+                        *(f"{EXISTING}${{ExistingLedgerTable}}{index}" for index in ("", "/index/open-refunds")),
+                        f"{EXISTING}${{ExistingAuditTable}}",
                     ), where
                 elif "Ref" in resource:
                     assert resource["Ref"] == "KmsKeyArn"
@@ -259,8 +367,9 @@ def test_every_queue_is_encrypted_and_refuses_what_comes_without_tls() -> None:
     covered = {queue["Ref"] for policy in policies for queue in policy["Queues"]}
     assert covered == set(of_type("AWS::SQS::Queue"))
     for policy in policies:
-        [statement] = policy["PolicyDocument"]["Statement"]
-        assert (statement["Effect"], statement["Principal"], statement["Action"]) == ("Deny", "*", "sqs:*")
+        statements = policy["PolicyDocument"]["Statement"]
+        assert all((one["Effect"], one["Principal"]) == ("Deny", "*") for one in statements)
+        [statement] = [one for one in statements if one["Action"] == "sqs:*"]
         assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
         assert {attribute(each)[0] for each in statement["Resource"]} == {queue["Ref"] for queue in policy["Queues"]}
     for queue in of_type("AWS::SQS::Queue").values():

@@ -1,9 +1,10 @@
-"""`make audit` against a local OSV server: a vulnerability fails, an unreachable OSV is reported, no failure passes."""
+"""`make audit` against a local OSV server: a vulnerability fails, what is not audited is named, no failure passes."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import date
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -12,9 +13,9 @@ from typing import Any
 import pytest
 
 from checks import vulnerabilities
-from checks.pins import ROOT, VENVS, normalized, pins
+from checks.pins import DEPLOYED, LOCKED, ROOT, VENVS, normalized, pins
 
-NOT_RUN = "!!! NOT RUN"
+NOT_AUDITED = "!!! NOT AUDITED"
 VULNERABILITY = {
     "id": "GHSA-test-0000-0001",
     "summary": "Signs with a fixed key",
@@ -78,7 +79,7 @@ def osv() -> Iterator[Osv]:
 
 @pytest.fixture
 def requirements(tmp_path: Path) -> list[Path]:
-    file = tmp_path / "requirements.txt"
+    file = tmp_path / "requirements.in"
     file.write_text("urllib3==2.8.0\nsix==1.17.0\n")
     return [file]
 
@@ -87,8 +88,14 @@ def test_audit_asks_for_every_pin_and_passes_without_a_finding(osv: Osv, capfd: 
     assert vulnerabilities.audit(osv_url=osv.url) == 0
     assert capfd.readouterr() == ("", "")
     assert set(osv.asked) == {
-        (normalized(name), version) for file in VENVS for name, version in pins(ROOT / file).items()
+        (normalized(name), version) for file in LOCKED for name, version in pins(ROOT / file).items()
     }
+    assert {version for name, version in osv.asked if name == "boto3"} > {pins(ROOT / DEPLOYED)["boto3"]}
+
+
+def test_audit_covers_what_is_deployed_and_every_tool() -> None:
+    assert {DEPLOYED, *VENVS, *(path.relative_to(ROOT) for path in (ROOT / "requirements").iterdir())} >= set(LOCKED)
+    assert set(VENVS) < set(LOCKED)
 
 
 def test_vulnerability_fails_the_audit_and_is_named_with_its_fix(
@@ -98,26 +105,101 @@ def test_vulnerability_fails_the_audit_and_is_named_with_its_fix(
     assert vulnerabilities.audit(requirements, osv.url) == 1
     said = capfd.readouterr().err
     assert all(text in said for text in ("urllib3", "2.8.0", "GHSA-test-0000-0001", "99.0"))
-    assert NOT_RUN not in said
+    assert NOT_AUDITED not in said
 
 
-def test_audit_without_a_connection_is_reported_as_not_run(
-    osv: Osv, requirements: list[Path], capfd: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("strict", [False, True], ids=["not strict", "strict"])
+def test_audit_without_a_connection_says_so_and_fails_if_strict(
+    osv: Osv, requirements: list[Path], capfd: pytest.CaptureFixture[str], strict: bool
 ) -> None:
     url = osv.url
     osv.server_close()
-    assert vulnerabilities.audit(requirements, url) == 0
-    assert capfd.readouterr().err.startswith(f"{NOT_RUN}: the audit for known vulnerabilities. {url} is unreachable: ")
+    assert vulnerabilities.audit(requirements, url, strict=strict) == int(strict)
+    said = capfd.readouterr().err
+    assert said.startswith(f"{NOT_AUDITED}: 2 packages, for known vulnerabilities. {url} is unreachable: ")
 
 
-def test_audit_with_osv_down_is_reported_as_not_run(
-    osv: Osv, requirements: list[Path], capfd: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("strict", [False, True], ids=["not strict", "strict"])
+def test_audit_with_osv_down_says_so_and_fails_if_strict(
+    osv: Osv, requirements: list[Path], capfd: pytest.CaptureFixture[str], strict: bool
 ) -> None:
     osv.status = 503
-    assert vulnerabilities.audit(requirements, osv.url) == 0
+    assert vulnerabilities.audit(requirements, osv.url, strict=strict) == int(strict)
     assert capfd.readouterr().err == (
-        f"{NOT_RUN}: the audit for known vulnerabilities. {osv.url} is unreachable: HTTP status 503\n"
+        f"{NOT_AUDITED}: 2 packages, for known vulnerabilities. {osv.url} is unreachable: HTTP status 503\n"
     )
+
+
+def test_strict_is_what_the_command_line_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[bool] = []
+
+    def audit(*, strict: bool) -> int:
+        given.append(strict)
+        return 0
+
+    monkeypatch.setattr(vulnerabilities, "audit", audit)
+    assert vulnerabilities.main([]) == vulnerabilities.main(["--strict"]) == 0
+    assert given == [False, True]
+
+
+# ---- vulnerabilities that are accepted until a day
+
+TODAY = date(2026, 11, 28)
+
+
+@pytest.fixture
+def accepting(tmp_path: Path) -> Callable[[str], Path]:
+    """A root whose list of accepted vulnerabilities reads so."""
+
+    def write(text: str) -> Path:
+        (tmp_path / vulnerabilities.ACCEPTED).parent.mkdir()
+        (tmp_path / vulnerabilities.ACCEPTED).write_text(text)
+        return tmp_path
+
+    return write
+
+
+ENTRY = '[[accepted]]\nid = "GHSA-test-0000-0001"\nwhy = "Nothing here signs."\nuntil = '
+
+
+@pytest.mark.parametrize(
+    ("until", "code"), [("2026-11-28", 0), ("2026-11-27", 1)], ids=["to its last day", "no longer after it"]
+)
+def test_accepted_vulnerability_passes(
+    osv: Osv, requirements: list[Path], accepting: Callable[[str], Path], until: str, code: int
+) -> None:
+    osv.vulnerable["urllib3"] = VULNERABILITY
+    root = accepting(ENTRY + until)
+    assert vulnerabilities.audit(requirements, osv.url, strict=True, root=root, today=TODAY) == code
+
+
+def test_another_vulnerability_than_the_accepted_one_fails(
+    osv: Osv, requirements: list[Path], accepting: Callable[[str], Path]
+) -> None:
+    osv.vulnerable["six"] = VULNERABILITY | {"id": "GHSA-test-0000-0002"}
+    root = accepting(f"{ENTRY}2026-11-28")
+    assert vulnerabilities.audit(requirements, osv.url, root=root, today=TODAY) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "why = 'x'\nuntil = 2026-11-28",
+        "id = 'x'\nuntil = 2026-11-28",
+        "id = 'x'\nwhy = 'x'",
+        "id = 'x'\nwhy = 'x'\nuntil = 'some day'",
+    ],
+)
+def test_acceptance_without_its_reason_or_last_day_is_refused(accepting: Callable[[str], Path], text: str) -> None:
+    with pytest.raises(vulnerabilities.AcceptedError, match="needs id, why and until"):
+        vulnerabilities.accepted(accepting(f"[[accepted]]\n{text}\n"), TODAY)
+
+
+def test_list_of_the_project_can_be_read() -> None:
+    assert vulnerabilities.accepted(ROOT, TODAY) is not None
+
+
+# ---- audits that do not finish, or leave out something
 
 
 @pytest.mark.parametrize(
@@ -135,25 +217,26 @@ def test_audit_that_does_not_finish_fails(
     for name, value in broken.items():
         setattr(osv, name, value)
     assert vulnerabilities.audit(requirements, osv.url) == 1
-    assert NOT_RUN not in capfd.readouterr().err
+    assert NOT_AUDITED not in capfd.readouterr().err
 
 
-def test_audit_without_the_requirements_file_fails(osv: Osv, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert vulnerabilities.audit([tmp_path / "missing.txt"], osv.url) == 1
-    assert NOT_RUN not in capfd.readouterr().err
+def test_audit_without_the_requirements_file_fails(osv: Osv, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        vulnerabilities.audit([tmp_path / "missing.txt"], osv.url)
+
+
+URLLIB3 = {"name": "urllib3", "version": "2.8.0", "vulns": []}
 
 
 @pytest.mark.parametrize(
-    "dependencies",
+    ("dependencies", "why"),
     [
-        [],
-        [{"name": "urllib3", "version": "2.8.0", "vulns": []}],
-        [
-            {"name": "six", "skip_reason": "could not be audited"},
-            {"name": "urllib3", "version": "2.8.0", "vulns": []},
-        ],
+        ([], "not in its report"),
+        ([URLLIB3], "not in its report"),
+        ([URLLIB3, {"name": "six", "skip_reason": "not found on PyPI"}], "not found on PyPI"),
+        ([URLLIB3, {"name": "six", "version": "1.16.0", "vulns": []}], "not in its report"),
     ],
-    ids=["nothing audited", "one missing", "one skipped"],
+    ids=["nothing audited", "one missing", "one skipped", "another version"],
 )
 def test_audit_that_skips_a_pin_fails_despite_exit_code_0(
     osv: Osv,
@@ -162,10 +245,11 @@ def test_audit_that_skips_a_pin_fails_despite_exit_code_0(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
     dependencies: list[dict[str, Any]],
+    why: str,
 ) -> None:
     pip_audit = tmp_path / "pip-audit"
     pip_audit.write_text(f"#!/bin/sh\necho '{json.dumps({'dependencies': dependencies})}'\n")
     pip_audit.chmod(0o755)
     monkeypatch.setattr(vulnerabilities, "PIP_AUDIT", pip_audit)
     assert vulnerabilities.audit(requirements, osv.url) == 1
-    assert "did not audit: six" in capfd.readouterr().err
+    assert f"pip-audit did not audit six 1.17.0: {why}" in capfd.readouterr().err

@@ -21,7 +21,7 @@ def transform(template: dict[str, Any], variant: dict[str, Any]) -> Any:
     packaged = copy.deepcopy(template)
     packaged["Globals"]["Function"]["CodeUri"] = f"s3://bucket/{variant['code']}"
     packaged["Resources"]["IndodanaLayer"]["Properties"]["ContentUri"] = f"s3://bucket/{variant['layer']}"
-    packaged["Globals"]["Function"]["Tags"]["Configuration"] = variant["configuration"]
+    packaged["Globals"]["Function"]["Environment"]["Variables"]["CONFIGURATION"] = variant["configuration"]
     return Translator({}, Parser()).translate(packaged, variant["parameters"])
 
 

@@ -1,7 +1,11 @@
 """The installer: what pip does is shown, and what it says when it fails."""
 
+import hashlib
 import io
 import sys
+import tarfile
+import venv
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -74,3 +78,71 @@ def test_failure_shows_pips_output(
         "",
         f"requirements.txt could not be installed into {tmp_path}.",
     ]
+
+
+# ---- what pip is told, tried with packages in a folder
+
+
+@pytest.fixture(scope="module")
+def own_venv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("venv")
+    venv.create(folder, with_pip=True)
+    return folder
+
+
+@pytest.fixture
+def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder in place of the package index: `built` and `other` as wheels, `source` as a source archive alone."""
+    folder = tmp_path / "packages"
+    folder.mkdir()
+    for name in ("built", "other"):
+        with zipfile.ZipFile(folder / f"{name}-1.0-py3-none-any.whl", "w") as archive:
+            info = f"{name}-1.0.dist-info"
+            archive.writestr(f"own_{name}.py", "")
+            archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+            archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+            archive.writestr(f"{info}/RECORD", "")
+    with tarfile.open(folder / "source-1.0.tar.gz", "w:gz") as archive:
+        setup = b"raise SystemExit('the setup of a source archive ran')"
+        entry = tarfile.TarInfo("source-1.0/setup.py")
+        entry.size = len(setup)
+        archive.addfile(entry, io.BytesIO(setup))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    monkeypatch.setattr(sys, "executable", "/bin/true")  # the virtual environment is there already
+    return folder
+
+
+def installed(own_venv: Path, packages: Path, requirement: str) -> int:
+    requirements = packages / "requirements.txt"
+    requirements.write_text(requirement)
+    return install.main([str(own_venv), str(requirements), "nothing"])
+
+
+def sha256(file: Path) -> str:
+    return f"--hash=sha256:{hashlib.sha256(file.read_bytes()).hexdigest()}"
+
+
+def test_package_with_the_hash_of_the_file_is_installed(own_venv: Path, packages: Path) -> None:
+    assert installed(own_venv, packages, f"built==1.0 {sha256(packages / 'built-1.0-py3-none-any.whl')}") == 0
+    assert list(own_venv.rglob("own_built.py"))
+
+
+@pytest.mark.parametrize(
+    ("requirement", "why"),
+    [
+        (f"other==1.0 --hash=sha256:{'0' * 64}", "DO NOT MATCH THE HASHES"),
+        ("other==1.0", "Hashes are required in --require-hashes mode"),
+        ("source==1.0 {source}", "No matching distribution found for source==1.0"),
+    ],
+    ids=["another file", "without a hash", "source archive"],
+)
+def test_package_is_refused(
+    own_venv: Path, packages: Path, capsys: pytest.CaptureFixture[str], requirement: str, why: str
+) -> None:
+    wanted = requirement.format(source=sha256(packages / "source-1.0.tar.gz"))
+    assert installed(own_venv, packages, wanted) == 1
+    said = capsys.readouterr().err
+    assert why in said
+    assert "the setup of a source archive ran" not in said
+    assert not list(own_venv.rglob("own_other.py"))

@@ -17,10 +17,10 @@ from typing import Any, Self
 import pytest
 
 from devstack.aws import AwsServer, client
-from devstack.cloudformation import ROOT
 from devstack.errors import DevstackError
 from devstack.local_files import LOCAL_ROOT, directory_of
 from devstack.run import Settings, forget_credentials
+from devstack.samconfig import ROOT
 from devstack.template import Template
 from testkit.http_caller import call
 from testkit.indodana.control_client import SimulatorControl

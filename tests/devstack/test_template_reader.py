@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from devstack.cloudformation import load_samconfig
+from devstack.cloudformation import SENDER_ID, Document, Resolver
 from devstack.errors import TemplateError
+from devstack.samconfig import load_samconfig
 from devstack.template import Model, Template
 
 SMALL = """
@@ -35,12 +36,21 @@ Resources:
   Api:
     Type: AWS::Serverless::HttpApi
     Properties:
-      Auth:
-        DefaultAuthorizer: Jwt
-        Authorizers:
-          Jwt:
-            IdentitySource: $request.header.Authorization
-            JwtConfiguration: {issuer: !Ref Issuer, audience: [gateway]}
+      DefinitionBody:
+        components:
+          securitySchemes:
+            Jwt:
+              type: oauth2
+              flows: {}
+              x-amazon-apigateway-authorizer:
+                type: jwt
+                identitySource: $request.header.Authorization
+                jwtConfiguration: {issuer: !Ref Issuer, audience: [gateway]}
+        paths:
+          "/v1/{id}":
+            get: {security: [{Jwt: [!If [Never, x, read]]}]}
+          /open:
+            post: {security: []}
   Function:
     Type: AWS::Serverless::Function
     Properties:
@@ -51,10 +61,10 @@ Resources:
       Events:
         Read:
           Type: HttpApi
-          Properties: {ApiId: !Ref Api, Method: get, Path: "/v1/{id}", Auth: {AuthorizationScopes: [read]}}
+          Properties: {ApiId: !Ref Api, Method: get, Path: "/v1/{id}"}
         Open:
           Type: HttpApi
-          Properties: {ApiId: !Ref Api, Method: POST, Path: /open, Auth: {Authorizer: NONE}}
+          Properties: {ApiId: !Ref Api, Method: POST, Path: /open}
         Batch:
           Type: SQS
           Properties:
@@ -141,13 +151,20 @@ def test_queues_mappings_schedules_tables_and_secrets_are_read(tmp_path: Path) -
     assert '"apiKey": "replace-me", "secretKey": "' in model.secrets["Secret"].value
 
 
-def test_route_added_to_the_template_needs_no_other_change(tmp_path: Path) -> None:
-    more = changed(
-        "        Batch:\n",
-        '        New: {Type: HttpApi, Properties: {ApiId: !Ref Api, Method: DELETE, Path: "/v1/{id}"}}\n'
-        "        Batch:\n",
+def with_open_path(path: str, method: str = "post") -> str:
+    """The small template with another path for its open route, in the event and in the body."""
+    assert SMALL.count("Method: POST, Path: /open") == SMALL.count("          /open:\n            post:") == 1
+    event = SMALL.replace("Method: POST, Path: /open", f'Method: {method}, Path: "{path}"')
+    return event.replace("          /open:\n            post:", f'          "{path}":\n            {method}:')
+
+
+def test_route_of_the_body_and_an_event_needs_no_other_change(tmp_path: Path) -> None:
+    event = '        New: {Type: HttpApi, Properties: {ApiId: !Ref Api, Method: DELETE, Path: "/v1/{id}"}}\n'
+    operation = "            delete: {security: [{Jwt: [write]}]}\n"
+    more = SMALL.replace("        Batch:\n", event + "        Batch:\n").replace(
+        "          /open:\n", operation + "          /open:\n"
     )
-    assert "DELETE /v1/{id}" in [route.key for route in read(tmp_path, more).routes]
+    assert ("DELETE /v1/{id}", ("write",)) in [(route.key, route.scopes) for route in read(tmp_path, more).routes]
 
 
 def test_provisioned_names_replace_the_assumed_ones(tmp_path: Path) -> None:
@@ -182,9 +199,9 @@ def test_provisioned_names_replace_the_assumed_ones(tmp_path: Path) -> None:
         ("Name: gateway/m1", "Name: gateway/m1\n      SecretString: x", "Secret has the property SecretString"),
         ("Name: gateway/m1", "Description: unnamed", "Secret needs a Name"),
         ("Method: get,", "Method: any,", "ANY methods"),
-        ("Path: /open", 'Path: "/{all+}"', "greedy"),
+        ("Method: POST, Path: /open", 'Method: POST, Path: "/{all+}"', "greedy"),
         ("ApiId: !Ref Api, Method: POST", "Method: POST", "ApiId is not a !Ref of an HTTP API"),
-        ("Path: /open", "Path: /open, TimeoutInMillis: 5000", "TimeoutInMillis"),
+        ("Method: POST, Path: /open", "Method: POST, Path: /open, TimeoutInMillis: 5000", "TimeoutInMillis"),
         ("Schedule: rate(1 minute)", "Schedule: 'cron(* * * * ? *)'", "does not support 'cron"),
         ("Schedule: rate(1 minute)", "Schedule: rate(1 minutes)", "is no rate"),
         ("Schedule: rate(1 minute)", "Schedule: rate(0 minutes)", "is no rate"),
@@ -196,7 +213,6 @@ def test_provisioned_names_replace_the_assumed_ones(tmp_path: Path) -> None:
         ("!Not [", "!And [", "Fn::And"),
         ("!Equals [!Ref Mode, neither]", "!Or [!Equals [a, b], !Equals [a, a]]", "Fn::Or"),
         ("!Equals [!Ref Mode, neither]", "!Not [!Condition HasEndpoint]", "Condition of 'HasEndpoint'"),
-        ("!Ref Mode\n", "!Join ['-', [a, b]]\n", "Fn::Join"),
         ("!Ref Mode\n", "!Select [0, [a, b]]\n", "Fn::Select"),
         ("!Ref Mode\n", "!FindInMap [a, b, c]\n", "Fn::FindInMap"),
         ("!Ref Mode\n", "!GetAtt [Queue, Arn]\n", "Fn::GetAtt"),
@@ -211,10 +227,20 @@ def test_provisioned_names_replace_the_assumed_ones(tmp_path: Path) -> None:
         ("!Ref Table\n", '"{{resolve:ssm:x}}"\n', "dynamic references"),
         ("!Ref Table\n", "!Ref Log\n", "AWS::Logs::LogGroup"),
         ("!GetAtt Dead.Arn", "arn:aws:sqs:r:1:other", "deadLetterTargetArn"),
-        ("Auth: {Authorizer: NONE}", "Auth: {Authorizer: NONE, AuthorizationScopes: [x]}", "no authorizer"),
-        ("Auth: {Authorizer: NONE}", "Auth: {Authorizer: Other}", "Other"),
-        ("DefaultAuthorizer: Jwt", "DefaultAuthorizer: Jwt\n        EnableIamAuthorizer: true", "EnableIamAuthorizer"),
-        ("DefaultAuthorizer: Jwt", "DefaultAuthorizer: Jwt\n        DefaultAuthorizer: Jwt", "twice"),
+        ("post: {security: []}", "post: {}", "open to everybody"),
+        ("post: {security: []}", "put: {security: []}", "open to everybody"),
+        (
+            "post: {security: []}",
+            "post: {security: []}\n            put: {security: []}",
+            "PUT /open is in no function",
+        ),
+        ("post: {security: []}", "post: {security: [{Other: [x]}]}", "no security scheme Other"),
+        ("post: {security: []}", "post: {security: [{Jwt: [x]}, {Jwt: [y]}]}", "not \\[\\] or one authorizer"),
+        ("post: {security: []}", "post: {security: []}\n            post: {}", "twice"),
+        ("type: jwt", "type: request", "not of the type jwt"),
+        ("type: jwt", "type: jwt\n                enableSimpleResponses: true", "enableSimpleResponses"),
+        ("issuer: !Ref Issuer, audience", "audience", "issuer"),
+        ("Method: POST, Path: /open", "Method: POST, Path: /open, Auth: {Authorizer: NONE}", "Auth"),
         ("$request.header.Authorization", "$request.querystring.token", "querystring"),
         ("  Function:\n    Timeout: 20", "  Api: {}\n  Function:\n    Timeout: 20", "Globals.Api"),
     ],
@@ -225,12 +251,12 @@ def test_unsupported_part_is_an_error_that_names_it(tmp_path: Path, old: str, ne
 
 
 def test_same_path_with_another_method_is_another_route(tmp_path: Path) -> None:
-    assert len(read(tmp_path, changed("Path: /open", 'Path: "/v1/{other}"')).routes) == 2
+    assert len(read(tmp_path, with_open_path("/v1/{other}")).routes) == 2
 
 
 def test_routes_that_differ_only_in_a_variables_name_are_refused(tmp_path: Path) -> None:
     with pytest.raises(TemplateError, match="twice"):
-        read(tmp_path, changed("Method: POST, Path: /open", 'Method: GET, Path: "/v1/{other}"'))
+        read(tmp_path, with_open_path("/v1/{other}", "get"))
 
 
 @pytest.mark.parametrize(
@@ -305,6 +331,40 @@ def test_local_stack_takes_other_parameters_of_the_template() -> None:
         "CONFLICT_KINDS_DONE": "DuplicateError",
         "MERCHANT_CLAIM": "merchant_id",
     }.items() <= environment.items()
+
+
+def test_local_stack_lets_whoever_sends_refund_for_each_of_its_merchants() -> None:
+    senders = [
+        Template.load_local(parameters=parameters).model().environment()["QUEUE_SENDERS"]
+        for parameters in (
+            {},
+            {"MerchantId": "m3", "MerchantIds": "m4"},
+            {"MerchantIds": "", "MerchantClaim": ""},
+            {"QueueSenders": ""},
+        )
+    ]
+    assert senders == [
+        f"{SENDER_ID}=m1,{SENDER_ID}=m2",
+        f"{SENDER_ID}=m3,{SENDER_ID}=m4",
+        f"{SENDER_ID}=m1",
+        "",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("written", "resolved"),
+    [
+        ("!Split [',', !Ref AWS::Region]", ["ap-southeast-3"]),
+        ("!Split [-, !Ref AWS::Region]", ["ap", "southeast", "3"]),
+        ("!Join [':*,', !Split [-, !Ref AWS::Region]]", "ap:*,southeast:*,3"),
+        ("!Join ['', [a, !Ref AWS::Region]]", "aap-southeast-3"),
+    ],
+)
+def test_texts_are_split_and_joined(tmp_path: Path, written: str, resolved: object) -> None:
+    path = tmp_path / "template.yaml"
+    path.write_text(f"Resources: {{}}\nOutputs: {{It: {{Value: {written}}}}}\n")
+    document = Document.load(path)
+    assert Resolver(document, {}).resolve(document.document["Outputs"]["It"]["Value"], "It") == resolved
 
 
 def test_projects_own_template_is_supported() -> None:

@@ -72,6 +72,41 @@ def test_upstreams_troubles_are_told_apart(
     assert ("CredentialFailures" in capsys.readouterr().out) == (fault == "unauthorized")
 
 
+def test_checks_pause_while_indodana_does_not_answer(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    order, known = world.order(), world.order()
+    assert world.refund(known, 1000).status == 201
+    world.simulator.fault("timeout_before", path="check_status", merchant_order_id=order)
+    world.gateway.indodana._timeouts = Timeouts(status_read=0.2)
+    for _ in range(2):
+        assert world.status(order).status == 504
+    asked, printed = len(world.requests(order, "check_status")), capsys.readouterr().out
+
+    paused = world.status(order)
+
+    assert (paused.status, paused.body["code"], paused.headers["retry-after"]) == (504, "UPSTREAM_TIMEOUT", "1")
+    assert len(world.requests(order, "check_status")) == asked == 2
+    # Nothing was asked or disclosed, so there is no record; and Indodana has not failed once more.
+    assert len(world.audit(order)) == 2
+    assert printed.count('"UpstreamErrors"') > 0
+    emitted = capsys.readouterr().out
+    assert ('"UpstreamErrors"' in emitted, '"StatusChecksPaused"' in emitted) == (False, True)
+
+    # A refund of a known order needs no status. The first one of an order waits, and asks when the pause is over.
+    assert world.refund(known, 1000).status == 201
+    first = world.refund(order, 1000)
+    assert (first.status, first.body["status"]) == (202, "QUEUED")
+    assert len(world.requests(order, "check_status")) == 2
+
+    world.simulator.clear_faults()
+    assert world.status(order).status == 504
+    world.clock.pass_seconds(1)
+    assert [world.status(order).status for _ in range(3)] == [200] * 3
+    world.clock.pass_seconds(60)
+    world.recover()
+    world.work_queue()
+    assert world.get(order, first.body["refundId"]).body["status"] == "SUCCEEDED"
+
+
 def test_no_connection_is_a_502(world: World) -> None:
     order = world.order()
     world.simulator.fault("refuse_connections")

@@ -12,7 +12,19 @@ from multiprocessing import get_context
 from tests.simulation import random_runs
 from tests.simulation.invariants import Violation
 
-SHOWN = ("steps", "kills", "timeouts", "faults", "requests", "refunds", "movements", "SUCCEEDED", "FAILED", "UNKNOWN")
+SHOWN = (
+    "steps",
+    "kills",
+    "timeouts",
+    "faults",
+    "requests",
+    "refunds",
+    "movements",
+    "forged",
+    "SUCCEEDED",
+    "FAILED",
+    "UNKNOWN",
+)
 
 
 def many(seeds: int, first: int) -> int:

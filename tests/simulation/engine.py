@@ -168,6 +168,7 @@ class Invocation:
     work: Callable[[], Any]
     deadline: float  # the world's seconds at which Lambda kills it
     on_end: Callable[[Invocation], None] = lambda _: None
+    taken_at: float | None = None  # when API Gateway took its request, by the world's clock
     asked_at: int | None = None  # how many writes the ledger had when the request came, to check its answer
     sums_read: tuple[int, ...] = ()  # … and each time it read its order's sums
     fibers: list[Fiber] = field(default_factory=list)

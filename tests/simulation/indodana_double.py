@@ -14,12 +14,13 @@ from urllib.parse import parse_qs, urlsplit
 
 import requests
 
-from indodana import ConnectionFailed, ConnectionLost, SendingTooLate
+from indodana import AnswerTimedOut, ConnectionFailed, ConnectionLost, SendingTooLate
 from indodana.transport import Answer
 from tests.simulation.engine import Call, Fault, current_fiber
 
 LEGAL_NAME = "Siti Rahmawati binti Ahmad"  # must not appear in any log, record or message
 USER_ID = "indodana-user-8231"
+NO_ANSWER = "no answer in time"
 # A request may be delayed on its way and carried out after its sender timed out: soon, or just before the hold on an
 # operator's FAILED ends (ResolutionHoldSeconds after the end of the lease).
 LATE_SECONDS = (590.0, 20.0)
@@ -107,6 +108,7 @@ class Indodana:
             [
                 *self._not_done(),
                 Fault("response lost", _lost),
+                Fault(NO_ANSWER, _no_answer, redundant=True),
                 Fault("HTTP 500", lambda: _error(500, "ServerError", "try again"), redundant=True),
             ],
         )
@@ -266,6 +268,10 @@ def _answer(status: int, body: str, headers: Mapping[str, str] | None = None) ->
 
 def _lost() -> Answer:
     return Shown(None, HTTPMessage(), b"", ConnectionLost("the connection broke"))
+
+
+def _no_answer() -> Answer:
+    return Shown(None, HTTPMessage(), b"", AnswerTimedOut("no complete answer in time"))
 
 
 def _no_connection() -> Answer:

@@ -13,7 +13,7 @@ from copy import copy
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 from gateway.core.dynamodb import from_item
 from gateway.core.model import AmbiguousRefunds, from_iso
@@ -38,6 +38,10 @@ NOT_ENOUGH = "AMOUNT_EXCEEDS_REFUNDABLE"
 NOT_MADE = ("ORDER_NOT_FOUND", "TRANSACTION_NOT_PAID", "AMOUNT_EXCEEDS_REFUNDABLE", "UPSTREAM_REFUSED")
 
 
+# Who may request refunds by queue, and for whom.
+LISTED = {("AROABACKOFFICE", "m1"), ("AROABACKOFFICE", "m2"), ("AIDATILLS", "m1")}
+
+
 class Violation(BaseException):
     """An invariant does not hold. Not an Exception: the code under test catches those, as AWS raises them too."""
 
@@ -45,6 +49,29 @@ class Violation(BaseException):
         super().__init__(f"{invariant}: {detail}")
         self.invariant = invariant
         self.tally: Any = None  # of the random run in which it broke
+
+
+class Sent(NamedTuple):
+    """A message that the gateway did not send."""
+
+    body: str
+    sender: str  # as SQS has it
+
+    @property
+    def sender_id(self) -> str:
+        return self.sender.split(":")[0]
+
+    def asks_for(self, refund: dict[str, Any]) -> bool:
+        """Whether it is a full request for exactly this refund."""
+        wanted = json.loads(self.body)
+        if "refundId" in wanted:
+            return False
+        wanted["requestedAmount"] = wanted.pop("amount", None)
+        return all(refund.get(name) == value for name, value in wanted.items())
+
+    def is_answered_by(self, refund: dict[str, Any]) -> bool:
+        wanted = json.loads(self.body)
+        return self.asks_for(refund) or all(refund.get(name) == value for name, value in wanted.items())
 
 
 @dataclass(frozen=True)
@@ -100,7 +127,12 @@ class Invariants:
     # ---- after every step
 
     def wrote(
-        self, writes: Iterable[dict[str, Any]], invocation: Invocation, its_clock: datetime, sums_of: Any
+        self,
+        writes: Iterable[dict[str, Any]],
+        invocation: Invocation,
+        its_clock: datetime,
+        sums_of: Any,
+        sent: Iterable[Sent],
     ) -> None:
         """Call it right after a transaction of the ledger took effect."""
         self.writes += 1
@@ -109,6 +141,7 @@ class Invariants:
         records = [from_item(item) for item in puts if "action" in item]
         for refund in refunds:
             self._wrote_refund(refund, records, invocation, its_clock)
+            self._check_senders(refund, [record for record in records if record["channel"] == "queue"], sent)
         for refund in refunds:
             if (sums := sums_of(refund["pk"])) is not None:
                 self._check_sums(refund, sums)
@@ -177,6 +210,16 @@ class Invariants:
         if now is RefundStatus.UNKNOWN:
             hold("UNKNOWN only if nobody could know the outcome", refund_id in self.excused, detail)
 
+    def _check_senders(self, refund: dict[str, Any], by_queue: Iterable[dict[str, Any]], sent: Iterable[Sent]) -> None:
+        """Of a refund and the records of its transition that the queue brought about."""
+        asked = {one.sender_id for one in sent if one.asks_for(refund)}
+        listed = {sender for sender in asked if (sender, refund["merchantId"]) in LISTED}
+        for record in by_queue:
+            detail = f"{refund['refundId'][:6]} by {record['actor']}, asked by {asked or 'nobody'}"
+            hold("only a listed sender makes a refund by queue", "before" in record or bool(listed), detail)
+            who_asked = {refund["createdBy"], *listed}
+            hold("a step by queue is recorded for who asked for the refund", record["actor"] in who_asked, detail)
+
     def _check_sums(self, refund: dict[str, Any], sums: dict[str, Any]) -> None:
         total = sums["refunded"] + sums["reserved"] + sums["refundable"]
         detail = {name: sums[name] for name in ("amount", "refunded", "reserved", "refundable")}
@@ -244,13 +287,12 @@ class Invariants:
         hold("no message remains after its refund is settled", not world.messages(), world.messages())
 
     def _check_messages(self, world: Any) -> None:
-        """Each became the refund that it asks for, or a dead letter with an audit record."""
+        """Each became the refund that it asks for or points to, or a dead letter with an audit record."""
         explained = {item["bodySha256"]["S"] for item in world.audit_items() if "bodySha256" in item}
         for message in world.sent:
-            wanted = json.loads(message)
-            wanted["requestedAmount"] = wanted.pop("amount", None)
-            made = any(all(refund.get(name) == wanted[name] for name in wanted) for refund in self.refunds.values())
-            hold("no refund is lost", made or hashlib.sha256(message.encode()).hexdigest() in explained, message)
+            made = any(message.is_answered_by(refund) for refund in self.refunds.values())
+            digest = hashlib.sha256(message.body.encode()).hexdigest()
+            hold("no refund is lost", made or digest in explained, message)
 
     def _check_dead_letters(self, world: Any) -> None:
         records = Counter(

@@ -9,11 +9,20 @@ from typing import Any
 
 from gateway.core.model import AmbiguousRefunds
 from tests.simulation import worlds
+from tests.simulation.catalogue.mutant import ASKED, ONE_PROBE, PAUSED, REFUNDS_GO_ON
 from tests.simulation.engine import Fault, Invocation
 from tests.simulation.explore import SmallWorld
+from tests.simulation.indodana_double import NO_ANSWER
 from tests.simulation.invariants import hold
-from tests.simulation.simulated import SimulatedWorld, refund_id_of
-from tests.simulation.worlds import LEASE_AND_MORE, ORDER, run_to
+from tests.simulation.simulated import (
+    MAX_RECEIVE_COUNT,
+    QUEUE,
+    STRANGER,
+    VISIBILITY_SECONDS,
+    SimulatedWorld,
+    refund_id_of,
+)
+from tests.simulation.worlds import LEASE_AND_MORE, ORDER, fault_of, run_to
 
 OTHER_ORDER = "ORDER-2"
 AMOUNT = Decimal(100_000)
@@ -168,6 +177,98 @@ def a_refund_under_way_and_an_operator() -> SmallWorld:
     return SmallWorld(world)
 
 
+def the_last_delivery_of_a_strangers_message() -> SmallWorld:
+    """With too little time left to attempt anything: a listed sender's message would be taken on."""
+    world = _world()
+    world.send(ORDER, 60_000, "k", sender=STRANGER)
+    for _ in range(MAX_RECEIVE_COUNT - 1):
+        world.sqs.receive_message(QueueUrl=QUEUE)
+        world.pass_seconds(VISIBILITY_SECONDS)
+    worker = world.deliver()
+    assert worker
+    run_to(world, worker, "batch_get_item")
+    return SmallWorld(world, passes=[20.0])
+
+
+def a_strangers_words_before_the_gateways_own_message() -> SmallWorld:
+    """The gateway's own message was lost."""
+    world = _world()
+    caller = world.refund(ORDER, 60_000, "k", later=True)
+    send = run_to(world, caller, "send_message")
+    world.run(send, worlds.fault_of(send, "request lost"))
+    world.finish(caller)
+    world.send(ORDER, 10_000, "k", sender=STRANGER)
+    world.deliver()
+    return SmallWorld(world)
+
+
+def a_refund_after_a_cold_start() -> SmallWorld:
+    """API Gateway has waited for 10 s when the function is invoked, and Indodana is slow, too."""
+    world = _world(start_seconds=lambda: 10.0)
+    world.refund(ORDER, 30_000, "k")
+    return SmallWorld(world, passes=[10.5])
+
+
+def a_status_endpoint_that_hangs() -> SmallWorld:
+    """Refunds are answered. All is asked of one process, whose worker has several threads."""
+    world = _world()
+    world.check_status(ORDER)
+    orders = [f"NEW-{number}" for number in range(5)]
+    for order in orders:
+        world.indodana.add_order("m1", order, AMOUNT)
+
+    def told(world: SimulatedWorld, invocation: Invocation, fault: str | None = None) -> bool:
+        """Whether it asks Indodana for a status. If so, the call ends with the fault."""
+        while pending := invocation.pending():
+            [fiber] = pending
+            asks = fiber.call and fiber.call.name == "check_status"
+            world.run(fiber, fault_of(fiber, fault) if asks and fault else None)
+            if asks:
+                world.finish(invocation)
+                return True
+        return False
+
+    def asked_together(world: SimulatedWorld, orders: list[str]) -> int:
+        """How many statuses the first refunds of these orders ask for at the same time."""
+        for order in orders:
+            world.send(order, 1_000, "k")
+        batch = world.deliver()
+        assert batch
+        while others := [fiber for fiber in batch.pending() if fiber.call and fiber.call.name != "check_status"]:
+            world.run(others[0])
+        asking = len(batch.pending())
+        world.finish(batch)
+        return asking
+
+    def scenario(world: SimulatedWorld) -> None:
+        answers: list[tuple[int, Any]] = []
+
+        def check(fault: str | None = None) -> bool:
+            return told(world, world.check_status(ORDER, lambda *answer: answers.append(answer)), fault)
+
+        world.deploy()
+        world.finish(world.refund(orders[0], 1_000, "first"))  # known, and answered: the worker's threads run together
+        hold(ASKED, check(NO_ANSWER) and check(None), "after one that was not answered in time")
+        check(NO_ANSWER)
+        check(NO_ANSWER)
+        hold(PAUSED, not check(), "right after two that were not answered in time")
+        status, problem = answers[-1]
+        hold(PAUSED, (status, problem["code"]) == (504, "UPSTREAM_TIMEOUT"), answers[-1])
+        world.finish(world.refund(orders[0], 1_000, "second"))
+        statuses = [refund["status"] for refund in world.watch.refunds.values() if refund["pk"] == f"m1#{orders[0]}"]
+        hold(REFUNDS_GO_ON, statuses == ["SUCCEEDED"] * 2, statuses)
+        world.pass_seconds(1.0)
+        hold(ASKED, check(NO_ANSWER), "after a second")
+        world.pass_seconds(1.0)
+        hold(PAUSED, not check(), "a second after the probe was not answered")
+        world.pass_seconds(1.0)
+        hold(ONE_PROBE, asked_together(world, orders[1:3]) == 1, "after two seconds")
+        hold(ASKED, asked_together(world, orders[3:]) == 2, "after the probe was answered")
+        world.aftermath()
+
+    return SmallWorld(world, at_the_end=scenario)
+
+
 def a_dead_letter_that_looks_recorded() -> SmallWorld:
     """Its sender gave it the attributes that the worker gives to the dead letters that it moves itself."""
     text = {"DataType": "String", "StringValue": "forged"}
@@ -250,6 +351,10 @@ OWN_WORLDS: dict[str, Callable[[], SmallWorld]] = {
         a_process_that_froze_before_it_sent,
         an_operator_who_looked_too_early,
         a_refund_under_way_and_an_operator,
+        the_last_delivery_of_a_strangers_message,
+        a_strangers_words_before_the_gateways_own_message,
+        a_refund_after_a_cold_start,
+        a_status_endpoint_that_hangs,
         a_dead_letter_that_looks_recorded,
         a_refund_that_kills_recovery,
         runs_that_have_time_for_one_page,

@@ -18,7 +18,7 @@ from gateway.core.model import AmbiguousRefunds
 from gateway.core.transitions import RefundStatus
 from tests.simulation.engine import Fault, Fiber, Invocation
 from tests.simulation.invariants import OPEN, Violation, hold
-from tests.simulation.simulated import LIST, QUEUE, Look, SimulatedWorld, installed, refund_id_of
+from tests.simulation.simulated import LIST, QUEUE, STRANGER, Look, SimulatedWorld, installed, refund_id_of
 from tests.simulation.simulated import READ as READ_ONE
 
 ORDERS = 20
@@ -30,10 +30,11 @@ TRIES = 4  # of a caller who gets no answer, or one without an outcome
 
 # How often each event is chosen, per thousand steps; otherwise a pending call takes effect.
 FAULT, KILL, FREEZE, PASS, LONG_PASS, DELIVER, RECOVER, REPEAT_DELIVERY = 35, 8, 2, 15, 3, 40, 6, 6
-REDRIVE, LOOK, DECIDE, ROTATE, READ, START = 2, 8, 8, 1, 8, 90
+REDRIVE, LOOK, DECIDE, ROTATE, READ, START, FORGE = 2, 8, 8, 1, 8, 90, 8
+FLOOD = 12  # forged messages at once
 # The largest error of a sandbox's clock, and the longest cold start.
 SKEW_SECONDS = 2.0
-START_SECONDS = 3.0
+START_SECONDS = 8.0
 
 
 @dataclass(frozen=True)
@@ -281,7 +282,7 @@ class _RandomRun:
             return False
         message = messages[int(how * len(messages))]
         self._say(f"message {message['MessageId'][-4:]} is delivered once more")
-        self.world.send_body(message["Body"])
+        self.world.send_body(message["Body"], message["Attributes"]["SenderId"])
         return True
 
     def _redrive(self, _: Fiber | None, __: float) -> bool:
@@ -289,6 +290,25 @@ class _RandomRun:
             return False
         self._say("the dead letters are sent back to the queue")
         self.world.sqs.redrive()
+        return True
+
+    def _forge(self, _: Fiber | None, how: float) -> bool:
+        """A stranger sends pointers, or full requests: a refund's own words or others. Now and then many at once."""
+        if not self.planned:
+            return False
+        planned = self.planned[int(how * len(self.planned))]
+        kind, times = int(how * 997) % 4, FLOOD if int(how * 9973) % 8 == 0 else 1
+        self._say(f"a stranger forges {times} of kind {kind}: {planned}")
+        self.tally.counts["forged"] += times
+        world = self.world
+        for _time in range(times):
+            if kind == 0:
+                world.point(planned.order, planned.key, planned.merchant)
+            elif kind == 1:
+                world.point(planned.order, planned.key, planned.merchant, at="m2" if planned.merchant == "m1" else "m1")
+            else:
+                amount = planned.amount if kind == 2 else 5_000
+                world.send(planned.order, amount, planned.key, planned.merchant, STRANGER)
         return True
 
     def _look(self, _: Fiber | None, how: float) -> bool:
@@ -359,6 +379,7 @@ class _RandomRun:
         (DECIDE, _decide, True),
         (ROTATE, _rotate, True),
         (READ, _read, True),
+        (FORGE, _forge, True),
         (START, _start, False),
     )
 

@@ -47,7 +47,7 @@ from tests.simulation.engine import (
     happen,
 )
 from tests.simulation.indodana_double import Indodana, Movement
-from tests.simulation.invariants import Asked, Invariants, Violation, check_answer, hold
+from tests.simulation.invariants import Asked, Invariants, Sent, Violation, check_answer, hold
 
 BEGINNING = datetime(2026, 11, 22, 7, 0, tzinfo=UTC)
 LEDGER, AUDIT = "ledger", "audit"
@@ -57,11 +57,19 @@ VISIBILITY_SECONDS = 240
 MAX_RECEIVE_COUNT = 10
 CONFLICT = "transaction conflict"
 FREEZE_SECONDS = 50.0  # longer than a lease
+API_GATEWAY_SECONDS = 30.0  # it waits no longer, cold start included
+CANCEL_READ_SECONDS = 10.0  # what Indodana's answer to a refund may take
 LIST = "GET /v1/transactions/{merchantOrderId}/refunds"
 READ = "GET /v1/transactions/{merchantOrderId}/refunds/{refundId}"
+STATUS = "GET /v1/transactions/{merchantOrderId}"
 CREATE = "POST /v1/transactions/{merchantOrderId}/refunds"
 RESOLVE = "POST /v1/transactions/{merchantOrderId}/refunds/{refundId}/resolution"
 WITHDRAW = "POST /v1/transactions/{merchantOrderId}/refunds/{refundId}/withdrawal"
+
+GATEWAY = "AROAGATEWAY:a-function"  # sends the gateway's own messages
+BACK_OFFICE, TILLS = "AROABACKOFFICE", "AIDATILLS"  # may request refunds by queue: for both merchants, and for m1
+# Nobody listed, but both parts look like the back office.
+STRANGER = f"{BACK_OFFICE}2:{BACK_OFFICE}"
 
 SCOPES = "transactions:read refunds:read refunds:write refunds:resolve audit:read"
 
@@ -73,6 +81,7 @@ SETTINGS = Settings(
     secret_prefix="qris-gateway/",
     merchant_id="m1",
     merchant_ids=frozenset({"m1", "m2"}),
+    queue_senders=frozenset({(BACK_OFFICE, "m1"), (BACK_OFFICE, "m2"), (TILLS, "m1")}),
     merchant_claim="merchant_id",
     scope_prefix="",
     ledger_table=LEDGER,
@@ -121,7 +130,8 @@ class CheckedDynamo:
         acting = self._acting
         acting.sums_read += (self._world.watch.writes,)  # it may be refused because of them
         answer = self._dynamo.transact_write_items(TransactItems=TransactItems)
-        self._world.watch.wrote(TransactItems, acting, acting.sandbox.clock(), self._world.sums)
+        world = self._world
+        world.watch.wrote(TransactItems, acting, acting.sandbox.clock(), world.sums, world.sent)
         return answer
 
     def update_item(self, **request: Any) -> Any:
@@ -335,7 +345,9 @@ class Sandbox:
         if self.predicted:
             return self.predicted
         known_orders = frozenset(self.gateway.protocol.known_orders.items())
-        return (self.skew_seconds, tuple(self.secrets_seen), known_orders, self.gateway.breaker.memory())
+        *of_checks, _ = self.gateway.status_breaker.memory()  # whether a status check was answered lately is never read
+        refunds = self.gateway.refund_breaker.memory()
+        return (self.skew_seconds, tuple(self.secrets_seen), known_orders, refunds, tuple(of_checks))
 
 
 @dataclass
@@ -350,17 +362,24 @@ class SimulatedWorld:
     skew_seconds: Callable[[], float] = lambda: 0.0  # of the next sandbox's clock
     start_seconds: Callable[[], float] = lambda: (
         0.0
-    )  # of the next sandbox's cold start, taken from its first invocation's time
+    )  # of the next sandbox's cold start: API Gateway waits for it, and a batch has so much less time
     now: float = 0.0
     invocations: list[Invocation] = field(default_factory=list)
     started: int = 0
     acting: Invocation | None = None
     log_lines: list[str] = field(default_factory=list)
-    sent: list[str] = field(default_factory=list)  # the back office's messages
+    sent: list[Sent] = field(default_factory=list)  # the messages that the gateway did not send
 
     def __post_init__(self) -> None:
         self.dynamo = Dynamo({LEDGER: {"open-refunds": ("openKey", "openSince")}, AUDIT: {}})
-        self.sqs = Sqs(self.clock, VISIBILITY_SECONDS, self.max_receive_count, url=QUEUE, dead_letter_url=DEAD_LETTERS)
+        self.sqs = Sqs(
+            self.clock,
+            VISIBILITY_SECONDS,
+            self.max_receive_count,
+            url=QUEUE,
+            dead_letter_url=DEAD_LETTERS,
+            sender_id=GATEWAY,
+        )
         credentials = {"m1": ("ApiKey-1", "TopSecret-1"), "m2": ("ApiKey-2", "TopSecret-2")}
         self.secrets = Secrets({f"qris-gateway/{name}": _secret(*pair) for name, pair in credentials.items()})
         resubmits = self.ambiguous_refunds is AmbiguousRefunds.RESUBMIT
@@ -454,6 +473,10 @@ class SimulatedWorld:
         self.watch.died(invocation)
         invocation.kill()
 
+    def deploy(self) -> None:
+        """Later invocations get sandboxes that remember nothing."""
+        self._sandboxes.clear()
+
     def abandon(self) -> None:
         """Ends all invocations of a world that is no longer used, so that it can be freed."""
         for invocation in self.live:
@@ -485,6 +508,10 @@ class SimulatedWorld:
     def _money_moved(self, movement: Movement) -> None:
         amount, status = self.indodana.orders[movement.merchant_id, movement.merchant_order_id]
         sent_at = self.acting.sandbox.clock() if self.acting else None
+        if self.acting and self.acting.taken_at is not None:
+            answered_by = self.now - self.acting.taken_at + CANCEL_READ_SECONDS
+            detail = f"{movement.refund_id[:6]} may be answered {answered_by:g} s after API Gateway took the request"
+            hold("a refund is sent only while its caller waits", answered_by <= API_GATEWAY_SECONDS, detail)
         self.watch.money_moved(movement, amount if status == "PAID" else Decimal(0), sent_at)
 
     def _dynamodb_faults(
@@ -578,6 +605,11 @@ class SimulatedWorld:
         headers = {"idempotency-key": key} | ({"prefer": "respond-async"} if later else {})
         return self.api(CREATE, order_id, body=body, headers=headers, merchant=merchant, **options)
 
+    def check_status(
+        self, order_id: str, on_answer: Callable[[int, Any], None] = lambda status, body: None
+    ) -> Invocation:
+        return self.api(STATUS, order_id, on_answer=on_answer)
+
     def look(
         self, order_id: str, key: str, merchant: str = "m1", then: Callable[[Look], object] = lambda _: None
     ) -> Invocation:
@@ -646,16 +678,38 @@ class SimulatedWorld:
         amount: int | None,
         key: str,
         merchant: str = "m1",
+        sender: str = f"{BACK_OFFICE}:clerk-1",
         attributes: Mapping[str, Any] | None = None,
     ) -> None:
+        """A full request."""
         body = {"merchantId": merchant, "merchantOrderId": order_id, "idempotencyKey": key, "reason": "OTHERS",
                 "requestedBy": "agent"} | ({} if amount is None else {"amount": amount})  # fmt: skip
-        message = json.dumps(body)
-        self.sent.append(message)
-        self.send_body(message, attributes)
+        self._put(json.dumps(body), sender, attributes)
 
-    def send_body(self, body: str, attributes: Mapping[str, Any] | None = None) -> None:
+    def point(self, order_id: str, key: str, merchant: str = "m1", *, at: str | None = None) -> None:
+        """A forged pointer to a refund of `merchant`, or to one with its id `at` another merchant."""
+        refund_id = refund_id_of(order_id, key, merchant)
+        body = {"merchantId": at or merchant, "merchantOrderId": order_id, "refundId": refund_id}
+        self._put(json.dumps(body), STRANGER)
+
+    def _put(self, body: str, sender: str, attributes: Mapping[str, Any] | None = None) -> None:
+        self.sent.append(Sent(body, sender))
+        self.send_body(body, sender, attributes)
+
+    def send_body(self, body: str, sender: str, attributes: Mapping[str, Any] | None = None) -> None:
+        self.sqs.sender_id = sender
         self.sqs.send_message(QueueUrl=QUEUE, MessageBody=body, MessageAttributes=attributes or {})
+        self.sqs.sender_id = GATEWAY
+
+    def replace_pointers(self) -> None:
+        """By the full requests that the release before sent."""
+        asked_for = ("merchantId", "merchantOrderId", "idempotencyKey", "reason", "requestedBy")
+        received = self.sqs.receive_message(QueueUrl=QUEUE, MaxNumberOfMessages=10)
+        for message in received.get("Messages", []):
+            refund = self.watch.refunds[json.loads(message["Body"])["refundId"]]
+            body = {name: refund[name] for name in asked_for} | {"amount": int(refund["requestedAmount"])}
+            self.sqs.delete_message(QueueUrl=QUEUE, ReceiptHandle=message["ReceiptHandle"])
+            self.send_body(json.dumps(body), GATEWAY, message["MessageAttributes"])
 
     def deliver(self, most: int = 10) -> Invocation | None:
         """Gives a batch to the worker, if a message is visible. Lambda deletes what is not reported as failed."""
@@ -701,9 +755,15 @@ class SimulatedWorld:
         asked_at: int | None = None,
     ) -> Invocation:
         self.started += 1
+        taken_at = None
+        if "requestContext" in event:
+            taken_at = self.now if self._sandboxes else self.now - self.start_seconds()
+            taken = BEGINNING + timedelta(seconds=taken_at)
+            event["requestContext"]["timeEpoch"] = int(taken.timestamp() * 1000)
+        elif not self._sandboxes:
+            seconds -= self.start_seconds()
         if not self._sandboxes:
             self._sandboxes.append(self._new_sandbox())
-            seconds -= self.start_seconds()
         sandbox = self._sandboxes.pop()
         context = Context(self, self.now + seconds, f"invocation-{self.started}")
 
@@ -723,7 +783,7 @@ class SimulatedWorld:
 
         invocation = Invocation(f"{name} #{self.started}", partial(handler, event, context), context.deadline, ended)
         invocation.sandbox = sandbox
-        invocation.asked_at = asked_at
+        invocation.taken_at, invocation.asked_at = taken_at, asked_at
         seen = (invocation.name, context.deadline, repr(event), self.now, sandbox.skew_seconds, self.secrets.snapshot())
         sandbox.history = hash((sandbox.history, seen))
         invocation.log_lines = self.log_lines

@@ -9,7 +9,7 @@ from http.client import HTTPMessage
 
 import pytest
 
-from gateway.core.breaker import OPEN_MAX_SECONDS
+from gateway.core.breaker import REFUNDS
 from indodana.transport import Answer
 from tests.simulation.engine import Fault, Invocation
 from tests.simulation.simulated import AUDIT, LEDGER, SimulatedWorld, installed
@@ -93,7 +93,7 @@ def test_a_proxy_that_stops_all_refunds_makes_one_of_200_unknown(proxy: str, ask
 
     # While it stays, each back-off makes at most one more UNKNOWN, and none if status checks are stopped, too.
     for _ in range(3):
-        blocked.world.pass_seconds(OPEN_MAX_SECONDS)
+        blocked.world.pass_seconds(REFUNDS.longest_wait_seconds)
         blocked.run(blocked.world.recover())
         blocked.drain()
     unknown = blocked.statuses()["UNKNOWN"]

@@ -15,6 +15,8 @@ from tests.simulation.simulated import (
     LIST,
     QUEUE,
     READ,
+    STRANGER,
+    TILLS,
     VISIBILITY_SECONDS,
     Look,
     SimulatedWorld,
@@ -388,6 +390,103 @@ def two_workers_and_a_refund_that_waits() -> SmallWorld:
     return SmallWorld(world, kills=0, faults=1, at_the_end=_repeated((60_000, "k")))
 
 
+def a_forged_pointer_and_a_refund_that_waits() -> SmallWorld:
+    """Indodana is rate-limiting; the gateway's own message is due later, and a stranger's comes at once."""
+    world = _world()
+    world.finish(world.refund(ORDER, 60_000, "k", later=True))
+    own = world.deliver()
+    cancel = run_to(world, own, "cancel")
+    world.run(cancel, fault_of(cancel, "HTTP 429"))
+    world.finish(own)
+    world.point(ORDER, "k")
+    world.deliver()
+    later: list[Later] = [("the queue delivers again", SimulatedWorld.deliver)]
+    return SmallWorld(world, later=later, passes=[4.0], kills=1, faults=1, at_the_end=_repeated((60_000, "k")))
+
+
+def a_forged_pointer_and_the_gateways_own() -> SmallWorld:
+    """The refund is due: two workers, one with each."""
+    world = _world()
+    world.finish(world.refund(ORDER, 60_000, "k", later=True))
+    world.point(ORDER, "k")
+    world.deliver(1)
+    world.deliver(1)
+    return SmallWorld(world, later=[DELIVERED], kills=1, faults=1, at_the_end=_repeated((60_000, "k")))
+
+
+def forged_pointers_to_refunds_of_every_status() -> SmallWorld:
+    """A flood of them, in one batch; recovery runs meanwhile."""
+    world = _world()
+    world.finish(world.refund(ORDER, 10_000, "done"))
+    world.finish(world.refund(ORDER, 20_000, "waits", later=True))
+    _become_unknown(world, 30_000, "unknown")
+    for key in ("done", "waits", "unknown", "never made"):
+        world.point(ORDER, key)
+        world.point(ORDER, key)
+    world.deliver()
+    return SmallWorld(world, later=[RECOVERY_RUNS], passes=[LEASE_AND_MORE], kills=1, faults=1)
+
+
+def a_pointer_to_another_merchants_refund() -> SmallWorld:
+    """Both merchants have an order with this id."""
+    world = _world()
+    world.indodana.add_order("m2", ORDER, Decimal(100_000))
+    world.finish(world.refund(ORDER, 60_000, "k", later=True))
+    world.point(ORDER, "k", at="m2")
+    world.deliver(1)
+    world.deliver(1)
+    return SmallWorld(world, kills=1, faults=1, at_the_end=_repeated((60_000, "k")))
+
+
+def a_message_of_a_stranger() -> SmallWorld:
+    world = _world()
+    world.send(ORDER, 60_000, "k", sender=STRANGER)
+    world.send(ORDER, None, "other", sender=STRANGER)
+    world.deliver()
+    return SmallWorld(world)
+
+
+def a_message_for_another_merchant() -> SmallWorld:
+    """Its sender may refund for m1 only."""
+    world = _world()
+    world.indodana.add_order("m2", ORDER, Decimal(100_000))
+    world.send(ORDER, 60_000, "k", "m2", sender=TILLS)
+    world.send(ORDER, 60_000, "k", "m1", sender=TILLS)
+    world.deliver()
+    return SmallWorld(world, kills=1, faults=1)
+
+
+def a_message_repeated_by_a_stranger() -> SmallWorld:
+    """Word for word, and with other words: while a worker makes its refund, and before."""
+    world = _world()
+    world.send(ORDER, 60_000, "k")
+    world.deliver(1)
+    world.send(ORDER, 60_000, "k", sender=STRANGER)
+    world.send(ORDER, 10_000, "k", sender=STRANGER)
+    world.deliver(2)
+    return SmallWorld(world, kills=1, faults=1, at_the_end=_repeated((60_000, "k")))
+
+
+def a_waiting_refund_and_a_strangers_words() -> SmallWorld:
+    """The refund is QUEUED and due; a stranger asks for it with another amount."""
+    world = _world()
+    world.finish(world.refund(ORDER, 60_000, "k", later=True))
+    world.deliver(1)
+    world.send(ORDER, 10_000, "k", sender=STRANGER)
+    world.deliver(1)
+    return SmallWorld(world, kills=1, faults=1, at_the_end=_repeated((60_000, "k")))
+
+
+def messages_of_the_release_before() -> SmallWorld:
+    """The gateway's own were full requests; it is not listed."""
+    world = _world()
+    world.finish(world.refund(ORDER, 60_000, "a", later=True))
+    world.finish(world.refund(ORDER, 20_000, "b", later=True))
+    world.replace_pointers()
+    world.deliver()
+    return SmallWorld(world, later=[DELIVERED], kills=1, faults=1, at_the_end=_repeated((60_000, "a"), (20_000, "b")))
+
+
 def one_key_twice_and_reads_in_two_parts() -> SmallWorld:
     """A request reads its refund before its duplicate reserves the money, and the sums after that."""
     world = _world(torn_reads=True)
@@ -539,6 +638,15 @@ WORLDS: dict[str, Callable[[], SmallWorld]] = {
         an_index_that_lags,
         two_messages_of_a_refund_that_waits,
         two_workers_and_a_refund_that_waits,
+        a_forged_pointer_and_a_refund_that_waits,
+        a_forged_pointer_and_the_gateways_own,
+        forged_pointers_to_refunds_of_every_status,
+        a_pointer_to_another_merchants_refund,
+        a_message_of_a_stranger,
+        a_message_for_another_merchant,
+        a_message_repeated_by_a_stranger,
+        a_waiting_refund_and_a_strangers_words,
+        messages_of_the_release_before,
         one_key_twice_and_reads_in_two_parts,
         who_reads_while_a_refund_is_made,
         a_message_that_kills_its_worker,

@@ -357,3 +357,45 @@ def test_a_rejection_in_a_secrets_manager_outage_keeps_old_credentials() -> None
 
 def test_replacing_what_was_never_read_reads_it() -> None:
     assert store_on(SecretsManager()).replace("m1", NEW) == OLD
+
+
+def test_expired_credentials_are_read_with_the_next_call() -> None:
+    secrets_manager = SecretsManager()
+    store = store_on(secrets_manager)
+    store.get("m1")
+    store.expire("m1", OLD)
+    assert len(secrets_manager.requests) == 1
+    secrets_manager.holds(NEW)
+    assert store.get("m1") == NEW
+
+
+def test_credentials_that_were_replaced_meanwhile_are_not_expired() -> None:
+    secrets_manager = SecretsManager(NEW)
+    store = store_on(secrets_manager)
+    store.get("m1")
+    store.expire("m1", OLD)
+    store.get("m1")
+    assert len(secrets_manager.requests) == 1
+
+
+def test_expiring_waits_for_no_read_of_another_thread() -> None:
+    reading, release = threading.Event(), threading.Event()
+
+    class Slow(SecretsManager):
+        def get_secret_value(self, **request: str) -> dict[str, Any]:
+            answer = super().get_secret_value(**request)
+            if len(self.requests) > 1:
+                reading.set()
+                release.wait(5)
+            return answer
+
+    secrets_manager, clock = Slow(), Clock()
+    store = store_on(secrets_manager, clock)
+    store.get("m1")
+    clock.now += 301
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(store.get, "m1")
+        assert reading.wait(5)
+        store.expire("m1", OLD)  # would never return if it waited
+        release.set()
+        assert other.result() == OLD

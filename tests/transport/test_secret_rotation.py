@@ -70,8 +70,18 @@ def test_after_a_rejection_that_took_long_the_request_is_not_made_again(
     assert upstream.received[2].headers["authorization"].startswith("Bearer new-key:")
 
 
-def test_the_budgets_are_the_sum_of_what_a_call_may_wait_for() -> None:
-    from indodana import CANCEL_BUDGET_SECONDS, SECRETS_SECONDS, STATUS_BUDGET_SECONDS
+def test_after_a_late_rejection_the_next_call_reads_the_secret(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time after a late answer is there to record it: a secret that cannot be read would take three seconds."""
+    monkeypatch.setattr("indodana.client.RETRY_WITHIN_SECONDS", 0.0)
+    upstream = world.upstream(OK, UNAUTHORIZED, OK)
+    client = world.client(upstream)
+    cancel_on(client)
+    world.secrets.pair = {"apiKey": "new-key", "secretKey": "new-secret"}
 
-    assert 2 * SECRETS_SECONDS + 2 + 5 == STATUS_BUDGET_SECONDS
-    assert 2 * SECRETS_SECONDS + 2 + 10 == CANCEL_BUDGET_SECONDS
+    with pytest.raises(CredentialsRejected):
+        cancel_on(client)
+    assert world.secrets.reads == 1
+
+    cancel_on(client)
+    assert world.secrets.reads == 2
+    assert upstream.received[2].headers["authorization"].startswith("Bearer new-key:")

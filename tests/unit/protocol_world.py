@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gateway.core.audit import AuditLog
-from gateway.core.breaker import CircuitBreaker
+from gateway.core.breaker import REFUNDS, CircuitBreaker
 from gateway.core.context import RequestContext
 from gateway.core.dynamodb import from_item
 from gateway.core.ledger import Ledger
@@ -81,7 +81,7 @@ class World:
         self.indodana = Indodana()
         self.errors: list[IndodanaError] = []
         self.lost = 0
-        self.breaker = CircuitBreaker(self.clock)
+        self.breaker = CircuitBreaker(REFUNDS, self.clock)
         self.ledger = Ledger(self.dynamo, "ledger", "audit", sleep=lambda _: None)  # type: ignore[arg-type]
         self.protocol = self.with_settings()
 

@@ -1,4 +1,4 @@
-"""When a process may send refunds, after one whose outcome nobody knows."""
+"""When a process may call Indodana again, after a refund whose outcome nobody knows, or status checks in vain."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from gateway.core.breaker import OPEN_MAX_SECONDS, PROVEN_SECONDS, Admission, AttemptResult, CircuitBreaker
+from gateway.core.breaker import PROVEN_SECONDS, REFUNDS, STATUS_CHECKS, Admission, AttemptResult, CircuitBreaker
 
 
 class Time:
@@ -27,7 +27,7 @@ def time() -> Time:
 
 @pytest.fixture
 def breaker(time: Time) -> CircuitBreaker:
-    return CircuitBreaker(time)
+    return CircuitBreaker(REFUNDS, time)
 
 
 def fail(breaker: CircuitBreaker) -> None:
@@ -71,7 +71,7 @@ def test_each_failed_probe_doubles_the_wait_up_to_five_minutes(breaker: CircuitB
         assert breaker.admit() is Admission.PROBE
         breaker.report(Admission.PROBE, AttemptResult.DOUBTFUL)
 
-    assert waits == [2, 4, 8, 16, 32, 64, 128, 256, OPEN_MAX_SECONDS, OPEN_MAX_SECONDS]
+    assert waits == [2, 4, 8, 16, 32, 64, 128, 256, 300, 300]
 
 
 def test_a_probe_that_came_to_nothing_gives_its_place_to_another_at_once(breaker: CircuitBreaker, time: Time) -> None:
@@ -141,3 +141,56 @@ def test_an_answer_proves_a_minute(breaker: CircuitBreaker, time: Time) -> None:
     for passed, is_proven in ((60, True), (0.001, False)):
         time.passes(passed)
         assert breaker.is_proven is is_proven
+
+
+# ---- status checks
+
+
+@pytest.fixture
+def of_checks(time: Time) -> CircuitBreaker:
+    return CircuitBreaker(STATUS_CHECKS, time)
+
+
+def test_status_checks_go_on_after_a_single_failure(of_checks: CircuitBreaker) -> None:
+    for _ in range(3):
+        fail(of_checks)
+        assert of_checks.still_admits(Admission.SEND)
+        assert of_checks.admit() is Admission.SEND
+        of_checks.report(Admission.SEND, AttemptResult.ANSWERED)
+
+
+def test_a_call_without_a_result_neither_counts_nor_ends_the_row(of_checks: CircuitBreaker) -> None:
+    fail(of_checks)
+    of_checks.report(of_checks.admit(), AttemptResult.NOTHING)
+    fail(of_checks)
+    assert of_checks.admit() is Admission.WAIT
+
+
+def test_status_checks_wait_from_a_second_to_half_a_minute(of_checks: CircuitBreaker, time: Time) -> None:
+    fail(of_checks)
+    waits = []
+    for _ in range(8):
+        fail(of_checks)
+        waits.append(of_checks.wait_seconds)
+        time.passes(waits[-1] - 0.001)
+        assert of_checks.admit() is Admission.WAIT
+        time.passes(0.001)
+    assert waits == [1, 2, 4, 8, 16, 30, 30, 30]
+
+
+def test_a_probe_that_is_answered_lets_status_checks_go_on(of_checks: CircuitBreaker, time: Time) -> None:
+    for _ in range(2):
+        fail(of_checks)
+    time.passes(1)
+    assert [of_checks.admit() for _ in range(3)] == [Admission.PROBE, Admission.WAIT, Admission.WAIT]
+    assert of_checks.wait_seconds == 1
+    of_checks.report(Admission.PROBE, AttemptResult.ANSWERED)
+    assert [of_checks.admit() for _ in range(3)] == [Admission.SEND] * 3
+    fail(of_checks)  # the row begins anew
+    assert of_checks.admit() is Admission.SEND
+
+
+def test_the_rules_are_as_documented() -> None:
+    assert (REFUNDS.opens_after, REFUNDS.first_wait_seconds, REFUNDS.longest_wait_seconds) == (1, 2, 300)
+    checks = STATUS_CHECKS
+    assert (checks.opens_after, checks.first_wait_seconds, checks.longest_wait_seconds) == (2, 1, 30)

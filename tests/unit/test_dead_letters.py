@@ -69,6 +69,7 @@ def test_a_message_that_sqs_moved_gets_its_record_once(world: World, caplog: pyt
         "merchantId": "m2",
         "merchantOrderId": "ORDER-1",
         "actor": "AIDASHOP",
+        "sender": "AIDASHOP",
         "channel": "queue",
         "requestId": letter["MessageId"],
         "correlationId": "c-1",

@@ -12,6 +12,7 @@ import yaml
 from checks import state_diagram
 from checks.pins import ROOT
 from gateway.core.transitions import LEGAL_TRANSITIONS, RefundStatus
+from tests.pages import anchors
 
 NOT_OURS = {"node_modules", "build"}
 PAGES = sorted(
@@ -27,6 +28,7 @@ STEPS = [step for job in WORKFLOW["jobs"].values() for step in job["steps"]]
 EXAMPLES = {
     *("functions/report/__init__.py", "functions/report/handler.py", "events/report/"),
     *("ReportFunction", "ReportRole", "ReportLogs", "ReportLoggedErrors", "ReportErrorsAlarm"),
+    *("ReportVersionErrors", "ReportDeploymentAlarm"),
 }
 
 CODE = re.compile(r"^```.*?^```$|^(?: {4}|\t)[^\n]*$|`[^`\n]*`", re.DOTALL | re.MULTILINE)
@@ -35,13 +37,6 @@ LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 
 def prose(page: Path) -> str:
     return CODE.sub(lambda found: "`" if found[0].startswith("`") else "", page.read_text(encoding="utf-8"))
-
-
-def anchors(page: Path) -> set[str]:
-    """As GitHub makes them of headings."""
-    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
-    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def links(page: Path) -> Iterator[tuple[Path, str]]:
@@ -75,7 +70,7 @@ def test_a_link_to_a_missing_page_or_heading_is_found(tmp_path: Path) -> None:
 
 
 OF_THE_PAST = {ROOT / "CHANGELOG.md", ROOT / "docs/upgrading.md"}
-PATH = re.compile(r"`((?:bench|checks|devstack|docs|events|functions|layers|testkit|tests)/[\w./-]+)`")
+PATH = re.compile(r"`((?:bench|checks|deploy|devstack|docs|events|functions|layers|testkit|tests)/[\w./-]+)`")
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page not in OF_THE_PAST], ids=lambda page: page.name)

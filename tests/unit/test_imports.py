@@ -31,6 +31,7 @@ EXCEPTIONS = {
     ("gateway.http.problems", "indodana"): "each error of the layer has its problem",
     ("gateway.status.checks", "indodana"): "a status check's result and error are the layer's",
     ("gateway.runtime.telemetry", "indodana"): "it wraps the layer's client to measure it",
+    ("gateway.runtime.tls", "indodana"): "the layer has the certificate authorities",
     ("gateway.runtime.telemetry", "gateway.refunds.recovery"): "the type of what it counts",
     ("gateway.runtime.telemetry", "gateway.refunds.sweep"): "the type of what it counts",
 }
@@ -41,6 +42,7 @@ FOLDERS = {
     "testkit": {"testkit"},
     "checks": {"checks", "functions"},  # the state diagram is made from the transitions
     "devstack": {"devstack", "testkit", "functions", "layers"},
+    "deploy": {"deploy", "devstack"},  # the reader of the template
     "bench": {"bench", "devstack", "testkit", "functions", "layers"},
 }
 
@@ -58,7 +60,7 @@ FUNCTIONS = modules(ROOT / "functions")
 LAYERS = modules(ROOT / "layers" / "indodana")
 OTHERS = {
     folder: {f"{folder}.{name}": file for name, file in modules(ROOT / folder).items()}
-    for folder in ("testkit", "checks", "devstack", "bench", "tests")
+    for folder in ("testkit", "checks", "devstack", "deploy", "bench", "tests")
 }
 FOLDER_OF = (
     dict.fromkeys(FUNCTIONS, "functions")

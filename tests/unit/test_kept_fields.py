@@ -13,11 +13,11 @@ from gateway.core import audit, inputs
 from gateway.core.context import RequestContext
 from gateway.core.dynamodb import from_item
 from gateway.core.items import from_refund, to_refund
-from gateway.core.model import Failure, FailureCode, OrderKey, Reason, Refund, RefundRequest
+from gateway.core.model import Failure, FailureCode, OrderKey, Reason, Refund, RefundPointer, RefundRequest
 from gateway.core.transitions import RefundStatus
 from gateway.http.responses import refund_view
 from gateway.refunds import validation
-from gateway.refunds.queue import message_body
+from gateway.refunds.queue import pointer_body
 
 AT = datetime(2026, 11, 22, 7, 5, tzinfo=UTC)
 REQUEST = RefundRequest(
@@ -57,11 +57,11 @@ def test_the_samples_of_this_file_fill_every_field(sample: Any) -> None:
     assert left_at_default(sample) <= OF_THE_KEY_ALONE
 
 
-def test_a_queue_message_asks_for_every_field_of_the_refund() -> None:
-    body = inputs.json_object(message_body(REQUEST).encode())
+def test_a_pointer_names_its_refund_and_says_nothing_else_of_it() -> None:
+    body = inputs.json_object(pointer_body(REFUND).encode())
 
-    assert validation.refund_message(body, "another-merchant") == REQUEST
-    assert set(body) == set(validation.MESSAGE_FIELDS)
+    assert validation.queue_message(body, "another-merchant") == RefundPointer(REQUEST.order, REFUND.refund_id)
+    assert set(body) == set(validation.POINTER_FIELDS)
 
 
 def test_the_ledger_keeps_every_field_of_a_refund() -> None:

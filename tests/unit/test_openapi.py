@@ -57,7 +57,7 @@ ROUTES = Template.load_local().model().routes
 OPERATIONS = {f"{method} {path}": inlined(operation) for method, path, operation in operations(DOCUMENT)}
 PROBLEM = "application/problem+json"
 ORDER = OrderKey("m1", "A&B")
-CONTEXT = RequestContext("back-office", "api", "request-1")
+CONTEXT = RequestContext("back-office", "api", "request-1", sender="AROAEXAMPLE", sender_session="till-3")
 AT = datetime(2026, 11, 22, 7, 5, tzinfo=UTC)
 FAILURE = Failure(FailureCode.UPSTREAM_REFUSED, "because", 422, "ValidationError", "too late")
 

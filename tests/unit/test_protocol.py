@@ -46,10 +46,10 @@ from tests.unit.protocol_world import (
 )
 
 # Of functions/gateway/core/protocol.py: what a status check and a submission need, and a write.
-STATUS_CHECK_SECONDS = 13 + 7
-SUBMIT_SECONDS = 18 + 7
-WRITE_SECONDS = 10 + 7
-SETTLE_SECONDS = 7
+SETTLE_SECONDS = 8
+STATUS_CHECK_SECONDS = 12 + SETTLE_SECONDS
+RESERVE_SECONDS = 2 * SETTLE_SECONDS
+SUBMIT_SECONDS = 10 + SETTLE_SECONDS
 
 
 @pytest.fixture
@@ -232,7 +232,48 @@ def test_a_submission_is_only_begun_while_it_can_be_settled(world: World) -> Non
     assert world.refund(request(1_000, "other")).status is SUCCEEDED
 
 
-@pytest.mark.parametrize(("left", "is_sent"), [(WRITE_SECONDS, True), (WRITE_SECONDS - 0.001, False)])
+def test_a_refund_is_only_reserved_while_it_can_be_settled(world: World) -> None:
+    world.refund(request(1_000, "first"))
+    world.seconds_left = RESERVE_SECONDS - 0.001
+    assert world.attempt(request()) == Deferred("not enough time left to reserve it")
+    assert world.sums() == (99_000, 0, 1_000)
+
+    world.seconds_left = RESERVE_SECONDS
+    assert world.refund(request()).status is QUEUED
+    assert world.sums() == (39_000, 60_000, 1_000)
+
+
+def test_a_status_that_comes_too_late_to_reserve_is_on_record(world: World) -> None:
+    def check_status(*_: str) -> Any:
+        world.seconds_left = RESERVE_SECONDS - 0.001
+        return paid()
+
+    world.indodana.check_status = check_status  # type: ignore[method-assign, assignment]
+    deferred = world.attempt(request())
+    answered = UpstreamAnswer(200, "transactionStatus PAID, amount 100000")
+    assert deferred == Deferred("not enough time left to reserve it", upstream=answered)
+
+
+@pytest.mark.parametrize(("left", "is_written"), [(RESERVE_SECONDS, True), (RESERVE_SECONDS - 0.001, False)])
+def test_a_reservation_is_written_again_only_while_it_can_be_settled(
+    world: World, failing: list[bool], left: float, is_written: bool
+) -> None:
+    failing.append(True)
+    transition = world.ledger.transition
+
+    def slow(*arguments: Any, **options: Any) -> None:
+        world.seconds_left = left
+        transition(*arguments, **options)
+
+    world.ledger.transition = slow  # type: ignore[method-assign]
+    if is_written:
+        assert world.refund(request()).status is QUEUED  # too late to be sent
+    else:
+        with pytest.raises(LedgerUnavailable):
+            world.attempt(request())
+
+
+@pytest.mark.parametrize(("left", "is_sent"), [(SUBMIT_SECONDS, True), (SUBMIT_SECONDS - 0.001, False)])
 def test_a_request_is_held_back_where_its_answer_came_too_late(world: World, left: float, is_sent: bool) -> None:
     def time_passes() -> None:
         world.seconds_left = left
@@ -246,7 +287,7 @@ def test_a_request_is_held_back_where_its_answer_came_too_late(world: World, lef
         assert world.records()[-1]["cause"] == "not sent: too little time left, or the circuit breaker opened"
 
 
-@pytest.mark.parametrize(("passed", "is_sent"), [(45 - WRITE_SECONDS, True), (45 - WRITE_SECONDS + 0.001, False)])
+@pytest.mark.parametrize(("passed", "is_sent"), [(45 - SUBMIT_SECONDS, True), (45 - SUBMIT_SECONDS + 0.001, False)])
 def test_a_request_is_held_back_where_its_lease_would_end(world: World, passed: float, is_sent: bool) -> None:
     world.indodana.before_sending = lambda: world.passes(passed)
     world.refund(request())

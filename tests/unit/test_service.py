@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,6 +19,7 @@ from gateway.core.context import RequestContext
 from gateway.core.errors import (
     IdempotencyKeyReused,
     InvalidRequest,
+    LedgerUnavailable,
     NotFound,
     NotPermitted,
     NotResolvable,
@@ -108,6 +110,7 @@ class Gateway(World):
             self.queue,
             self.audit_log,
             **merchants,
+            queue_senders=frozenset({("AIDABACKOFFICE", "m1"), ("AIDABACKOFFICE", "m2"), ("AROATILLS", "m1")}),
             max_receive_count=5,
             clock=self.clock,
             on_dead_letter=self._count_dead_letter,
@@ -499,7 +502,7 @@ def message(body: str | None = None, **changes: Any) -> Message:
         "receipt_handle": "receipt-1",
         "body": text if body is None else body,
         "receive_count": 1,
-        "sender": "AIDA-BACK-OFFICE",
+        "sender": "AIDABACKOFFICE",
         "sent_at": NOON,
     }
     return Message(**{**fields, **changes})
@@ -517,7 +520,7 @@ def asked(gateway: Gateway) -> Refund:
 def test_a_message_is_worked_and_deleted(gateway: Gateway) -> None:
     assert run(gateway, message(correlation_id="c-1")) == []
     refund = asked(gateway)
-    assert (refund.status, refund.created_by, refund.correlation_id) == (SUCCEEDED, "AIDA-BACK-OFFICE", "c-1")
+    assert (refund.status, refund.created_by, refund.correlation_id) == (SUCCEEDED, "AIDABACKOFFICE", "c-1")
     record = gateway.record("REFUND_SUCCEEDED")
     assert (record["channel"], record["requestId"]) == ("queue", "id-1")
 
@@ -641,7 +644,7 @@ def test_a_new_message_for_a_settled_refund_is_on_record(gateway: Gateway) -> No
     settled = asked(gateway)
     at = settled.updated_at
     run(gateway, message(message_id="old", sent_at=at))
-    run(gateway, message(message_id="ours", sent_at=at + timedelta(seconds=1), token="token-1"))
+    run(gateway, message(message_id="ours", sent_at=at + timedelta(seconds=1), token="0" * 32))
     assert "MESSAGE_FOR_SETTLED_REFUND" not in [record["action"] for record in gateway.records()]
     run(gateway, message(message_id="new", sent_at=at + timedelta(seconds=1)))
     record = gateway.record("MESSAGE_FOR_SETTLED_REFUND")
@@ -712,6 +715,211 @@ def test_what_is_logged_of_a_message_bears_its_correlation_id(
     run(gateway, message(correlation_id="c-1"))
     run(gateway, message())
     assert seen == ["c-1", "id-1"]
+
+
+# ---- who may send
+
+
+def pointer(refund_id: str, merchant_id: str = "m1", **changes: Any) -> Message:
+    body = {"merchantId": merchant_id, "merchantOrderId": "ORDER-1", "refundId": refund_id}
+    return message(json.dumps(body), **{"sender": "AROAFUNCTION:refund-api", **changes})
+
+
+def stored(gateway: Gateway) -> tuple[Any, ...]:
+    return tuple(map(repr, (*gateway.dynamo.items("ledger"), *gateway.dynamo.items("audit"))))
+
+
+@pytest.mark.parametrize(
+    ("sender", "merchant_id", "taken"),
+    [
+        ("AIDABACKOFFICE", "m1", True),
+        ("AIDABACKOFFICE", "m2", True),
+        ("AROATILLS:till-3", "m1", True),
+        ("AROATILLS", "m1", True),
+        ("AROATILLS:till-3", "m2", False),
+        ("AROATILLS2:till-3", "m1", False),
+        ("AROATILL:till-3", "m1", False),
+        ("AROATILLS3", "m1", False),
+        ("aroatills:till-3", "m1", False),
+        ("AROAOTHER:AROATILLS", "m1", False),
+        ("AROAFUNCTION:refund-api", "m1", False),
+        ("123456789012", "m1", False),
+        ("", "m1", False),
+    ],
+)
+def test_a_full_request_is_taken_from_a_listed_sender_for_its_merchant(
+    gateway: Gateway, sender: str, merchant_id: str, taken: bool
+) -> None:
+    body = message().body.replace("{", f'{{"merchantId": "{merchant_id}", ', 1)
+    assert run(gateway, message(body, sender=sender)) == []
+    assert len(gateway.indodana.sent) == taken
+    assert gateway.dead_letters == (not taken)
+    assert any("REFUND#" in item for item in stored(gateway)) == taken
+
+
+def test_a_dead_letter_of_an_unlisted_sender_says_what_would_list_it(gateway: Gateway) -> None:
+    assert run(gateway, message(sender="AROAOTHER:till-3")) == []
+    record = gateway.record("MESSAGE_DEAD_LETTERED")
+    assert record["cause"] == (
+        "sender AROAOTHER (session till-3) may not request refunds for merchant m1: add AROAOTHER=m1 to the parameter "
+        "QueueSenders to allow it"
+    )
+    assert (record["actor"], record["sender"], record["senderSession"]) == ("AROAOTHER", "AROAOTHER", "till-3")
+    assert record["merchantOrderId"] == "ORDER-1"
+    run(gateway, message(sender="AIDAOTHER", message_id="id-2"))
+    causes = [letter["MessageAttributes"]["cause"]["StringValue"] for letter in gateway.sqs.sent]
+    assert "sender AIDAOTHER may not" in causes[1]
+
+
+def test_a_record_of_a_full_request_names_sender_session_and_requester(gateway: Gateway) -> None:
+    run(gateway, message(sender="AROATILLS:till-3"))
+    for action in ("REFUND_SUBMITTING", "REFUND_SUCCEEDED"):
+        record = gateway.record(action)
+        assert (record["actor"], record["sender"], record["senderSession"]) == ("AROATILLS", "AROATILLS", "till-3")
+        assert record["requestedBy"] == "Rina"
+    assert asked(gateway).created_by == "AROATILLS"
+
+
+def test_a_record_of_a_pointer_names_who_asked_for_its_refund(gateway: Gateway) -> None:
+    made = gateway.later(request()).refund
+    run(gateway, pointer(made.refund_id, message_id="id-9"))
+    record = gateway.record("REFUND_SUCCEEDED")
+    assert (record["actor"], record["requestedBy"], record["channel"]) == ("agent", "Rina", "queue")
+    assert (record["sender"], record["senderSession"], record["requestId"]) == ("AROAFUNCTION", "refund-api", "id-9")
+    assert "sender" not in gateway.record("REFUND_QUEUED")
+
+
+def test_a_pointer_makes_the_refund_that_is_on_record(gateway: Gateway) -> None:
+    made = gateway.later(request(40_000)).refund
+    assert run(gateway, pointer(made.refund_id)) == []
+    assert asked(gateway).status is SUCCEEDED
+    [sent] = gateway.indodana.sent
+    assert sent.amount == 40_000
+    assert run(gateway, pointer(made.refund_id, sent_at=NOON + timedelta(hours=1))) == []
+    assert len(gateway.indodana.sent) == 1
+    assert len(gateway.records()) == 3
+
+
+@pytest.mark.parametrize("sender", ["AROAFUNCTION:refund-api", "AROAOTHER:x", "AIDABACKOFFICE"])
+def test_a_pointer_to_a_refund_that_is_not_due_changes_nothing(gateway: Gateway, sender: str) -> None:
+    made = gateway.unanswered(request())
+    before = stored(gateway)
+    assert run(gateway, pointer(made.refund_id, sender=sender, message_id="id-2", receive_count=1)) == []
+    assert run(gateway, pointer(made.refund_id, sender=sender, message_id="id-3", token="f" * 32)) == []
+    assert stored(gateway) == before
+    assert gateway.sqs.hidden == {}
+
+
+def test_a_pointer_that_carries_its_refund_stays_hidden_until_it_is_due(gateway: Gateway) -> None:
+    made = gateway.unanswered(request())
+    assert made.next_attempt_at
+    carrier = pointer(made.refund_id, message_id="message-1")
+    assert run(gateway, carrier) == ["message-1"]
+    assert gateway.sqs.hidden["receipt-1"] > 1
+    gateway.passes(60)
+    assert run(gateway, carrier) == []
+    assert asked(gateway).status is SUCCEEDED
+
+
+@pytest.mark.parametrize("receive_count", [1, 5])
+@pytest.mark.parametrize("seconds", [60, 10])
+@pytest.mark.parametrize("merchant_id", ["m1", "m2", "m3"])
+def test_a_pointer_to_no_refund_of_its_merchant_is_a_dead_letter(
+    gateway: Gateway, merchant_id: str, seconds: float, receive_count: int
+) -> None:
+    made = gateway.later(request()).refund
+    wrong = "0" * 32 if merchant_id == "m1" else made.refund_id
+    left = run(gateway, pointer(wrong, merchant_id, receive_count=receive_count), seconds=seconds)
+    if merchant_id != "m3" and seconds == 10 and receive_count == 1:  # no time left: it comes again
+        assert (left, gateway.dead_letters) == (["id-1"], 0)
+        return
+    assert (left, gateway.dead_letters) == ([], 1)
+    record = gateway.record("MESSAGE_DEAD_LETTERED")
+    assert ("MerchantIds" if merchant_id == "m3" else "has no refund with this refundId") in record["cause"]
+    assert record["merchantId"] == ("" if merchant_id == "m3" else merchant_id)
+    assert asked(gateway).status is QUEUED
+
+
+def test_a_pointer_without_time_left_leaves_its_refund_to_recovery(gateway: Gateway) -> None:
+    made = gateway.later(request()).refund
+    before = stored(gateway)
+    assert run(gateway, pointer(made.refund_id), seconds=10) == ["id-1"]
+    assert run(gateway, pointer(made.refund_id, receive_count=5), seconds=10) == []
+    assert (stored(gateway), gateway.dead_letters) == (before, 0)
+
+
+@pytest.mark.parametrize("extra", [{"amount": 1}, {"requestedBy": "Eve"}, {"idempotencyKey": "k"}])
+def test_a_pointer_that_says_more_is_a_dead_letter(gateway: Gateway, extra: dict[str, Any]) -> None:
+    made = gateway.later(request()).refund
+    body = json.loads(pointer(made.refund_id).body) | extra
+    assert run(gateway, message(json.dumps(body), sender="AROAFUNCTION:refund-api")) == []
+    assert "unknown field" in gateway.record("MESSAGE_DEAD_LETTERED")["cause"]
+    assert asked(gateway).status is QUEUED
+
+
+def full(made: Refund, **changes: Any) -> str:
+    """A full request as the gateway of the release before sent it."""
+    asked_for = made.request
+    fields = {
+        "merchantId": "m1",
+        "merchantOrderId": "ORDER-1",
+        "idempotencyKey": asked_for.idempotency_key,
+        "reason": asked_for.reason,
+        "requestedBy": asked_for.requested_by,
+        "amount": None if asked_for.amount is None else int(asked_for.amount),
+        "note": asked_for.note,
+    }
+    return json.dumps({name: value for name, value in (fields | changes).items() if value is not None})
+
+
+@pytest.mark.parametrize("seconds", [60, 10])
+def test_an_unlisted_senders_request_that_is_on_record_is_a_pointer(gateway: Gateway, seconds: float) -> None:
+    made = gateway.later(request(40_000)).refund
+    old = message(full(made), sender="AROAFUNCTION:refund-api", token=made.queue_message, receive_count=5)
+    assert run(gateway, old, seconds=seconds) == []
+    assert gateway.dead_letters == 0
+    assert asked(gateway).status is (SUCCEEDED if seconds == 60 else QUEUED)
+    assert asked(gateway).created_by == "agent"
+    if seconds == 60:
+        assert gateway.record("REFUND_SUCCEEDED")["actor"] == "agent"
+
+
+@pytest.mark.parametrize("changes", [{"amount": 41_000}, {"requestedBy": "Eve"}, {"idempotencyKey": "other"}])
+@pytest.mark.parametrize("seconds", [60, 10])
+def test_an_unlisted_senders_other_words_are_a_dead_letter(
+    gateway: Gateway, changes: dict[str, Any], seconds: float
+) -> None:
+    made = gateway.later(request(40_000)).refund
+    forged = message(full(made, **changes), sender="AROAOTHER:x", receive_count=5)
+    assert run(gateway, forged, seconds=seconds) == []
+    assert "QueueSenders" in gateway.record("MESSAGE_DEAD_LETTERED")["cause"]
+    assert asked(gateway) == made
+
+
+def test_an_unlisted_senders_replay_of_a_settled_refund_is_on_record(gateway: Gateway) -> None:
+    made = gateway.at_once(request(40_000)).refund
+    replay = message(full(made), sender="AROAOTHER:x", sent_at=NOON + timedelta(hours=1))
+    assert run(gateway, replay) == []
+    record = gateway.record("MESSAGE_FOR_SETTLED_REFUND")
+    assert (record["actor"], record["sender"], record["senderSession"]) == ("AROAOTHER", "AROAOTHER", "x")
+    assert len(gateway.indodana.sent) == 1
+
+
+def test_a_pointer_whose_refund_changes_under_it_reads_what_it_became(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = gateway.later(request()).refund
+    attempt = gateway.protocol.attempt
+
+    def outrun(*arguments: Any) -> Any:
+        monkeypatch.setattr(gateway.protocol, "attempt", attempt)
+        run(gateway, pointer(made.refund_id, message_id="id-2"))
+        return attempt(*arguments)
+
+    monkeypatch.setattr(gateway.protocol, "attempt", outrun)
+    assert run(gateway, pointer(made.refund_id)) == []
+    assert asked(gateway).status is SUCCEEDED
+    assert len(gateway.indodana.sent) == 1
 
 
 # ---- recovery
@@ -1022,3 +1230,26 @@ def test_an_attempt_that_ends_unknown_waits_for_a_decision(gateway: Gateway) -> 
     assert gateway.indodana.sent[0].cancelled_by == "Sari"
     assert gateway.indodana.sent[0].amount == Decimal(60_000)
     assert gateway.indodana.sent[0].date.tzinfo is UTC
+
+
+# ---- little time left
+
+
+@pytest.mark.parametrize(("left", "is_sent"), [(8.0, True), (7.999, False)])
+def test_a_queued_refund_is_enqueued_only_while_there_is_time(gateway: Gateway, left: float, is_sent: bool) -> None:
+    made = gateway.later(request(), seconds_left=lambda: left)
+
+    assert made.refund.status is QUEUED
+    assert bool(gateway.sqs.sent) is is_sent
+
+
+@pytest.mark.parametrize(("left", "is_refused"), [(16.0, True), (15.999, False)])
+def test_a_refusal_that_cannot_be_recorded_in_time_is_none(gateway: Gateway, left: float, is_refused: bool) -> None:
+    gateway.at_once(request(90_000, "first"))
+    if is_refused:
+        failure = gateway.later(request(), seconds_left=lambda: left)
+        assert failure.code is FailureCode.AMOUNT_EXCEEDS_REFUNDABLE
+    else:
+        with pytest.raises(LedgerUnavailable, match="not enough time left to record the refusal"):
+            gateway.later(request(), seconds_left=lambda: left)
+    assert any(record["action"] == "REFUND_REFUSED" for record in gateway.records()) is is_refused

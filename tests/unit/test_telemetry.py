@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from gateway.core.upstream import StatusChecksPaused
 from gateway.runtime import telemetry
 from indodana import AnswerUnreadable, ContradictingAnswer
 
@@ -63,3 +64,9 @@ def test_an_ok_that_contradicts_is_counted_by_its_field_and_in_all(capsys: pytes
         ("ContradictingAnswers", {}),
     ]
     assert ("UpstreamErrors", {"error": "ContradictingAnswer"}) in counted
+
+
+def test_a_status_check_that_was_not_sent_is_no_upstream_error(capsys: pytest.CaptureFixture[str]) -> None:
+    telemetry.upstream_error(StatusChecksPaused("not sent"))
+
+    assert metrics(capsys.readouterr().out) == [("StatusChecksPaused", {})]

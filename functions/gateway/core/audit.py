@@ -283,6 +283,8 @@ def _record(
         "merchantOrderId": order.merchant_order_id,
         "actor": context.actor,
         "channel": context.channel,
+        "sender": context.sender,
+        "senderSession": context.sender_session,
         "requestId": context.request_id,
         "correlationId": context.correlation_id or asked_as or context.request_id,
     }

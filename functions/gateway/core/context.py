@@ -21,7 +21,10 @@ class RequestContext:
     request_id: str
     correlation_id: str | None = None  # None: the request, message or run has none
     message: str | None = None  # the queue message being processed: the gateway's token in it, or its SQS id
-    seconds_left: Callable[[], float] = field(default=_no_limit, compare=False, repr=False)  # until the function ends
+    sender: str | None = None  # … and the unique id of the AWS role or user that sent it
+    sender_session: str | None = None  # … and the name of the role's session
+    # Until the function ends, or its caller stops waiting.
+    seconds_left: Callable[[], float] = field(default=_no_limit, compare=False, repr=False)
 
     @property
     def known_as(self) -> str:

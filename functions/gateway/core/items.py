@@ -14,7 +14,18 @@ from datetime import datetime
 from typing import Any
 
 from gateway.core.dynamodb import Item, from_item, to_item
-from gateway.core.model import Failure, FailureCode, Order, OrderKey, Reason, Refund, RefundRequest, from_iso, iso
+from gateway.core.model import (
+    Failure,
+    FailureCode,
+    Order,
+    OrderKey,
+    Reason,
+    Refund,
+    RefundPointer,
+    RefundRequest,
+    from_iso,
+    iso,
+)
 from gateway.core.transitions import OPEN_STATUSES, RefundStatus
 
 ORDER = "ORDER"
@@ -37,9 +48,9 @@ def open_key(merchant_id: str, status: RefundStatus) -> str:
     return f"{merchant_id}#{status}"
 
 
-def keys_of(request: RefundRequest) -> list[Item]:
-    ids = [request.refund_id] + ([request.spelled_refund_id] if request.spelled_refund_id else [])
-    return [order_item_key(request.order), *(refund_item_key(request.order, refund_id) for refund_id in ids)]
+def keys_of(wanted: RefundRequest | RefundPointer) -> list[Item]:
+    order = wanted.order
+    return [order_item_key(order), *(refund_item_key(order, refund_id) for refund_id in wanted.refund_ids)]
 
 
 def key_of(item: Item) -> tuple[str, str]:

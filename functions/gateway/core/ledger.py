@@ -44,7 +44,7 @@ from gateway.core.items import (
     to_order,
     to_refund,
 )
-from gateway.core.model import Order, OrderKey, Refund, RefundRequest, SumsChange, iso
+from gateway.core.model import Order, OrderKey, Refund, RefundPointer, RefundRequest, SumsChange, iso
 from gateway.core.order_locks import Lock, OrderLocks
 from gateway.core.transitions import LEGAL_TRANSITIONS, RefundStatus
 from gateway.core.upstream import UpstreamAnswer
@@ -122,20 +122,20 @@ class Ledger:
 
     # ---- reading
 
-    def read(self, request: RefundRequest) -> Snapshot:
-        """What the ledger has for the request. Raises LedgerUnavailable."""
-        return _snapshot(self._get(keys_of(request)), request)
+    def read(self, wanted: RefundRequest | RefundPointer) -> Snapshot:
+        """What the ledger has for a request or a pointer. Raises LedgerUnavailable."""
+        return _snapshot(self._get(keys_of(wanted)), wanted)
 
-    def prefetch(self, requests: Collection[RefundRequest]) -> list[Snapshot | None]:
-        """The same for up to 30 requests in one call. None: not readable, and `read` will raise the reason."""
-        if not requests:
+    def prefetch(self, wanted: Collection[RefundRequest | RefundPointer]) -> list[Snapshot | None]:
+        """The same for up to 30 of them in one call. None: not readable, and `read` will raise the reason."""
+        if not wanted:
             return []
         try:
-            items = self._get([key for request in requests for key in keys_of(request)])
+            items = self._get([key for one in wanted for key in keys_of(one)])
         except LedgerUnavailable:
             log.exception("prefetch failed; reading each refund of the batch separately")
-            return [None for _ in requests]
-        return [_snapshot_if_readable(items, request) for request in requests]
+            return [None for _ in wanted]
+        return [_snapshot_if_readable(items, one) for one in wanted]
 
     def refund(self, order: OrderKey, refund_id: str) -> Refund:
         """Raises NotFound, LedgerUnavailable."""
@@ -428,9 +428,9 @@ def _already_written(after: Refund, reasons: list[dict[str, Any]]) -> bool:
     return False
 
 
-def _snapshot(items: dict[tuple[str, str], Item], request: RefundRequest) -> Snapshot:
+def _snapshot(items: dict[tuple[str, str], Item], wanted: RefundRequest | RefundPointer) -> Snapshot:
     """A refund stored under the key as sent (`spelled_key`) is preferred: its own caller made it."""
-    sums, *refunds = (items.get(key_of(key)) for key in keys_of(request))
+    sums, *refunds = (items.get(key_of(key)) for key in keys_of(wanted))
     refund = next((item for item in reversed(refunds) if item), None)
     return Snapshot(_readable(sums, to_order) if sums else None, _readable(refund, to_refund) if refund else None)
 
@@ -451,9 +451,9 @@ def _found(item: Item) -> Found:
         return Found(key, None)
 
 
-def _snapshot_if_readable(items: dict[tuple[str, str], Item], request: RefundRequest) -> Snapshot | None:
+def _snapshot_if_readable(items: dict[tuple[str, str], Item], wanted: RefundRequest | RefundPointer) -> Snapshot | None:
     try:
-        return _snapshot(items, request)
+        return _snapshot(items, wanted)
     except UnreadableItem:
         return None
 

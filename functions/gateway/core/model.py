@@ -99,6 +99,11 @@ class RefundRequest:
         """The id that earlier releases derived from the key as sent."""
         return None if self.spelled_key is None else _refund_id(self.order, self.spelled_key)
 
+    @property
+    def refund_ids(self) -> list[str]:
+        """The ids under which the ledger may have the refund."""
+        return [self.refund_id] + ([self.spelled_refund_id] if self.spelled_refund_id else [])
+
     def asks_the_same_as(self, other: RefundRequest) -> bool:
         """Whether both ask for the same refund, apart from the key. Earlier releases stored texts as sent, so both
         texts are normalized first."""
@@ -106,6 +111,18 @@ class RefundRequest:
             *(other.order, other.amount, other.reason),
             *(_normalized(other.note), _normalized(other.requested_by)),
         )
+
+
+@dataclass(frozen=True)
+class RefundPointer:
+    """Names a refund that is on record, and says nothing else about it: the ledger has what was requested."""
+
+    order: OrderKey
+    refund_id: str
+
+    @property
+    def refund_ids(self) -> list[str]:
+        return [self.refund_id]
 
 
 def _refund_id(order: OrderKey, key: str) -> str:

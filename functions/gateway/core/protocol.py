@@ -45,7 +45,6 @@ from gateway.core.outcome import ConflictKinds, Outcome, not_sent, outcome_of_er
 from gateway.core.transitions import RefundStatus
 from gateway.core.upstream import Indodana, UpstreamAnswer, answer_in, cancellation_of
 from indodana import (
-    CANCEL_BUDGET_SECONDS,
     CANCEL_READ_SECONDS,
     STATUS_BUDGET_SECONDS,
     Cancellation,
@@ -64,16 +63,22 @@ log = logging.getLogger("gateway")
 # clocks that differ: after it has expired, no process can still submit. It is not much longer, because a refund whose
 # process died stays SUBMITTING until then.
 LEASE_SECONDS = 45
-# The longest that one try of a write takes: the order lock (order_locks.py), then the AWS client's connect and read
-# timeouts (runtime/aws.py).
-SETTLE_SECONDS = 7
+# The longest that a write takes: the order lock (order_locks.py), then the AWS client with all its tries
+# (runtime/aws.py). Writes that conflict are answered in milliseconds, and wait for 3.2 s in total (ledger.py).
+SETTLE_SECONDS = 8
 # The order's sums may change between reading and reserving; each try continues with the changed sums.
 RESERVE_TRIES = 10
 # Orders that this process has refunded before need no read for the next refund: 2 calls to AWS instead of 3.
 KNOWN_ORDERS = 1000
 
-SUBMIT_SECONDS = CANCEL_BUDGET_SECONDS + SETTLE_SECONDS  # the time that must be left before a submission begins
-WRITE_SECONDS = CANCEL_READ_SECONDS + SETTLE_SECONDS  # … and right before its POST is written
+# The time that must be left right before the POST is written: for an answer that is as slow as possible, and for its
+# outcome. Before a submission begins, too. What comes in between (the secret, the connection) usually takes
+# milliseconds. If it takes longer, the refund is not sent; so nothing is set aside for it.
+SUBMIT_SECONDS = CANCEL_READ_SECONDS + SETTLE_SECONDS
+# … before a refund is reserved: what is reserved and never settled becomes UNKNOWN.
+RESERVE_SECONDS = 2 * SETTLE_SECONDS
+# … before the worker begins with a refund: for a status check (2 s to connect, 5 s to answer), and the submission.
+ATTEMPT_SECONDS = 7 + SUBMIT_SECONDS
 
 
 @dataclass(frozen=True)
@@ -209,12 +214,14 @@ class RefundProtocol:
                     return Refusal(failure)
                 amount = order.refundable if request.amount is None else request.amount
                 transaction_amount = order.amount
+            if context.seconds_left() < RESERVE_SECONDS:
+                return Deferred("not enough time left to reserve it", upstream=upstream)
             after = self._submitting(request, before, amount, transaction_amount, context)
             # The request is built before anything is written: if it fails, the refund must not become UNKNOWN.
             cancellation = cancellation_of(after)
             exact = request.amount is None
             try:
-                self._write(before, after, context, upstream=upstream, order=order, exact=exact)
+                self._write(before, after, context, RESERVE_SECONDS, upstream=upstream, order=order, exact=exact)
             except OrderChanged as changed:
                 order = changed.current
             else:
@@ -280,7 +287,7 @@ class RefundProtocol:
 
         def may_send() -> bool:
             # Time has passed: reading the secret, connecting, or while the process was frozen.
-            return is_time_for(WRITE_SECONDS) and self._breaker.still_admits(admission)
+            return is_time_for(SUBMIT_SECONDS) and self._breaker.still_admits(admission)
 
         if not is_time_for(SUBMIT_SECONDS):
             return not_sent(refund, "not enough time left to submit it"), AttemptResult.NOTHING
@@ -337,7 +344,7 @@ class RefundProtocol:
             failure=outcome.failure,
         )
         try:
-            self._write(before, after, context, cause=outcome.cause, upstream=outcome.upstream)
+            self._write(before, after, context, SETTLE_SECONDS, cause=outcome.cause, upstream=outcome.upstream)
         except LedgerUnavailable as error:
             http_status = outcome.upstream.status if outcome.upstream else None
             log.error(
@@ -356,13 +363,15 @@ class RefundProtocol:
         before: Refund | None,
         after: Refund,
         context: RequestContext,
+        seconds: float,
         *,
         cause: str | None = None,
         upstream: UpstreamAnswer | None = None,
         order: Order | None = None,
         exact: bool = False,
     ) -> None:
-        """A transition, retried while there is time if it may not have been written; it takes effect at most once.
+        """A transition, retried while so many seconds are left if it may not have been written; it takes effect at most
+        once.
 
         An outcome that is not written is lost, and an operator must find it out.
         """
@@ -372,7 +381,7 @@ class RefundProtocol:
                     before, after, context, cause=cause, upstream=upstream, order=order, exact=exact
                 )
             except LedgerUnavailable:
-                if last_try or context.seconds_left() < SETTLE_SECONDS:
+                if last_try or context.seconds_left() < seconds:
                     raise
             else:
                 return

@@ -6,8 +6,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from gateway.core.breaker import Admission, AttemptResult, CircuitBreaker
 from gateway.core.model import Reason, Refund
-from indodana import AnswerEvidence, Cancellation, CancellationAccepted, IndodanaError, TransactionStatus
+from indodana import (
+    AnswerEvidence,
+    AnswerTimedOut,
+    Cancellation,
+    CancellationAccepted,
+    ConnectTimedOut,
+    CredentialsUnavailable,
+    IndodanaError,
+    NotSent,
+    TransactionStatus,
+)
 
 # Indodana's own words for our reasons (its documentation of cancellationReason).
 INDODANA_REASONS = {
@@ -23,6 +34,49 @@ class Indodana(Protocol):
     def cancel(
         self, merchant_id: str, cancellation: Cancellation, *, may_send: Callable[[], bool]
     ) -> CancellationAccepted: ...
+
+
+class StatusChecksPaused(NotSent):
+    """The status check was not sent: Indodana did not answer earlier ones in time (breaker.py)."""
+
+
+class GuardedIndodana:
+    """Indodana behind the circuit breaker of its status checks. The protocol has the one of refunds."""
+
+    def __init__(self, indodana: Indodana, breaker: CircuitBreaker) -> None:
+        self._indodana = indodana
+        self._breaker = breaker
+
+    def check_status(self, merchant_id: str, merchant_order_id: str) -> TransactionStatus:
+        """Raises StatusChecksPaused at once while the breaker is open."""
+        admission = self._breaker.admit()
+        if admission is Admission.WAIT:
+            raise StatusChecksPaused(
+                "not sent: Indodana did not answer earlier status checks in time",
+                retry_after_seconds=self._breaker.wait_seconds,
+            )
+        result = AttemptResult.NOTHING
+        try:
+            status = self._indodana.check_status(merchant_id, merchant_order_id)
+            result = AttemptResult.ANSWERED
+        except IndodanaError as error:
+            result = _result(error)
+            raise
+        finally:
+            self._breaker.report(admission, result)
+        return status
+
+    def cancel(
+        self, merchant_id: str, cancellation: Cancellation, *, may_send: Callable[[], bool]
+    ) -> CancellationAccepted:
+        return self._indodana.cancel(merchant_id, cancellation, may_send=may_send)
+
+
+def _result(error: IndodanaError) -> AttemptResult:
+    """Only what took long counts: a quick failure holds no function, and ends with its reason."""
+    if isinstance(error, ConnectTimedOut | AnswerTimedOut):
+        return AttemptResult.DOUBTFUL
+    return AttemptResult.NOTHING if isinstance(error, CredentialsUnavailable) else AttemptResult.ANSWERED
 
 
 @dataclass(frozen=True)

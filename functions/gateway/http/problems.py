@@ -22,6 +22,7 @@ from gateway.core.errors import (
     UnreadableItem,
 )
 from gateway.core.model import Failure, FailureCode, Refund
+from gateway.core.upstream import StatusChecksPaused
 from gateway.http.requests import Forbidden, PreconditionRequired
 from gateway.http.responses import Response, entity_tag, json_response, location, refund_view, upstream_view
 from indodana import (
@@ -69,6 +70,12 @@ UPSTREAM_PROBLEMS: tuple[tuple[type[IndodanaError], HTTPStatus, str, str], ...] 
         HTTPStatus.BAD_GATEWAY,
         "CREDENTIALS_UNAVAILABLE",
         "the merchant's credentials could not be read",
+    ),
+    (
+        StatusChecksPaused,
+        HTTPStatus.GATEWAY_TIMEOUT,
+        "UPSTREAM_TIMEOUT",
+        "Indodana did not answer earlier requests in time; this one was not sent",
     ),
     (ConnectTimedOut, HTTPStatus.GATEWAY_TIMEOUT, "UPSTREAM_TIMEOUT", "Indodana did not answer in time"),
     (AnswerTimedOut, HTTPStatus.GATEWAY_TIMEOUT, "UPSTREAM_TIMEOUT", "Indodana did not answer in time"),

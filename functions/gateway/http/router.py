@@ -35,8 +35,11 @@ def _answer(event: Event, context: LambdaContext, routes: Mapping[str, View]) ->
     request_id: str = event["requestContext"]["requestId"]
     log: dict[str, Any] = {"request_id": request_id, "route": event["routeKey"]}
     try:
-        settings = bootstrap.gateway().settings
-        request = requests.read(event, lambda: context.get_remaining_time_in_millis() / 1000, settings)
+        gateway = bootstrap.gateway()
+        seconds_left = requests.seconds_left(
+            event, lambda: context.get_remaining_time_in_millis() / 1000, lambda: gateway.clock().timestamp()
+        )
+        request = requests.read(event, seconds_left, gateway.settings)
         log |= {"merchant_id": request.merchant_id, "actor": request.context.actor}
         log |= {"path": event.get("pathParameters")}
         response = routes[event["routeKey"]](request)

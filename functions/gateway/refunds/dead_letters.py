@@ -15,7 +15,7 @@ from gateway.core.context import RequestContext
 from gateway.core.correlation import correlated
 from gateway.core.errors import InvalidRequest, QueueUnavailable
 from gateway.core.model import OrderKey
-from gateway.refunds.queue import DeadLetter, RefundQueue
+from gateway.refunds.queue import DeadLetter, RefundQueue, sender_parts
 
 log = logging.getLogger("gateway")
 
@@ -64,7 +64,10 @@ class DeadLetters:
     def _record(self, letter: DeadLetter) -> bool:
         """The message id is the record's key, so each run may try again."""
         correlation_id = inputs.correlation_id_in(letter.correlation_id)
-        context = RequestContext(letter.sender, CHANNEL, letter.message_id, correlation_id)
+        sender, session = sender_parts(letter.sender)
+        context = RequestContext(
+            sender, CHANNEL, letter.message_id, correlation_id, sender=sender, sender_session=session
+        )
         with correlated(context.known_as):
             try:
                 record = audit.dead_letter_record(

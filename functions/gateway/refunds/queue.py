@@ -1,19 +1,19 @@
-"""The refund queue: one message requests one refund, in one format for every sender."""
+"""The refund queue. The gateway's own messages are pointers: each names a refund that the ledger has."""
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-import simplejson
 from botocore.exceptions import BotoCoreError, ClientError
 
 from gateway.core.errors import QueueUnavailable
 from gateway.core.inputs import correlation_id_in
-from gateway.core.model import Refund, RefundRequest
+from gateway.core.model import Refund
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -32,7 +32,7 @@ class DeadLetter:
 
     message_id: str
     body: str
-    sender: str
+    sender: str  # as `sender_parts` takes it
     sent_at: datetime  # to the first queue that it was in
     receive_count: int  # over all queues, with the call that read it here
     correlation_id: str | None  # as received, not validated
@@ -107,6 +107,12 @@ class RefundQueue:
         return [_dead_letter(message) for message in answer.get("Messages", [])]
 
 
+def sender_parts(sender: str) -> tuple[str, str | None]:
+    """Of SQS's SenderId: a user's unique id ("AIDA…"), or a role's and the name of its session ("AROA…:name")."""
+    unique_id, _, session = sender.partition(":")
+    return unique_id, session or None
+
+
 def _dead_letter(message: MessageTypeDef) -> DeadLetter:
     system: Mapping[str, str] = message["Attributes"]  # type: ignore[assignment]
     attributes = message.get("MessageAttributes", {})
@@ -125,7 +131,7 @@ def _dead_letter(message: MessageTypeDef) -> DeadLetter:
 
 def _message(refund: Refund) -> dict[str, Any]:
     return {
-        "MessageBody": message_body(refund.request),
+        "MessageBody": pointer_body(refund),
         "MessageAttributes": _attributes(
             # Checked again: the worker moves a message with an invalid id to the dead-letter queue.
             correlationId=correlation_id_in(refund.correlation_id),
@@ -138,14 +144,12 @@ def _attributes(**texts: str | None) -> dict[str, MessageAttributeValueTypeDef]:
     return {name: {"DataType": "String", "StringValue": text} for name, text in texts.items() if text is not None}
 
 
-def message_body(request: RefundRequest) -> str:
-    fields: dict[str, Any] = {
-        "merchantId": request.order.merchant_id,
-        "merchantOrderId": request.order.merchant_order_id,
-        "idempotencyKey": request.idempotency_key,
-        "amount": request.amount,
-        "reason": request.reason,
-        "note": request.note,
-        "requestedBy": request.requested_by,
-    }
-    return simplejson.dumps({name: value for name, value in fields.items() if value is not None}, use_decimal=True)
+def pointer_body(refund: Refund) -> str:
+    order = refund.request.order
+    return json.dumps(
+        {
+            "merchantId": order.merchant_id,
+            "merchantOrderId": order.merchant_order_id,
+            "refundId": refund.refund_id,
+        }
+    )

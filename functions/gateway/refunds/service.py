@@ -7,17 +7,25 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from gateway.core import audit
 from gateway.core.audit import AuditLog
 from gateway.core.backoff import backoff_seconds
 from gateway.core.context import RequestContext
-from gateway.core.errors import FieldError, IdempotencyKeyReused, InvalidRequest, QueueUnavailable, RefundChanged
+from gateway.core.errors import (
+    FieldError,
+    IdempotencyKeyReused,
+    InvalidRequest,
+    LedgerUnavailable,
+    NotFound,
+    QueueUnavailable,
+    RefundChanged,
+)
 from gateway.core.ledger import Ledger, Snapshot
-from gateway.core.model import Failure, Refund, RefundRequest, new_refund, utc_now
-from gateway.core.protocol import Deferred, RefundProtocol, Refusal
+from gateway.core.model import Failure, Order, Refund, RefundPointer, RefundRequest, new_refund, utc_now
+from gateway.core.protocol import SETTLE_SECONDS, Deferred, RefundProtocol, Refusal
 from gateway.core.transitions import RefundStatus
 from gateway.core.upstream import UpstreamAnswer
 from gateway.refunds.queue import RefundQueue
@@ -69,7 +77,7 @@ class RefundService:
         if isinstance(result, Refusal):
             return self._refuse(request, result, context)
         if result.status is RefundStatus.QUEUED:
-            self._enqueue(result)
+            self._enqueue(result, context)
         return RefundResult(result)
 
     def refund_later(self, request: RefundRequest, context: RequestContext) -> RefundResult | Failure:
@@ -83,15 +91,15 @@ class RefundService:
             refund = self._record_queued(request, context, cause="requested with Prefer: respond-async", wait_seconds=0)
         except RefundChanged as changed:
             return self._replay(changed.current, request, context)
-        self._enqueue(refund)
+        self._enqueue(refund, context)
         return RefundResult(refund)
 
-    def prefetch(self, requests: Iterable[RefundRequest]) -> list[Snapshot | None]:
-        """Reads in one call what `work` needs for each request; None: `work` must read it itself."""
-        return self._ledger.prefetch(list(requests))
+    def prefetch(self, wanted: Iterable[RefundRequest | RefundPointer]) -> list[Snapshot | None]:
+        """Reads in one call what the messages of a batch need; None: each must read it itself."""
+        return self._ledger.prefetch(list(wanted))
 
     def work(self, request: RefundRequest, context: RequestContext, prefetched: Snapshot | None = None) -> Refund:
-        """Processes a queued refund as far as possible now. Returns the refund as stored, in any status.
+        """Processes a request by queue as far as possible now. Returns the refund as stored, in any status.
 
         `prefetched` is what `prefetch` read. If it is old by now, the conditions of the writes find out.
 
@@ -100,18 +108,18 @@ class RefundService:
         snapshot = prefetched or self._ledger.read(request)
         order, existing = _refuse_new_key_list(snapshot, request, context)
         if existing:
-            existing = self._matching(existing, request, context)
-            if not self._protocol.is_due(existing):
-                return existing
-        try:
-            result = self._protocol.attempt(request, existing, order, context)
-            if isinstance(result, Refusal):
-                return self._fail(request, existing, result, context)
-            if isinstance(result, Deferred):
-                return self._defer(request, existing, result, context)
-        except RefundChanged as changed:
-            return self._matching(changed.current, request, context)  # another worker has processed it
-        return result
+            return self._continue(self._matching(existing, request, context), order, context)
+        return self._attempt(request, None, order, context)
+
+    def work_recorded(
+        self, wanted: RefundRequest | RefundPointer, context: RequestContext, prefetched: Snapshot | None = None
+    ) -> Refund:
+        """The same for a message that can make no refund: it only says which one on record to look at.
+
+        Raises as `recorded`.
+        """
+        order, refund, context = self._recorded(prefetched or self._ledger.read(wanted), wanted, context)
+        return self._continue(refund, order, context)
 
     def take_on(self, request: RefundRequest, context: RequestContext) -> Refund:
         """Records a queued refund without attempting it; recovery will enqueue it. Raises as `refund_now`."""
@@ -123,7 +131,43 @@ class RefundService:
         except RefundChanged as changed:
             return self._matching(changed.current, request, context)
 
+    def recorded(self, wanted: RefundRequest | RefundPointer, context: RequestContext) -> Refund:
+        """The refund on record that a message names.
+
+        Raises NotFound, IdempotencyKeyReused if the message is a request for another refund, LedgerUnavailable.
+        """
+        return self._recorded(self._ledger.read(wanted), wanted, context)[1]
+
     # ---- how
+
+    def _recorded(
+        self, snapshot: Snapshot, wanted: RefundRequest | RefundPointer, context: RequestContext
+    ) -> tuple[Order | None, Refund, RequestContext]:
+        """Acts for who asked for the refund, not for who sent the message."""
+        order, refund = snapshot
+        if refund is None:
+            raise NotFound("refundId: the ledger has no refund with this refundId for this merchant and order")
+        request = wanted if isinstance(wanted, RefundRequest) else refund.request
+        context = replace(context, actor=refund.created_by)
+        return order, self._matching(refund, request, context), context
+
+    def _continue(self, refund: Refund, order: Order | None, context: RequestContext) -> Refund:
+        """Attempts a refund on record, if it is due; what was requested is on record, too."""
+        return self._attempt(refund.request, refund, order, context) if self._protocol.is_due(refund) else refund
+
+    def _attempt(
+        self, request: RefundRequest, before: Refund | None, order: Order | None, context: RequestContext
+    ) -> Refund:
+        """An attempt for which no caller waits: what it came to is on record."""
+        try:
+            result = self._protocol.attempt(request, before, order, context)
+            if isinstance(result, Refusal):
+                return self._fail(request, before, result, context)
+            if isinstance(result, Deferred):
+                return self._defer(request, before, result, context)
+        except RefundChanged as changed:
+            return self._matching(changed.current, request, context)  # another worker has processed it
+        return result
 
     def _known_or_read(self, request: RefundRequest, context: RequestContext) -> Snapshot:
         """The order as this process last saw it, if enough is refundable, else what the ledger has. If those sums are
@@ -196,7 +240,12 @@ class RefundService:
         return after
 
     def _refuse(self, request: RefundRequest, refusal: Refusal, context: RequestContext) -> RefundResult | Failure:
-        """Returns the refusal, unless the same request, sent twice at the same time, has already made the refund."""
+        """Returns the refusal, unless the same request, sent twice at the same time, has already made the refund.
+
+        Raises LedgerUnavailable if that cannot be found out and recorded while the caller waits.
+        """
+        if context.seconds_left() < 2 * SETTLE_SECONDS:
+            raise LedgerUnavailable("not enough time left to record the refusal")
         _, twin = self._ledger.read(request)
         if twin:
             return self._replay(twin, request, context)
@@ -205,8 +254,11 @@ class RefundService:
         )
         return refusal.failure
 
-    def _enqueue(self, refund: Refund) -> None:
+    def _enqueue(self, refund: Refund, context: RequestContext) -> None:
         """A lost message only delays the refund: recovery enqueues a refund that stays QUEUED."""
+        if context.seconds_left() < SETTLE_SECONDS:
+            log.info("refund %s is left to recovery: not enough time left to enqueue it", refund.refund_id)
+            return
         wait = (refund.next_attempt_at - self._clock()).total_seconds() if refund.next_attempt_at else 0.0
         try:
             self._queue.send(refund, delay_seconds=wait)

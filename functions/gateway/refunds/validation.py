@@ -15,6 +15,8 @@ from gateway.core.inputs import (
     MERCHANT_ID_RULE,
     MERCHANT_ORDER_ID,
     MERCHANT_ORDER_ID_RULE,
+    REFUND_ID,
+    REFUND_ID_RULE,
     Errors,
     free_text,
     money_or_flaw,
@@ -24,7 +26,7 @@ from gateway.core.inputs import (
     time_in,
 )
 from gateway.core.keys import Key
-from gateway.core.model import Evidence, EvidenceSource, OrderKey, Reason, RefundRequest, Resolution
+from gateway.core.model import Evidence, EvidenceSource, OrderKey, Reason, RefundPointer, RefundRequest, Resolution
 from gateway.core.transitions import RefundStatus
 
 MAX_REQUESTED_BY = 100
@@ -39,6 +41,7 @@ KEY_LIST_RULE = (
 )
 REFUND_FIELDS = ("amount", "reason", "note", "requestedBy")
 MESSAGE_FIELDS = ("merchantId", "merchantOrderId", "idempotencyKey", *REFUND_FIELDS)
+POINTER_FIELDS = ("merchantId", "merchantOrderId", "refundId")
 RESOLUTION_FIELDS = ("outcome", "evidence")
 EVIDENCE_FIELDS = ("source", "reference", "checkedAt", "note")
 WITHDRAWAL_FIELDS = ("note",)
@@ -55,8 +58,24 @@ def refund_request(order: OrderKey, idempotency_key: str | None, body: Mapping[s
     return request
 
 
+def queue_message(body: Mapping[str, Any], default_merchant_id: str) -> RefundRequest | RefundPointer:
+    """A message with a refundId is a pointer, any other one a full request. Raises InvalidRequest."""
+    return refund_pointer(body) if "refundId" in body else refund_message(body, default_merchant_id)
+
+
+def refund_pointer(body: Mapping[str, Any]) -> RefundPointer:
+    """Raises InvalidRequest."""
+    errors = Errors()
+    refuse_unknown_fields(body, POINTER_FIELDS, errors)
+    merchant_id = text_field(body, "merchantId", MERCHANT_ID, MERCHANT_ID_RULE, errors)
+    order_id = text_field(body, "merchantOrderId", MERCHANT_ORDER_ID, MERCHANT_ORDER_ID_RULE, errors)
+    refund_id = text_field(body, "refundId", REFUND_ID, REFUND_ID_RULE, errors)
+    errors.raise_any()
+    return RefundPointer(OrderKey(merchant_id, order_id), refund_id)
+
+
 def refund_message(body: Mapping[str, Any], default_merchant_id: str) -> RefundRequest:
-    """The request in a queue message. Raises InvalidRequest."""
+    """The full request in a queue message. Raises InvalidRequest."""
     errors = Errors()
     refuse_unknown_fields(body, MESSAGE_FIELDS, errors)
     merchant_id = text_field(body, "merchantId", MERCHANT_ID, MERCHANT_ID_RULE, errors, default=default_merchant_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,19 +16,27 @@ from gateway.core.audit import AuditLog
 from gateway.core.backoff import backoff_seconds
 from gateway.core.context import RequestContext
 from gateway.core.correlation import correlated
-from gateway.core.errors import FieldError, IdempotencyKeyReused, InvalidRequest, LedgerUnavailable, QueueUnavailable
+from gateway.core.errors import (
+    FieldError,
+    IdempotencyKeyReused,
+    InvalidRequest,
+    LedgerUnavailable,
+    NotFound,
+    QueueUnavailable,
+)
 from gateway.core.ledger import Snapshot
-from gateway.core.model import OrderKey, Refund, RefundRequest, utc_now
-from gateway.core.protocol import SUBMIT_SECONDS
+from gateway.core.model import OrderKey, Refund, RefundPointer, RefundRequest, utc_now
+from gateway.core.protocol import ATTEMPT_SECONDS
 from gateway.core.transitions import RefundStatus
 from gateway.refunds import validation
 from gateway.refunds.dead_letters import CHANNEL, order_named_in
-from gateway.refunds.queue import MAX_VISIBILITY_SECONDS, RefundQueue
+from gateway.refunds.queue import MAX_VISIBILITY_SECONDS, RefundQueue, sender_parts
 from gateway.refunds.service import RefundService
 from gateway.refunds.threads import in_threads
 
 log = logging.getLogger("gateway")
 
+TOKEN = re.compile(r"[0-9a-f]{32}")  # of the gateway's messages; the ledger keeps nothing else that a message brings
 SETTLED = frozenset({RefundStatus.SUCCEEDED, RefundStatus.FAILED})
 # A message that was not started for lack of time is redelivered at once, to another invocation.
 NOT_BEGUN_SECONDS = 1
@@ -39,7 +48,7 @@ class Message:
     receipt_handle: str
     body: str
     receive_count: int
-    sender: str
+    sender: str  # as `sender_parts` takes it
     sent_at: datetime
     correlation_id: str | None = None  # as received, not validated
     token: str | None = None  # the gateway's own id for it; None: another sender's message
@@ -50,11 +59,20 @@ class Message:
         one when it is sent again, for example from the dead-letter queue."""
         return self.token or self.message_id
 
+    @property
+    def sender_id(self) -> str:
+        return sender_parts(self.sender)[0]
+
+    @property
+    def sender_session(self) -> str | None:
+        return sender_parts(self.sender)[1]
+
 
 @dataclass(frozen=True)
 class Task:
     message: Message
-    request: RefundRequest
+    wanted: RefundRequest | RefundPointer
+    request: RefundRequest | None  # what it may make a refund of; None: its refund must be on record
     context: RequestContext
 
 
@@ -70,6 +88,7 @@ class Worker:
         *,
         default_merchant_id: str,
         merchant_ids: frozenset[str],
+        queue_senders: frozenset[tuple[str, str]],
         max_receive_count: int,
         is_proven: Callable[[], bool] = lambda: True,
         clock: Callable[[], datetime] = utc_now,
@@ -81,6 +100,7 @@ class Worker:
         self._audit_log = audit_log
         self._default_merchant_id = default_merchant_id
         self._merchant_ids = merchant_ids
+        self._queue_senders = queue_senders
         self._max_receive_count = max_receive_count
         self._clock = clock
         self._is_proven = is_proven
@@ -94,17 +114,17 @@ class Worker:
         for message in messages:
             context = _context(message, seconds_left)
             try:
-                request = self._parse(message)
+                wanted = self._parse(message)
             except InvalidRequest as error:
                 with correlated(context.known_as):
                     order = order_named_in(message.body, self._default_merchant_id, self._merchant_ids)
                     if not self._dead_letter(message, context, str(error), order):
                         again.append(message.message_id)
             else:
-                task = Task(message, request, context)
-                by_order.setdefault(request.order, {}).setdefault(request.refund_id, []).append(task)
+                task = Task(message, wanted, self._allowed(wanted, message), context)
+                by_order.setdefault(wanted.order, {}).setdefault(wanted.refund_id, []).append(task)
         lanes = [lane for refunds in by_order.values() for lane in _lanes(list(refunds.values()))]
-        snapshots = self._service.prefetch([lane[0].request for lane in lanes])
+        snapshots = self._service.prefetch([lane[0].wanted for lane in lanes])
         jobs = [partial(self._one_by_one, lane, snapshot) for lane, snapshot in zip(lanes, snapshots, strict=True)]
         # One by one until Indodana has answered one: if Indodana is down, all that are sent together become UNKNOWN.
         while jobs and not self._is_proven():
@@ -124,28 +144,35 @@ class Worker:
 
     def _process(self, task: Task, prefetched: Snapshot | None) -> bool:
         """Processes one message. True: it can be deleted, because the ledger has the refund."""
-        message, request, context = task.message, task.request, task.context
-        in_time = context.seconds_left() >= SUBMIT_SECONDS
+        message, context = task.message, task.context
+        in_time = context.seconds_left() >= ATTEMPT_SECONDS
         if not in_time and not self._is_last_delivery(message):
             self._queue.extend_visibility(message.receipt_handle, NOT_BEGUN_SECONDS)
             return False
         try:
-            if in_time:
-                refund = self._service.work(request, context, prefetched)
-            else:
-                refund = self._service.take_on(request, context)
-        except (IdempotencyKeyReused, InvalidRequest) as error:
-            return self._dead_letter(message, context, str(error), request.order)
+            refund = self._work(task, prefetched) if in_time else self._take_on(task)
+        except (IdempotencyKeyReused, InvalidRequest, NotFound) as error:
+            return self._dead_letter(message, context, _cause(task, error), task.wanted.order)
         except Exception:  # one refund's failure must not stop the batch
             log.exception("processing of message %s failed; it will be redelivered", message.message_id)
             self._queue.extend_visibility(message.receipt_handle, backoff_seconds(message.receive_count))
             return False
         if refund.status in SETTLED:
-            self._record_spent_key(message, context, refund)
+            self._record_spent_key(task, refund)
         if refund.status is not RefundStatus.QUEUED:
             # Settled, or an operator must decide, or another process has it, which sends its own message if needed.
             return True
         return self._defer_message(message, refund)
+
+    def _work(self, task: Task, prefetched: Snapshot | None) -> Refund:
+        if task.request:
+            return self._service.work(task.request, task.context, prefetched)
+        return self._service.work_recorded(task.wanted, task.context, prefetched)
+
+    def _take_on(self, task: Task) -> Refund:
+        if task.request:
+            return self._service.take_on(task.request, task.context)
+        return self._service.recorded(task.wanted, task.context)
 
     def _defer_message(self, message: Message, refund: Refund) -> bool:
         """The message that carries the refund stays hidden until the refund is due. Any other message is deleted.
@@ -160,22 +187,31 @@ class Worker:
         self._queue.extend_visibility(message.receipt_handle, wait)
         return False
 
-    def _record_spent_key(self, message: Message, context: RequestContext, refund: Refund) -> None:
-        """Records that a message asked for a refund that was already settled: its sender gets no answer. (A message of
+    def _record_spent_key(self, task: Task, refund: Refund) -> None:
+        """Records that a request was for a refund that was already settled: its sender gets no answer. (A message of
         the gateway, or one sent before the refund was settled, is only a redelivery.)"""
-        if message.token is None and message.sent_at > refund.updated_at:
-            record = audit.settled_refund_record(refund, message.message_id, message.sent_at, context)
+        message = task.message
+        if isinstance(task.wanted, RefundPointer) or message.token is not None:
+            return
+        if message.sent_at > refund.updated_at:
+            record = audit.settled_refund_record(refund, message.message_id, message.sent_at, task.context)
             self._audit_log.record_best_effort(record)
 
     def _is_last_delivery(self, message: Message) -> bool:
         return message.receive_count >= self._max_receive_count
 
-    def _parse(self, message: Message) -> RefundRequest:
+    def _parse(self, message: Message) -> RefundRequest | RefundPointer:
         inputs.check_correlation_id(message.correlation_id, "correlationId")
-        request = validation.refund_message(inputs.json_object(message.body.encode()), self._default_merchant_id)
-        if request.order.merchant_id not in self._merchant_ids:
+        wanted = validation.queue_message(inputs.json_object(message.body.encode()), self._default_merchant_id)
+        if wanted.order.merchant_id not in self._merchant_ids:
             raise InvalidRequest(FieldError("merchantId", "must be a merchant of this stack (parameter MerchantIds)"))
-        return request
+        return wanted
+
+    def _allowed(self, wanted: RefundRequest | RefundPointer, message: Message) -> RefundRequest | None:
+        """A full request whose sender may refund for its merchant."""
+        if isinstance(wanted, RefundPointer):
+            return None
+        return wanted if (message.sender_id, wanted.order.merchant_id) in self._queue_senders else None
 
     def _dead_letter(self, message: Message, context: RequestContext, cause: str, order: OrderKey | None) -> bool:
         """Adds the audit record first: a dead letter must never be without one."""
@@ -202,10 +238,24 @@ def _lanes(refunds: list[list[Task]]) -> list[list[Task]]:
     return [list(chain.from_iterable(lane)) for lane in (refunds[::2], refunds[1::2]) if lane]
 
 
+def _cause(task: Task, error: Exception) -> str:
+    """Why a message is a dead letter. A sender that is not listed is told nothing about what is on record."""
+    if task.request or isinstance(task.wanted, RefundPointer):
+        return str(error)
+    sender, merchant_id = task.message.sender_id, task.wanted.order.merchant_id
+    session = f" (session {task.message.sender_session})" if task.message.sender_session else ""
+    return (
+        f"sender {sender}{session} may not request refunds for merchant {merchant_id}: add {sender}={merchant_id} to "
+        "the parameter QueueSenders to allow it"
+    )
+
+
 def _context(message: Message, seconds_left: Callable[[], float]) -> RequestContext:
     return RequestContext(
-        actor=message.sender,
+        actor=message.sender_id,
         channel=CHANNEL,
+        sender=message.sender_id,
+        sender_session=message.sender_session,
         request_id=message.message_id,
         correlation_id=inputs.correlation_id_in(message.correlation_id),
         message=message.name,

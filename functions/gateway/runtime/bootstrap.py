@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from gateway.core.ledger import Ledger
     from gateway.core.order_locks import Lock
     from gateway.core.protocol import RefundProtocol
+    from gateway.core.upstream import GuardedIndodana
     from gateway.refunds.dead_letters import DeadLetters
     from gateway.refunds.decisions import Decisions
     from gateway.refunds.queue import RefundQueue
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from gateway.refunds.worker import Worker
     from gateway.runtime.aws import AwsClients
     from gateway.runtime.settings import Settings
-    from gateway.runtime.telemetry import TimedIndodana
     from gateway.status.checks import StatusChecks
     from indodana import IndodanaClient
 
@@ -77,10 +77,11 @@ class Gateway:
         )
 
     @cached_property
-    def _timed_indodana(self) -> TimedIndodana:
+    def _guarded_indodana(self) -> GuardedIndodana:
+        from gateway.core.upstream import GuardedIndodana
         from gateway.runtime.telemetry import TimedIndodana
 
-        return TimedIndodana(self.indodana)
+        return GuardedIndodana(TimedIndodana(self.indodana), self.status_breaker)
 
     @cached_property
     def audit_log(self) -> AuditLog:
@@ -117,17 +118,23 @@ class Gateway:
         from gateway.status.checks import StatusChecks
 
         return StatusChecks(
-            self._timed_indodana,
+            self._guarded_indodana,
             self.audit_log,
             clock=self.clock,
             on_upstream_error=telemetry.upstream_error,
         )
 
     @cached_property
-    def breaker(self) -> CircuitBreaker:
-        from gateway.core.breaker import CircuitBreaker
+    def refund_breaker(self) -> CircuitBreaker:
+        from gateway.core.breaker import REFUNDS, CircuitBreaker
 
-        return CircuitBreaker(self.clock)
+        return CircuitBreaker(REFUNDS, self.clock)
+
+    @cached_property
+    def status_breaker(self) -> CircuitBreaker:
+        from gateway.core.breaker import STATUS_CHECKS, CircuitBreaker
+
+        return CircuitBreaker(STATUS_CHECKS, self.clock)
 
     @cached_property
     def protocol(self) -> RefundProtocol:
@@ -138,10 +145,10 @@ class Gateway:
         return RefundProtocol(
             self.ledger,
             self.audit_log,
-            self._timed_indodana,
+            self._guarded_indodana,
             ambiguous_refunds=self.settings.ambiguous_refunds,
             conflict_kinds=ConflictKinds(self.settings.conflict_kinds_not_done, self.settings.conflict_kinds_done),
-            breaker=self.breaker,
+            breaker=self.refund_breaker,
             clock=self.clock,
             on_upstream_error=telemetry.upstream_error,
         )
@@ -176,8 +183,9 @@ class Gateway:
             self.audit_log,
             default_merchant_id=self.settings.merchant_id,
             merchant_ids=self.settings.merchant_ids,
+            queue_senders=self.settings.queue_senders,
             max_receive_count=self.settings.max_receive_count,
-            is_proven=lambda: self.breaker.is_proven,
+            is_proven=lambda: self.refund_breaker.is_proven,
             clock=self.clock,
             run_all=self._run_all or in_threads,
             on_dead_letter=lambda: telemetry.count("DeadLetters"),

@@ -9,6 +9,13 @@ from dataclasses import dataclass
 from gateway.core.inputs import MERCHANT_ID, MERCHANT_ID_RULE
 from gateway.core.model import AmbiguousRefunds
 
+# A merchant that looks like a sender would be one for the queue's policy (RefundQueuesPolicy in template.yaml).
+QUEUE_SENDER = re.compile(r"(?P<sender>(?:AROA|AIDA)[A-Z0-9]{12,124})=(?P<merchant>(?!AROA|AIDA)[A-Za-z0-9_-]{1,64})")
+QUEUE_SENDER_RULE = (
+    "must be the unique id of an AWS role (AROA…) or user (AIDA…), then =, then a merchant id that does not begin with "
+    "AROA or AIDA"
+)
+
 
 class SettingsError(Exception):
     """An environment variable is missing or invalid; the text has its name and its rule."""
@@ -24,6 +31,7 @@ class Settings:
     merchant_id: str  # for queue messages without merchantId and, without merchant_claim, for every caller
     merchant_claim: str  # empty: the stack serves only merchant_id
     merchant_ids: frozenset[str]  # all merchants of the stack
+    queue_senders: frozenset[tuple[str, str]]  # unique ids of AWS roles and users, and the merchant each may refund for
     scope_prefix: str  # the prefix that the identity provider adds to a scope
     ledger_table: str
     audit_table: str
@@ -57,6 +65,7 @@ class Settings:
         for name, merchants in (("MERCHANT_ID", {merchant_id}), ("MERCHANT_IDS", merchant_ids)):
             if not all(map(MERCHANT_ID.fullmatch, merchants)):
                 raise SettingsError(f"{name} {MERCHANT_ID_RULE}")
+        queue_senders = {_queue_sender(entry, merchant_ids | {merchant_id}) for entry in names("QUEUE_SENDERS")}
         not_done, done = names("CONFLICT_KINDS_NOT_DONE"), names("CONFLICT_KINDS_DONE")
         if both := not_done & done:
             raise SettingsError(
@@ -74,6 +83,7 @@ class Settings:
             merchant_id=merchant_id,
             merchant_claim=environment.get("MERCHANT_CLAIM", ""),
             merchant_ids=merchant_ids | {merchant_id},
+            queue_senders=frozenset(queue_senders),
             scope_prefix=environment.get("SCOPE_PREFIX", ""),
             ledger_table=required("LEDGER_TABLE"),
             audit_table=required("AUDIT_TABLE"),
@@ -85,3 +95,12 @@ class Settings:
             conflict_kinds_not_done=not_done,
             conflict_kinds_done=done,
         )
+
+
+def _queue_sender(entry: str, merchant_ids: frozenset[str]) -> tuple[str, str]:
+    """Raises SettingsError."""
+    if not (found := QUEUE_SENDER.fullmatch(entry)):
+        raise SettingsError(f"QUEUE_SENDERS has {entry!r}, which {QUEUE_SENDER_RULE}")
+    if found["merchant"] not in merchant_ids:
+        raise SettingsError(f"QUEUE_SENDERS has {entry!r}, but MERCHANT_ID and MERCHANT_IDS do not have that merchant")
+    return found["sender"], found["merchant"]

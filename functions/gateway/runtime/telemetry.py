@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from aws_lambda_powertools.metrics import MetricUnit, single_metric
 
 from gateway.core import correlation
 from gateway.core.transitions import RefundStatus
+from gateway.core.upstream import StatusChecksPaused
 from indodana import ContradictingAnswer, CredentialsRejected, CredentialsUnavailable, IndodanaError
 
 if TYPE_CHECKING:
@@ -33,13 +35,17 @@ for _name in _LIBRARIES:
 copy_config_to_registered_loggers(source_logger=logger, include=_LIBRARIES)
 
 
-def _correlate(record: logging.LogRecord) -> bool:
+def _add_fields(record: logging.LogRecord) -> bool:
     record.correlation_id = correlation.current()
+    # An alarm counts the errors of a new version while traffic shifts to it.
+    if record.levelno >= logging.ERROR:
+        record.function_name = os.environ.get("AWS_LAMBDA_FUNCTION_NAME")
+        record.function_version = os.environ.get("AWS_LAMBDA_FUNCTION_VERSION")
     return True
 
 
 # A filter on the shared handler: Powertools' own keys would be the same for all threads.
-logger.registered_handler.addFilter(_correlate)
+logger.registered_handler.addFilter(_add_fields)
 
 
 def count(metric: str, value: float = 1, **dimensions: str) -> None:
@@ -55,7 +61,12 @@ def upstream_error(error: IndodanaError) -> None:
 
     Credential failures are also counted separately, for their own alarm. Contradicting answers are also counted by
     field, which shows whether Indodana's usual answer is like that.
+
+    A status check that was not sent is no failure of Indodana's, and is counted apart.
     """
+    if isinstance(error, StatusChecksPaused):
+        count("StatusChecksPaused")
+        return
     count("UpstreamErrors", error=type(error).__name__)
     count("UpstreamErrors")
     if isinstance(error, CredentialsRejected | CredentialsUnavailable):

@@ -10,7 +10,7 @@ from gateway.core import audit
 from gateway.core.audit import AuditLog
 from gateway.core.context import RequestContext
 from gateway.core.model import OrderKey, utc_now
-from gateway.core.upstream import Indodana, UpstreamAnswer, answer_in
+from gateway.core.upstream import Indodana, StatusChecksPaused, UpstreamAnswer, answer_in
 from indodana import IndodanaError, TransactionStatus
 
 
@@ -34,7 +34,8 @@ class StatusChecks:
             status = self._indodana.check_status(order.merchant_id, order.merchant_order_id)
         except IndodanaError as error:
             self._on_upstream_error(error)
-            self._record(order, context, type(error).__name__, answer_in(error), None)
+            if not isinstance(error, StatusChecksPaused):  # Indodana was not asked, and no status was disclosed
+                self._record(order, context, type(error).__name__, answer_in(error), None)
             raise
         # The body has personal data of the customer, so it is not recorded.
         self._record(order, context, status.transaction_status, UpstreamAnswer(200, None), status.amount)

@@ -2,7 +2,6 @@
 
 from indodana.answers import CancellationAccepted, TransactionStatus
 from indodana.client import (
-    CANCEL_BUDGET_SECONDS,
     CANCEL_READ_SECONDS,
     STATUS_BUDGET_SECONDS,
     Cancellation,
@@ -32,7 +31,6 @@ from indodana.evidence import AnswerEvidence
 from indodana.signing import authorization
 
 __all__ = [
-    "CANCEL_BUDGET_SECONDS",
     "CANCEL_READ_SECONDS",
     "SECRETS_SECONDS",
     "STATUS_BUDGET_SECONDS",

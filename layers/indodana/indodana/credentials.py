@@ -2,6 +2,7 @@
 
 get        cached ──ttl──► read ──fails──► the cached ones are used, read again after a pause
 replace    401 ──► read at once, unless another thread has just read them, changed or unchanged
+expire     401, too late for a second request ──► read with the next call
 """
 
 import json
@@ -69,7 +70,7 @@ _NEVER = _Period(0.0, 0.0)
 
 
 class _Cached:
-    """The cached secret of one merchant; written only under `lock`."""
+    """The cached secret of one merchant; read and replaced only under `lock`."""
 
     def __init__(self, lock: AbstractContextManager[Any]) -> None:
         self.lock = lock
@@ -123,6 +124,13 @@ class CredentialStore:
                 if cached.credentials == rejected:
                     cached.unchanged = _Period(self._clock(), UNCHANGED_READ_PAUSE_SECONDS)
             return self._outcome(cached)
+
+    def expire(self, merchant_id: str, rejected: Credentials) -> None:
+        """Makes the next call read the secret, unless it was replaced already."""
+        cached = self._cached(merchant_id)
+        # Without the lock: another thread may hold it for as long as a read takes. At worst there is one more read.
+        if cached.credentials == rejected:
+            cached.fresh = _NEVER
 
     def _cached(self, merchant_id: str) -> _Cached:
         with self._lock:

@@ -22,7 +22,6 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-import certifi
 import requests
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util.connection import create_connection
@@ -36,6 +35,7 @@ from indodana.errors import (
     OutcomeUnknown,
     SendingTooLate,
 )
+from indodana.trust import verifying_context
 
 # A NAT gateway drops an idle connection (AWS's after 350 s), load balancers often after 60 s, and a frozen Lambda
 # function wakes with connections that no longer exist. A connection is closed well before; a new one costs some
@@ -70,7 +70,7 @@ class Transport:
         self._host, self._port = parts.hostname or "", parts.port
         self._ssl_context: ssl.SSLContext | None = None
         if parts.scheme == "https":
-            self._ssl_context = ssl_context or ssl.create_default_context(cafile=certifi.where())
+            self._ssl_context = ssl_context or verifying_context()
         self._pool_size = pool_size
         self._clock = clock
         self._lock = threading.Lock()

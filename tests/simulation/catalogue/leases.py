@@ -158,6 +158,6 @@ MUTANTS = (
         "A process that froze after its checks sends its request without checking the time again.",
         INTENT_FIRST,
         "a_process_that_freezes_as_it_sends",
-        Edit("RefundProtocol._submit", "is_time_for(WRITE_SECONDS) and ...", "True"),
+        Edit("RefundProtocol._submit", "is_time_for(SUBMIT_SECONDS) and ...", "True"),
     ),
 )

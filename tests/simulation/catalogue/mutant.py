@@ -36,6 +36,13 @@ NOT_KEPT = "no secret and no customer name is stored"
 NOT_BEFORE_DUE = "no attempt is made before it is due"
 TOLD_OF_RECORD = "an answer agrees with the ledger"
 HOLDS_IT = "no refund is refused for money that it holds itself"
+LISTED_ONLY = "only a listed sender makes a refund by queue"
+FOR_WHO_ASKED = "a step by queue is recorded for who asked for the refund"
+CALLER_WAITS = "a refund is sent only while its caller waits"
+PAUSED = "a status is not asked for while the last ones were not answered"
+ASKED = "a status is asked for unless the last ones were not answered"
+REFUNDS_GO_ON = "refunds go on while status checks are paused"
+ONE_PROBE = "one status check finds out for all"
 OF_ITS_VERSION = "a decision applies only to the version that it names"
 
 

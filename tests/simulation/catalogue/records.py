@@ -186,6 +186,6 @@ MUTANTS = (
         "A message that races with a request with the same key is deleted as done, also if its payload differs.",
         NOT_LOST,
         "one_key_for_a_request_and_a_message",
-        Edit("RefundService.work", "self._matching(changed.current, request, context)", "changed.current"),
+        Edit("RefundService._attempt", "self._matching(changed.current, request, context)", "changed.current"),
     ),
 )

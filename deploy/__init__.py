@@ -1,0 +1,1 @@
+"""What `make deploy`, `make rollback` and `make prune-versions` do."""

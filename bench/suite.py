@@ -24,9 +24,8 @@ WARM = "Warm"
 BATCHES = "Batches of 10, Indodana at 200 ms"
 WEIGHT = "Weight"
 
-COLD_BOUND = 1.0
-COLD_BOUNDS = {"StatusCheckFunction": 0.90}  # a customer at the till waits for it
-COLD_USUAL_BOUND = 0.25
+COLD_BOUND = 0.72
+COLD_USUAL_BOUND = 0.19
 
 COLD_ROUNDS = 20
 WARM_ROUNDS = 16
@@ -83,7 +82,7 @@ def cold_starts(places: Layout, model: Model, progress: Progress) -> list[Figure
 
     return [
         *(figure(name, title, None) for name, (title, _) in peers.items()),
-        *(figure(name, name, COLD_BOUNDS.get(name, COLD_BOUND)) for name in model.functions),
+        *(figure(name, name, COLD_BOUND) for name in model.functions),
         *(over_usual(name) for name in model.functions),
     ]
 

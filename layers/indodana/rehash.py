@@ -20,7 +20,7 @@ from pathlib import Path
 FILE, FOLDER = "cacert.pem", "authorities"
 
 _CERTIFICATE = re.compile("-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
-_SPACES = re.compile(rb"[ \t\n\v\f\r]+")
+_SPACES = re.compile(r"[ \t\n\v\f\r]+")
 
 # DER's tags.
 _UTF8_STRING, _SEQUENCE, _SET, _VERSION = 0x0C, 0x30, 0x31, 0xA0
@@ -71,7 +71,7 @@ def _canonical(relative_name: tuple[int, bytes]) -> bytes:
 def _canonical_value(tag: int, content: bytes) -> tuple[int, bytes]:
     if tag not in _TEXTS:
         return tag, content
-    text = _SPACES.sub(b" ", content.decode(_TEXTS[tag]).encode()).strip()
+    text = _SPACES.sub(" ", content.decode(_TEXTS[tag])).strip(" ").encode()
     return _UTF8_STRING, text.lower()  # ASCII's letters alone, as OpenSSL does
 
 

@@ -37,7 +37,6 @@ LEFT_OUT = {
     "AWS::Events::Rule": "ministack would run recovery itself, every minute",
     "AWS::SecretsManager::ResourcePolicy": "ministack's CloudFormation does not know it: put into Secrets Manager",
 }
-
 SENDER = "back-office"  # the end of the name of a role that may send to the queue
 POLICY = "ResourcePolicyDocument"  # the end of the name of an output with a resource's policy
 BATCHED = {"sqs:ChangeMessageVisibility", "sqs:DeleteMessage", "sqs:SendMessage"}
@@ -68,9 +67,9 @@ class Deployment:
         upstream_url: str = "https://indodana.invalid",
     ) -> None:
         """`upstream_url`: where the functions find Indodana. In a deployment, a parameter can name only https."""
+        trust(certificate)
         self._emulator = emulator
         self._certificate = certificate
-        trust(certificate)
         self._directory = directory
         self.stack = stack
         self.parameters = parameters
@@ -91,18 +90,7 @@ class Deployment:
             for page in pages
             for resource in page["StackResourceSummaries"]
         }
-        for role, policies in self._policies.items():
-            for name, document in policies.items():
-                self._put(role, name, document)
-        for name, resource in self.transformed["Resources"].items():
-            if resource["Type"] == "AWS::SecretsManager::ResourcePolicy":
-                secret = self.resources[resource["Properties"]["SecretId"]["Ref"]]
-                document = json.dumps(self.resource_policy(name))
-                self.root("secretsmanager").put_resource_policy(SecretId=secret, ResourcePolicy=document)
-        self.create_role(f"{stack}-{SENDER}", {"Action": "sqs:SendMessage", "Resource": "*"})
-        for queue, policy in self.queue_policies.items():
-            corrected = json.dumps(_with_sessions(policy, f"arn:aws:iam::{ACCOUNT}:role/{stack}-{SENDER}"))
-            self.root("sqs").set_queue_attributes(QueueUrl=queue, Attributes={"Policy": corrected})
+        self._correct_policies()
 
     # ---- clients
 
@@ -187,6 +175,21 @@ class Deployment:
         came_to = until(status, lambda seen: not seen.endswith("IN_PROGRESS"))
         assert came_to == "CREATE_COMPLETE", f"{came_to}:\n{self._emulator.output[-3000:]}"
 
+    def _correct_policies(self) -> None:
+        """Where ministack judges otherwise than AWS, and where its CloudFormation leaves a policy out."""
+        for role, policies in self._policies.items():
+            for name, document in policies.items():
+                self._put(role, name, document)
+        for name, resource in self.transformed["Resources"].items():
+            if resource["Type"] == "AWS::SecretsManager::ResourcePolicy":
+                secret = self.resources[resource["Properties"]["SecretId"]["Ref"]]
+                document = json.dumps(self.resource_policy(name))
+                self.root("secretsmanager").put_resource_policy(SecretId=secret, ResourcePolicy=document)
+        self.create_role(f"{self.stack}-{SENDER}", {"Action": "sqs:SendMessage", "Resource": "*"})
+        for queue, policy in self.queue_policies.items():
+            corrected = json.dumps(_with_sessions(policy, f"arn:aws:iam::{ACCOUNT}:role/{self.stack}-{SENDER}"))
+            self.root("sqs").set_queue_attributes(QueueUrl=queue, Attributes={"Policy": corrected})
+
     # ---- the functions and their roles
 
     @cached_property
@@ -229,6 +232,9 @@ class Deployment:
     def grants(self, folder: str) -> list[Grant]:
         """Each action on each resource that the function's role is allowed."""
         role = self.roles[folder]
+        assert all(
+            it["Effect"] == "Allow" for document in self._policies[role].values() for it in document["Statement"]
+        )
         return [
             Grant(action, _behind_the_account(resource), role, policy, number)
             for policy, document in self._policies[role].items()
@@ -261,8 +267,8 @@ class Deployment:
     def create_role(self, name: str, *allowed: Mapping[str, Any]) -> None:
         """A role that Lambda may take, and what it may do: actions and resources."""
         iam = self.root("iam")
-        trust = {"Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"}
-        iam.create_role(RoleName=name, AssumeRolePolicyDocument=policy_document(trust))
+        by_lambda = {"Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"}
+        iam.create_role(RoleName=name, AssumeRolePolicyDocument=policy_document(by_lambda))
         if allowed:
             iam.put_role_policy(RoleName=name, PolicyName=name, PolicyDocument=policy_document(*allowed))
 

@@ -22,6 +22,7 @@ AN_HOUR = 3600
 PARTIAL = "refund_api/partial"
 LATER = "refund_api/respond-async"
 WORKER = "refund_worker"
+DIED = "Killed: killed"
 
 
 @dataclass
@@ -87,7 +88,7 @@ class Run:
 
 
 def told(invocation: Invocation) -> Any:
-    """A function's result without what differs from run to run."""
+    """A function's result without what differs from run to run; its error, as a text, if it failed."""
     match invocation.result:
         case {"statusCode": status, "body": str() as body}:
             return status, json.loads(body).get("code")

@@ -16,7 +16,7 @@ import pytest
 from testkit.indodana.control_client import SimulatorControl
 from testkit.ministack import Ministack
 from tests.aws.deployment import LEFT_OUT, SECRET_PREFIX, Deployment, Grant, answer
-from tests.aws.flows import FLOWS, Run
+from tests.aws.flows import DIED, FLOWS, Run
 from tests.aws.function import REFUSALS, Access, known_to_iam
 
 FUNCTIONS = sorted(file.parent.name for file in (Path(__file__).parents[2] / "functions").glob("*/handler.py"))
@@ -64,6 +64,8 @@ def undisturbed(deployment: Deployment, indodana_control: SimulatorControl) -> R
 def test_a_flow_works_with_the_functions_own_roles(undisturbed: Runs, name: str) -> None:
     flow, run = FLOWS[name], undisturbed(name)
     assert run.denied == set()
+    failed = [result for result in run.results if isinstance(result, str)]
+    assert failed in ([], [DIED])
     assert flow.result in (None, run.results[-1])
     assert flow.there.items() <= run.there.items()
 
@@ -224,6 +226,7 @@ def test_a_role_may_use_the_key_only_through_a_service(
             operation = grant.action.removeprefix("kms:")
             named.add(operation)
             assert answer(client, operation, KEY_CALLS[operation] | {"KeyId": key}) in REFUSALS, grant
+    assert named == set(KEY_CALLS)
     # The condition is what refuses: the key's policy and the emulator let a role use it that has none.
     stack.create_role("user-of-the-key", {"Action": [f"kms:{operation}" for operation in named], "Resource": key})
     client = stack.as_role("user-of-the-key", "kms")

@@ -47,9 +47,8 @@ def test_every_action_is_pinned_to_a_commit() -> None:
     assert [each for each in uses if not re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", each)] == []
     # The same commits as in the project's own workflow, where both use an action.
     own = dict(re.findall(r"uses: ([\w/-]+)@(\w+)", (ROOT / ".github/workflows/test.yml").read_text()))
-    assert {
-        name: commit for name, commit in (each.split("@") for each in uses) if own.get(name, commit) != commit
-    } == {}
+    used = dict(each.split("@") for each in uses)
+    assert {name: commit for name, commit in used.items() if own.get(name, commit) != commit} == {}
 
 
 def test_no_key_is_stored() -> None:

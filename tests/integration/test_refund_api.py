@@ -462,11 +462,13 @@ def test_an_outage_is_no_error_to_the_caller_and_is_made_up_for(world: World) ->
 
 def test_a_refund_is_not_sent_without_time_left_to_write_its_outcome(world: World) -> None:
     order = world.order()
+    world.refund(order, 1000)
 
-    answer = world.refund(order, 1000, seconds=20)
+    answer = world.refund(order, 1000, seconds=17.9)
 
     assert (answer.status, answer.body["status"]) == (202, "QUEUED")
-    assert world.requests(order) == []
+    assert world.sums(order) == (1000, 1000, 98_000)
+    assert len(world.requests(order)) == 1
 
 
 class TestResolution:

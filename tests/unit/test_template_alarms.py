@@ -20,6 +20,7 @@ from gateway.core.context import RequestContext
 from gateway.core.model import OrderKey, Reason, RefundRequest, new_refund
 from gateway.core.protocol import LEASE_SECONDS
 from gateway.core.transitions import RefundStatus
+from gateway.core.upstream import StatusChecksPaused
 from gateway.refunds.recovery import STOP_SECONDS, Counts
 from gateway.refunds.sweep import Totals
 from gateway.runtime import telemetry
@@ -85,6 +86,7 @@ def emitted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     monkeypatch.setenv("POWERTOOLS_METRICS_NAMESPACE", NAMESPACE)
     capsys.readouterr()
     telemetry.upstream_error(CredentialsRejected("refused", http_status=401))
+    telemetry.upstream_error(StatusChecksPaused("paused"))
     telemetry.upstream_error(ContradictingAnswer("OK, and another sum", field="refundAmount"))
     telemetry.audit_lost()
     telemetry.open_refunds(Counts(), Totals())

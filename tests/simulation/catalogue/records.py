@@ -143,7 +143,7 @@ MUTANTS = (
         NOT_OVERWRITTEN,
         "a_small_refund_repeated",
         *_AS_IF_DELETABLE,
-        Edit("RefundService.refund_now", "self._enqueue(result)", "self._ledger.forget(request)"),
+        Edit("RefundService.refund_now", "self._enqueue(result, context)", "self._ledger.forget(request)"),
     ),
     mutant(
         "id-without-merchant",

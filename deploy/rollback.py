@@ -103,9 +103,8 @@ def rollback(environment: str, confirm: str) -> None:
         print(f"The last deployment of {target.stack} failed, and CloudFormation has taken it back already.")
     kept = history.History(aws, target)
     wanted = with_the_stacks_tables(to_restore(aws, stack, target.stack, kept), stack)
-    print(
-        f"{target.stack} goes back to the deployment of {history.in_wib(wanted.at)}, commit {wanted.commit or 'not known'}."
-    )
+    at = history.in_wib(wanted.at)
+    print(f"{target.stack} goes back to the deployment of {at}, commit {wanted.commit or 'not known'}.")
     changed = {
         f"{name} = {value or '(empty)'}"
         for name, value in wanted.parameters.items()

@@ -90,9 +90,8 @@ def rollback(environment: str, confirm: str) -> None:
         print(f"The last deployment of {target.stack} failed, and CloudFormation has taken it back already.")
     kept = history.History(aws, target)
     wanted = to_restore(aws, stack, target.stack, kept)
-    print(
-        f"{target.stack} goes back to the deployment of {history.in_wib(wanted.at)}, commit {wanted.commit or 'not known'}."
-    )
+    commit = wanted.commit or "not known"
+    print(f"{target.stack} goes back to the deployment of {history.in_wib(wanted.at)}, commit {commit}.")
     changed = {
         f"{name} = {value or '(empty)'}"
         for name, value in wanted.parameters.items()

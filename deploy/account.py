@@ -10,6 +10,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from deploy import tables
 from deploy.target import DeployError, Target
 
 # Once and quickly: it only looks.
@@ -157,6 +158,7 @@ def flaws(aws: Session, target: Target, values: Mapping[str, str], names: list[s
     stack = describe(aws, target.stack)
     try:
         found = list(concurrency_flaws(aws, values, stack))
+        found += tables.flaws(aws.client("dynamodb", config=QUICKLY), values, stack.parameters if stack else {})
         if stack is None:
             found += [
                 f"the log group {name} is there already, from an earlier stack of this name: delete it, or give "

@@ -113,6 +113,32 @@ def test_what_was_deployed_otherwise_is_left_for_the_last_record(aws: Account, t
     assert colour(aws) == "blue"
 
 
+WITH_TABLE = TEMPLATE.replace("Resources:", "  ExistingLedgerTable: {Type: String}\nResources:")
+
+
+def deploy_with_table(aws: Account, target: Target, colour: str, table: str) -> None:
+    template = WITH_TABLE.replace("COLOUR", colour)
+    values = {"Colour": colour, "DeploymentPreference": "AllAtOnce", "ExistingLedgerTable": table}
+    aws.deploy(template, values)
+    history.History(aws, target).record(history.Deployment(history.now(), "", values, {}), template)
+
+
+def test_going_back_keeps_a_ledger_that_was_restored_since(aws: Account, target: Target) -> None:
+    deploy_with_table(aws, target, "blue", "")
+    deploy_with_table(aws, target, "red", "ledger-restored")
+    go_back()
+    assert colour(aws) == "blue"
+    assert aws.stack().parameters["ExistingLedgerTable"] == "ledger-restored"
+
+
+def test_going_back_to_a_release_without_the_parameter_is_refused(aws: Account, target: Target) -> None:
+    deploy(aws, target, "blue")
+    deploy_with_table(aws, target, "red", "ledger-restored")
+    with pytest.raises(DeployError, match=r"uses the table ledger-restored; .* would create an empty table"):
+        go_back()
+    assert colour(aws) == "red"
+
+
 def test_going_back_asks_and_says_what_will_be(
     aws: Account, target: Target, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

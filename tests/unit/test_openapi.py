@@ -541,6 +541,7 @@ def test_an_audit_record_is_as_the_document_has_it() -> None:
         audit.status_record(ORDER, AT, CONTEXT, "PAID", said, Decimal(5)),
         audit.late_evidence_record(after, AT, CONTEXT, "SUCCEEDED", said),
         audit.dead_letter_record(ORDER, "message-1", AT, CONTEXT, "no JSON", "0" * 64),
+        audit.dead_letter_record(ORDER, "message-2", AT, CONTEXT, "too often", "0" * 64, receive_count=101),
     ]
     shown: set[str] = set()
     for record in records:

@@ -104,7 +104,7 @@ class RefundQueue:
             )
         except (ClientError, BotoCoreError) as error:
             raise QueueUnavailable("receiving from the dead-letter queue failed") from error
-        return [_dead_letter(message) for message in answer.get("Messages", [])]
+        return [_dead_letter_in(message) for message in answer.get("Messages", [])]
 
 
 def sender_parts(sender: str) -> tuple[str, str | None]:
@@ -113,7 +113,7 @@ def sender_parts(sender: str) -> tuple[str, str | None]:
     return unique_id, session or None
 
 
-def _dead_letter(message: MessageTypeDef) -> DeadLetter:
+def _dead_letter_in(message: MessageTypeDef) -> DeadLetter:
     system: Mapping[str, str] = message["Attributes"]  # type: ignore[assignment]
     attributes = message.get("MessageAttributes", {})
     given = attributes.get("correlationId")

@@ -59,7 +59,7 @@ class SweepStore:
             raise LedgerUnavailable("the sweep's position could not be read") from error
         if answer.get("UnprocessedKeys"):
             raise LedgerUnavailable("DynamoDB did not return the sweep's position")
-        return _read(answer["Responses"].get(self._table, []))
+        return _sweep_in(answer["Responses"].get(self._table, []))
 
     def move(self, before: Sweep, after: Sweep) -> Sweep | None:
         """Stores `after` if the item is still as `before` was read; None: another run has moved it since.
@@ -98,7 +98,7 @@ def _is_key(start: Mapping[str, Any]) -> bool:
     return start.keys() == INDEX_KEY_ATTRIBUTES and all(isinstance(text, str) and text for text in start.values())
 
 
-def _read(found: list[Any]) -> Sweep:
+def _sweep_in(found: list[Any]) -> Sweep:
     if not found:
         return Sweep()
     item: Item = found[0]

@@ -19,7 +19,7 @@ MUTANTS = (
         "Each recovery run begins at the first open refund, whatever the run before reached.",
         REACHED,
         "runs_that_have_time_for_one_page",
-        Edit("sweep._read", "None if start is None else ...", "None"),
+        Edit("_sweep_in", "None if start is None else ...", "None"),
     ),
     mutant(
         "sweep-skips-the-rest-of-a-page",
@@ -88,7 +88,7 @@ MUTANTS = (
         "A message that SQS moved counts as recorded because its sender gave it the worker's attribute.",
         EXPLAINED,
         "a_dead_letter_that_looks_recorded",
-        Edit("queue._dead_letter", '"DeadLetterQueueSourceArn" not in system', "True"),
+        Edit("_dead_letter_in", '"DeadLetterQueueSourceArn" not in system', "True"),
     ),
     mutant(
         "dead-letter-deleted",
@@ -97,7 +97,7 @@ MUTANTS = (
         "a_message_that_kills_its_worker",
         Edit(
             "RefundQueue.some_dead_letters",
-            "return [_dead_letter(message) for message in answer.get(...)]",
+            "return [_dead_letter_in(message) for message in answer.get(...)]",
             """
             for message in answer.get("Messages", []):
                 self._client.delete_message(

@@ -44,27 +44,29 @@ def deploy(environment: str, given: str, confirm: str) -> int:
     # What was published and rolled back is still there as a version, and the same again would be none.
     salt = stack.changed if stack and stack.was_rolled_back else ""
     template = BUILT / "template.yaml"
-    written = parameters.stamped(template.read_text(encoding="utf-8"), parameters.stamp(values, salt))
-    template.write_text(written, encoding="utf-8")
+    stamp = parameters.stamp(values, salt)
+    template.write_text(parameters.stamped(template.read_text(encoding="utf-8"), stamp), encoding="utf-8")
 
     if code := sam_deploy(target, values, confirm):
         return code
-    record(aws, target)
+    record(aws, target, stamp)
     return 0
 
 
-def record(aws: account.Session, target: Target) -> None:
-    """For `make rollback`. Nothing is recorded where nothing was changed."""
+def record(aws: account.Session, target: Target, stamp: str) -> None:
+    """For `make rollback`. Nothing is recorded where nothing was changed, or the change set was declined."""
     stack = account.describe(aws, target.stack)
     if stack is None:
-        raise DeployError(f"there is no stack {target.stack} after the deployment, so none is recorded")
-    kept = history.History(aws, target)
+        return
     template = history.current_template(aws, target.stack)
+    if stamp not in template:
+        return
+    kept = history.History(aws, target)
     if history.is_recorded(kept, kept.all(), stack, template):
         return
     deployment = history.Deployment(history.now(), commit(), dict(stack.parameters), dict(stack.tags))
     kept.record(deployment, template)
-    print(f"Recorded in s3://{kept.bucket} as {deployment.at}; make rollback goes back to the one before.")
+    print(f"Recorded as of {history.in_wib(deployment.at)}; make rollback goes back to the one before.")
 
 
 def main(arguments: list[str]) -> int:

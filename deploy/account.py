@@ -10,6 +10,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from deploy import tables
 from deploy.target import DeployError, Target
 
 # Once and quickly: it only looks.
@@ -77,7 +78,7 @@ def _caller(aws: Session, region: str) -> str:
 
 
 def describe(aws: Session, stack: str) -> Stack | None:
-    """None where there is none yet."""
+    """None where there is none yet; one whose first change set was declined is none, to SAM either."""
     try:
         [found] = aws.client("cloudformation", config=QUICKLY).describe_stacks(StackName=stack)["Stacks"]
     except ClientError as error:
@@ -86,6 +87,8 @@ def describe(aws: Session, stack: str) -> Stack | None:
         raise DeployError(f"the stack {stack} cannot be looked at: {error}") from error
     except BotoCoreError as error:
         raise DeployError(f"the stack {stack} cannot be looked at: {error}") from error
+    if found["StackStatus"] == "REVIEW_IN_PROGRESS":
+        return None
     return Stack(
         status=found["StackStatus"],
         changed=str(found.get("LastUpdatedTime", found["CreationTime"])),
@@ -150,12 +153,12 @@ def concurrency_flaws(aws: Session, values: Mapping[str, str], stack: Stack | No
         )
 
 
-def flaws(aws: Session, target: Target, values: Mapping[str, str], names: list[str]) -> tuple[list[str], Stack | None]:
-    """What would make the deployment fail, and the stack as it is."""
-    identity(aws, target.region)
+def flaws(aws: Session, target: Target, values: Mapping[str, str], names: list[str]) -> list[str]:
+    """What would make the deployment fail."""
     stack = describe(aws, target.stack)
     try:
         found = list(concurrency_flaws(aws, values, stack))
+        found += tables.flaws(aws.client("dynamodb", config=QUICKLY), values, stack.parameters if stack else {})
         if stack is None:
             found += [
                 f"the log group {name} is there already, from an earlier stack of this name: delete it, or give "
@@ -166,4 +169,4 @@ def flaws(aws: Session, target: Target, values: Mapping[str, str], names: list[s
             found.append(refused)
     except (ClientError, BotoCoreError) as error:
         raise DeployError(f"the account cannot be looked at: {error}") from error
-    return found, stack
+    return found

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -19,6 +19,8 @@ from deploy.target import DeployError, Target
 
 SAM_STACK = "aws-sam-cli-managed-default"
 FOLDER = "deployments"
+TIME = "%Y-%m-%dT%H%M%SZ"
+WIB = timezone(timedelta(hours=7))
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,6 @@ class Deployment:
 class History:
     def __init__(self, aws: Session, target: Target) -> None:
         self._s3 = aws.client("s3")
-        self._region = target.region
         self._stack = target.stack
         self.bucket = _bucket(aws)
 
@@ -43,9 +44,9 @@ class History:
         self._put(deployment.at, "deployment.json", json.dumps(asdict(deployment), indent=1))
 
     def keep_template(self, at: str, template: str) -> str:
-        """Its URL, for CloudFormation: it is longer than what fits into a call."""
+        """Its URL, as SAM gives CloudFormation its own: it is longer than what fits into a call."""
         key = self._put(at, "template.yaml", template)
-        return f"https://{self.bucket}.s3.{self._region}.amazonaws.com/{key}"
+        return f"{self._s3.meta.endpoint_url}/{self.bucket}/{key}"
 
     def all(self) -> list[Deployment]:
         """The oldest first."""
@@ -89,7 +90,13 @@ def is_recorded(kept: History, deployments: list[Deployment], stack: Stack, temp
 
 
 def now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H%M%SZ")
+    return datetime.now(UTC).strftime(TIME)
+
+
+def in_wib(at: str) -> str:
+    """For people."""
+    time = datetime.strptime(at, TIME).replace(tzinfo=UTC).astimezone(WIB)
+    return time.strftime("%Y-%m-%d %H:%M:%S WIB")
 
 
 def current_template(aws: Session, stack: str) -> str:

@@ -20,7 +20,12 @@ def look(environment: str, given: str, confirm: str) -> list[str]:
     values = parameters.all_values(target)
     if confirm != "no" and not sys.stdin.isatty():
         found.append("there is no terminal to confirm the change set at: CONFIRM=no deploys without asking")
-    return found + account.flaws(account.session(target), target, values, parameters.log_groups(target))[0]
+    aws = account.session(target)
+    caller = account.identity(aws, target.region)
+    found += account.flaws(aws, target, values, parameters.log_groups(target))
+    if not found:
+        print(f"Deploying {target.stack} in {target.region} as {caller}")
+    return found
 
 
 def main(arguments: list[str]) -> int:

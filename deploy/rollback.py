@@ -35,7 +35,8 @@ def to_restore(aws: account.Session, stack: account.Stack, name: str, kept: hist
         return history.last(deployments)  # what the stack has now was not deployed by make deploy
     found = history.before(deployments)
     if found is None:
-        raise DeployError(f"no deployment of {name} is recorded before that of {history.last(deployments).at}")
+        first = history.in_wib(history.last(deployments).at)
+        raise DeployError(f"no deployment of {name} is recorded before that of {first}")
     return found
 
 
@@ -43,11 +44,11 @@ def restore(aws: account.Session, name: str, kept: history.History, wanted: hist
     cloudformation = aws.client("cloudformation")
     at = history.now()
     # A stamp of its own: what was published before is still there as a version, and the same again would be none.
-    template = parameters.stamped(kept.template(wanted), f"rollback-{at.replace(':', '')}")
+    template = parameters.stamped(kept.template(wanted), f"rollback-{at}")
     values = {**wanted.parameters, **AT_ONCE}
     change: dict[str, Any] = cloudformation.create_change_set(
         StackName=name,
-        ChangeSetName=f"rollback-{at.replace(':', '')}",
+        ChangeSetName=f"rollback-{at}",
         ChangeSetType="UPDATE",
         TemplateURL=kept.keep_template(at, template),
         Parameters=parameters.as_cloudformation(values),
@@ -85,9 +86,12 @@ def rollback(environment: str, confirm: str) -> None:
         raise DeployError(f"there is no stack {target.stack} in {target.region}")
     if refused := account.not_deployable(target.stack, stack):
         raise DeployError(refused)
+    if stack.was_rolled_back:
+        print(f"The last deployment of {target.stack} failed, and CloudFormation has taken it back already.")
     kept = history.History(aws, target)
     wanted = to_restore(aws, stack, target.stack, kept)
-    print(f"{target.stack} goes back to the deployment of {wanted.at}, commit {wanted.commit or 'not known'}.")
+    commit = wanted.commit or "not known"
+    print(f"{target.stack} goes back to the deployment of {history.in_wib(wanted.at)}, commit {commit}.")
     changed = {
         f"{name} = {value or '(empty)'}"
         for name, value in wanted.parameters.items()
@@ -96,7 +100,7 @@ def rollback(environment: str, confirm: str) -> None:
     print(*(f"  {each}" for each in sorted(changed)), sep="\n", end="\n" if changed else "")
     ask("Go back?", confirm)
     restore(aws, target.stack, kept, wanted)
-    print(f"{target.stack} is as it was deployed at {wanted.at}; all traffic goes there.")
+    print(f"{target.stack} is as it was deployed at {history.in_wib(wanted.at)}; all traffic goes there.")
 
 
 def main(arguments: list[str]) -> int:

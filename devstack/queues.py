@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import botocore.exceptions
 
+from devstack.cloudformation import SENDER_ID
 from devstack.events import Report, notice, to_stderr
 from devstack.runtime import FunctionError, Runtime
 from devstack.template import Queue, QueueMapping
@@ -134,7 +135,7 @@ def sqs_event(messages: Sequence["MessageTypeDef"], queue_arn: str, region: str)
                 "messageId": message["MessageId"],
                 "receiptHandle": message["ReceiptHandle"],
                 "body": message["Body"],
-                "attributes": dict(message.get("Attributes", {})),
+                "attributes": _system_attributes(message),
                 "messageAttributes": {
                     name: _message_attribute(value) for name, value in message.get("MessageAttributes", {}).items()
                 },
@@ -146,6 +147,14 @@ def sqs_event(messages: Sequence["MessageTypeDef"], queue_arn: str, region: str)
             for message in messages
         ]
     }
+
+
+def _system_attributes(message: "MessageTypeDef") -> dict[str, str]:
+    attributes: dict[str, str] = dict(message.get("Attributes", {}))  # type: ignore[arg-type]
+    # To an emulator without roles and users, everybody is the account. The local stack lists one sender.
+    if attributes.get("SenderId", "").isdecimal():
+        attributes["SenderId"] = SENDER_ID
+    return attributes
 
 
 def message_event(message: "MessageTypeDef", queue: Queue, is_failed: bool) -> dict[str, Any]:

@@ -96,6 +96,9 @@ QUEUE = {
     "refund_worker/same-refund-twice": Batch(7000),
     "refund_worker/batch": Batch(30_000),
     "refund_worker/with-poison": Batch(12_000, dead_letters=3),
+    "refund_worker/pointer": Batch(10_000, after=("refund_api/respond-async",)),
+    "refund_worker/pointer-to-no-refund": Batch(0, dead_letters=2, after=("refund_api/respond-async",)),
+    "refund_worker/unlisted-sender": Batch(0, dead_letters=1),
 }
 SCHEDULE = {"recovery/schedule"}
 HEALTH = {"health/anybody"}

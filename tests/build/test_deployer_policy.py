@@ -74,6 +74,7 @@ CALLED = {
     "cloudformation:GetTemplate",
     "cloudformation:GetTemplateSummary",
     "cloudformation:ListStackResources",
+    "dynamodb:DescribeTable",
     "lambda:DeleteFunction",
     "lambda:GetAccountSettings",
     "lambda:ListAliases",

@@ -51,9 +51,23 @@ def look(given: str = "") -> list[str]:
     return preflight.look("staging", f"{FILLED} {given}", "no")
 
 
-def test_an_account_in_which_nothing_is_missing_may_be_deployed_to(aws: Account) -> None:
+def test_an_account_in_which_nothing_is_missing_may_be_deployed_to(
+    aws: Account, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert look() == []
     aws.deploy(QUEUE, {})
+    assert look() == []
+    said = capsys.readouterr().out.splitlines()
+    assert said == [f"Deploying {STACK} in {REGION} as arn:aws:sts::123456789012:user/moto"] * 2
+
+
+def test_a_stack_whose_first_change_set_was_declined_is_none(aws: Account) -> None:
+    aws.client("cloudformation").create_change_set(
+        StackName=STACK, ChangeSetName="declined", ChangeSetType="CREATE", TemplateBody=QUEUE
+    )
+    [stack] = aws.client("cloudformation").describe_stacks(StackName=STACK)["Stacks"]
+    assert stack["StackStatus"] == "REVIEW_IN_PROGRESS"
+    assert account.describe(aws, STACK) is None
     assert look() == []
 
 
@@ -131,6 +145,42 @@ def test_log_groups_of_an_earlier_stack_of_the_name_are_said(aws: Account) -> No
     ]
     aws.deploy(QUEUE, {})
     assert look() == []
+
+
+def make_table(aws: Account, name: str, *indexes: str) -> None:
+    key = [{"AttributeName": "pk", "KeyType": "HASH"}]
+    found: Any = [{"IndexName": each, "KeySchema": key, "Projection": {"ProjectionType": "ALL"}} for each in indexes]
+    aws.client("dynamodb").create_table(
+        TableName=name,
+        BillingMode="PAY_PER_REQUEST",
+        AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
+        KeySchema=key,
+        **({"GlobalSecondaryIndexes": found} if found else {}),
+    )
+
+
+def test_an_existing_table_must_be_there_and_be_a_ledger(aws: Account) -> None:
+    make_table(aws, "ledger", "open-refunds")
+    make_table(aws, "audit")
+    assert look("ExistingLedgerTable=ledger ExistingAuditTable=audit") == []
+    assert look("ExistingLedgerTable=legder") == ["ExistingLedgerTable is legder, and there is no such table"]
+    assert look("ExistingLedgerTable=audit") == [
+        "ExistingLedgerTable is audit, which has no index open-refunds: it is not a ledger"
+    ]
+
+
+def test_a_stack_on_an_existing_table_is_not_deployed_without_it(aws: Account) -> None:
+    make_table(aws, "ledger", "open-refunds")
+    make_table(aws, "restored", "open-refunds")
+    with_table = f"Parameters: {{ExistingLedgerTable: {{Type: String}}}}\n{QUEUE}"
+    aws.deploy(with_table, {"ExistingLedgerTable": ""})
+    assert look("ExistingLedgerTable=ledger") == []
+    aws.deploy(with_table, {"ExistingLedgerTable": "ledger"})
+    assert look() == [
+        "ExistingLedgerTable is ledger in the stack, and would be empty: the stack would create a new, empty table. "
+        "Set ExistingLedgerTable=ledger"
+    ]
+    assert look("ExistingLedgerTable=restored") == []
 
 
 def test_reserved_concurrency_has_room_in_the_account(aws: Account) -> None:

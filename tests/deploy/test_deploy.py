@@ -118,7 +118,7 @@ def test_a_deployment_is_stamped_and_recorded_and_an_empty_one_is_not(
 ) -> None:
     deployed = sam_that_deploys(aws, built, monkeypatch)
     assert command.main(["staging", PARAMETERS, "no"]) == 0
-    assert "Recorded in s3://" in capsys.readouterr().out
+    assert "Recorded as of " in capsys.readouterr().out
     assert command.main(["staging", PARAMETERS, "no"]) == 0
     assert capsys.readouterr().out == ""
 
@@ -145,6 +145,15 @@ def test_a_deployment_after_a_rollback_is_another_version(
     monkeypatch.setattr(account, "describe", rolled_back)
     assert command.main(["staging", PARAMETERS, "no"]) == 0
     assert history.current_template(aws, STACK) != before
+
+
+def test_a_change_that_was_declined_is_not_recorded(aws: Account, built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SAM ends with 0 then, whether there is a stack, that of an earlier release, or none."""
+    fake_sam(built, monkeypatch)
+    assert command.main(["staging", PARAMETERS, ""]) == 0
+    aws.deploy(TEMPLATE + "of-an-earlier-release", {"MerchantId": "m1"})
+    assert command.main(["staging", PARAMETERS, ""]) == 0
+    assert history.History(aws, target_with()).all() == []
 
 
 def test_a_deployment_that_fails_is_not_recorded(aws: Account, built: Path, monkeypatch: pytest.MonkeyPatch) -> None:

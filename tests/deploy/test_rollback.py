@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from deploy import history, rollback
+from deploy import account, history, rollback
 from deploy.target import DeployError, Target
 from tests.deploy.conftest import STACK, Account
 
@@ -90,7 +90,7 @@ def test_going_back_twice_goes_further_back_and_not_to_what_was_left(aws: Accoun
     go_back()
     go_back()
     assert colour(aws) == "green"
-    with pytest.raises(DeployError, match=r"no deployment of .* is recorded before that of 2026-11-28T030001Z"):
+    with pytest.raises(DeployError, match=r"no deployment of .* is recorded before that of 2026-11-28 10:00:01 WIB"):
         go_back()
     assert colour(aws) == "green"
 
@@ -113,6 +113,32 @@ def test_what_was_deployed_otherwise_is_left_for_the_last_record(aws: Account, t
     assert colour(aws) == "blue"
 
 
+WITH_TABLE = TEMPLATE.replace("Resources:", "  ExistingLedgerTable: {Type: String}\nResources:")
+
+
+def deploy_with_table(aws: Account, target: Target, colour: str, table: str) -> None:
+    template = WITH_TABLE.replace("COLOUR", colour)
+    values = {"Colour": colour, "DeploymentPreference": "AllAtOnce", "ExistingLedgerTable": table}
+    aws.deploy(template, values)
+    history.History(aws, target).record(history.Deployment(history.now(), "", values, {}), template)
+
+
+def test_going_back_keeps_a_ledger_that_was_restored_since(aws: Account, target: Target) -> None:
+    deploy_with_table(aws, target, "blue", "")
+    deploy_with_table(aws, target, "red", "ledger-restored")
+    go_back()
+    assert colour(aws) == "blue"
+    assert aws.stack().parameters["ExistingLedgerTable"] == "ledger-restored"
+
+
+def test_going_back_to_a_release_without_the_parameter_is_refused(aws: Account, target: Target) -> None:
+    deploy(aws, target, "blue")
+    deploy_with_table(aws, target, "red", "ledger-restored")
+    with pytest.raises(DeployError, match=r"uses the table ledger-restored; .* would create an empty table"):
+        go_back()
+    assert colour(aws) == "red"
+
+
 def test_going_back_asks_and_says_what_will_be(
     aws: Account, target: Target, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -129,7 +155,8 @@ def test_going_back_asks_and_says_what_will_be(
     assert rollback.main(["staging", ""]) == 1
     said = capsys.readouterr()
     assert (
-        said.out == f"{STACK} goes back to the deployment of 2026-11-28T030001Z, commit commit-blue.\n  Colour = blue\n"
+        said.out
+        == f"{STACK} goes back to the deployment of 2026-11-28 10:00:01 WIB, commit commit-blue.\n  Colour = blue\n"
     )
     assert said.err == "make rollback: nothing was changed\n"
     assert questions == ["Go back? [y/N] "]
@@ -194,3 +221,17 @@ def test_a_failure_of_cloudformations_is_said(aws: Account, target: Target, monk
     with pytest.raises(DeployError, match=r"did not finish .change_set_create_complete.: Role r cannot be assumed"):
         go_back()
     assert len(history.History(aws, target).all()) == 2
+
+
+def test_that_a_failed_deployment_was_taken_back_already_is_said(
+    aws: Account, target: Target, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    deploy(aws, target, "blue")
+    deploy(aws, target, "red")
+    found = aws.stack()
+    taken_back = account.Stack("UPDATE_ROLLBACK_COMPLETE", found.changed, found.parameters, found.tags)
+    monkeypatch.setattr(account, "describe", lambda session, name: taken_back)
+    monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
+    assert rollback.main(["staging", ""]) == 1
+    said = f"The last deployment of {STACK} failed, and CloudFormation has taken it back already."
+    assert capsys.readouterr().out.startswith(said)

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from devstack.queues import Poller, failed_messages, message_event
+from devstack.cloudformation import SENDER_ID
+from devstack.queues import Poller, failed_messages, message_event, sqs_event
 from devstack.runtime import Runtime
 from devstack.template import Function, Queue, QueueMapping
 from tests.devstack.account import Account, until
@@ -61,6 +62,18 @@ def return_at_once(account: Account, records: list[dict[str, Any]]) -> None:
         account.sqs.change_message_visibility(
             QueueUrl=account.queue.url, ReceiptHandle=record["receiptHandle"], VisibilityTimeout=0
         )
+
+
+@pytest.mark.parametrize(
+    ("sender", "shown"),
+    [("123456789012", SENDER_ID), (SENDER_ID, SENDER_ID), ("AROAEXAMPLETILLS1:till-3", "AROAEXAMPLETILLS1:till-3")],
+)
+def test_a_sender_that_the_emulator_does_not_know_is_the_local_one(sender: str, shown: str) -> None:
+    named = {"MessageId": "m", "ReceiptHandle": "r", "Body": "{}", "MD5OfBody": ""}
+    message: Any = named | {"Attributes": {"SenderId": sender}}
+    [record] = sqs_event([message], "arn", "ap-southeast-3")["Records"]
+    assert record["attributes"] == {"SenderId": shown}
+    assert message["Attributes"] == {"SenderId": sender}
 
 
 def test_event_has_the_shape_of_sqs(account: Account) -> None:

@@ -292,6 +292,95 @@ def test_an_invalid_message_is_recorded_and_dead_lettered_at_once(world: World, 
     assert field in record["cause"]["S"]
 
 
+def received_from(world: World, sender: str) -> list[Any]:
+    """The messages of the queue as if this principal had sent them."""
+    return [message | {"Attributes": message["Attributes"] | {"SenderId": sender}} for message in world.receive()]
+
+
+def test_the_gateways_own_message_is_a_pointer(world: World) -> None:
+    order = world.order(100_000, merchant="m2")
+    later = world.refund(order, 60_000, later=True, merchant="m2").body
+
+    [message] = received_from(world, "AROAEXAMPLEFUNCTION:refund-api")
+
+    assert json.loads(message["Body"]) == {
+        **{"merchantId": "m2", "merchantOrderId": order, "refundId": later["refundId"]}
+    }
+    assert world.work([message]) == []
+    assert world.moved(order, "m2") == 60_000
+    records = world.audit(order, merchant="m2")
+    assert [record["actor"] for record in records] == ["agent-7"] * 3
+    assert [record.get("senderSession") for record in records] == [None, "refund-api", "refund-api"]
+
+
+def test_a_senders_messages_are_taken_for_the_merchants_that_list_it(world: World) -> None:
+    sender = "AROAEXAMPLETILLS1"
+    world.reassemble(queue_senders=frozenset({(sender, "m2")}))
+    order = world.order(100_000, merchant="m2")
+    world.order(100_000)
+    world.send(order, "k", amount=1000, merchantId="m2")
+    world.send(order, "k", amount=1000, merchantId="m1")
+    world.send(order, "l", amount=2000, merchantId="m2")
+
+    first, second, third = received_from(world, f"{sender}:till-3")
+    third["Attributes"]["SenderId"] = f"{sender}2:till-3"
+    assert world.work([first, second, third]) == []
+
+    assert (world.moved(order, "m2"), world.moved(order, "m1")) == (1000, 0)
+    causes = {letter["MessageAttributes"]["cause"]["StringValue"] for letter in world.dead_letters()}
+    assert causes == {
+        f"sender {who} (session till-3) may not request refunds for merchant {merchant}: add {who}={merchant} to the "
+        "parameter QueueSenders to allow it"
+        for who, merchant in ((sender, "m1"), (f"{sender}2", "m2"))
+    }
+    done = [record for record in world.audit(order, merchant="m2") if record["action"] == "REFUND_SUCCEEDED"]
+    assert [(record["actor"], record["senderSession"], record["requestedBy"]) for record in done] == [
+        (sender, "till-3", "back office")
+    ]
+
+
+def test_messages_that_the_release_before_left_in_the_queue_are_worked(world: World) -> None:
+    """Full requests of the gateway's own role, which nobody lists."""
+    order = world.order(100_000)
+    later = world.refund(order, 60_000, key="k", later=True).body
+    [pointer] = world.receive()
+    body = {
+        **{"merchantId": "m1", "merchantOrderId": order, "idempotencyKey": "k", "amount": 60_000},
+        **{"reason": "ITEMS_RETURNED", "requestedBy": "agent"},
+    }
+    sender = {"SenderId": "AROAEXAMPLEFUNCTION:refund-api"}
+    old = pointer | {"Body": json.dumps(body), "Attributes": pointer["Attributes"] | sender}
+
+    assert world.work([old]) == []
+
+    assert world.get(order, later["refundId"]).body["status"] == "SUCCEEDED"
+    assert world.moved(order) == 60_000
+    assert world.dead_letters() == []
+
+
+def test_a_flood_of_forged_pointers_neither_hastens_nor_delays_a_refund(world: World) -> None:
+    order = world.order(100_000)
+    world.simulator.fault("rate_limited", path="order_cancellation", merchant_order_id=order, retry_after=300, times=1)
+    refund = world.refund(order, 60_000).body
+    assert refund["status"] == "QUEUED"
+    [before] = world.gateway.ledger.refunds_of(world.order_key(order), 2, None).refunds
+    forged = {"merchantId": "m1", "merchantOrderId": order, "refundId": refund["refundId"]}
+    for number in range(9):
+        token = {"token": {"DataType": "String", "StringValue": "x" * number}} if number else {}
+        world.send_raw(json.dumps(forged), token)
+
+    assert world.work(received_from(world, "AROAEXAMPLESTRANGER:x")) == []
+
+    [after] = world.gateway.ledger.refunds_of(world.order_key(order), 2, None).refunds
+    assert after == before
+    assert len(world.requests(order)) == 1
+    world.clock.pass_seconds(301)
+    world.send_raw(json.dumps(forged))
+    assert world.work(received_from(world, "AROAEXAMPLESTRANGER:x")) == []
+    assert world.get(order, refund["refundId"]).body["status"] == "SUCCEEDED"
+    assert world.moved(order) == 60_000
+
+
 def test_a_poisoned_message_harms_no_other_and_is_in_its_orders_timeline(world: World) -> None:
     order = world.order()
     world.send(order, "good", amount=1000)

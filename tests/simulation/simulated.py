@@ -508,11 +508,11 @@ class SimulatedWorld:
     def _money_moved(self, movement: Movement) -> None:
         amount, status = self.indodana.orders[movement.merchant_id, movement.merchant_order_id]
         sent_at = self.acting.sandbox.clock() if self.acting else None
+        self.watch.money_moved(movement, amount if status == "PAID" else Decimal(0), sent_at)
         if self.acting and self.acting.taken_at is not None:
             answered_by = self.now - self.acting.taken_at + CANCEL_READ_SECONDS
             detail = f"{movement.refund_id[:6]} may be answered {answered_by:g} s after API Gateway took the request"
             hold("a refund is sent only while its caller waits", answered_by <= API_GATEWAY_SECONDS, detail)
-        self.watch.money_moved(movement, amount if status == "PAID" else Decimal(0), sent_at)
 
     def _dynamodb_faults(
         self, name: str, arguments: Mapping[str, Any], client: Any, effect: Callable[[], Any]

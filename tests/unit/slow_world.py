@@ -11,7 +11,7 @@ from botocore.exceptions import ReadTimeoutError
 from gateway.core.audit import AuditLog
 from gateway.core.ledger import Ledger
 from gateway.core.order_locks import LOCK_SECONDS
-from gateway.http.requests import seconds_left
+from gateway.http.requests import time_left
 from gateway.refunds.queue import RefundQueue
 from gateway.refunds.service import RefundService
 from gateway.runtime import aws
@@ -146,7 +146,7 @@ class SlowWorld(World):
         def until_timeout() -> float:
             return LAMBDA_SECONDS - (self.now - began).total_seconds()
 
-        self.time_left = seconds_left(event, until_timeout, lambda: self.now.timestamp())
+        self.time_left = time_left(event, until_timeout, lambda: self.now.timestamp())
 
     @property
     def elapsed(self) -> float:

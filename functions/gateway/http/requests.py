@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from gateway.runtime.settings import Settings
 
 CHANNEL = "api"
-# API Gateway answers 503 by itself 30 s after it took the request (for an HTTP API this cannot be changed). It does not
-# wait for a cold start, which comes before the function's own timeout. One second is for the way back.
+# API Gateway answers 503 by itself 30 s after it took the request; for an HTTP API this cannot be raised. A cold start
+# is part of that time, but not of the function's own timeout. One second is for the way back.
 API_GATEWAY_SECONDS = 30.0
 ANSWER_SECONDS = API_GATEWAY_SECONDS - 1.0
 CORRELATION_HEADER = "X-Correlation-Id"
@@ -118,7 +118,7 @@ def principal(event: Event) -> str | None:
     return found if inputs.is_principal(found) else None
 
 
-def seconds_left(event: Event, until_timeout: Callable[[], float], now: Callable[[], float]) -> Callable[[], float]:
+def time_left(event: Event, until_timeout: Callable[[], float], now: Callable[[], float]) -> Callable[[], float]:
     """The time until the function ends, or its answer would be too late for API Gateway. `now`: as time.time.
 
     An event that was not taken within the last 30 s has no caller who waits (a sample event), or one of the clocks is

@@ -36,7 +36,7 @@ def _answer(event: Event, context: LambdaContext, routes: Mapping[str, View]) ->
     log: dict[str, Any] = {"request_id": request_id, "route": event["routeKey"]}
     try:
         gateway = bootstrap.gateway()
-        seconds_left = requests.seconds_left(
+        seconds_left = requests.time_left(
             event, lambda: context.get_remaining_time_in_millis() / 1000, lambda: gateway.clock().timestamp()
         )
         request = requests.read(event, seconds_left, gateway.settings)

@@ -178,7 +178,7 @@ MUTANTS = (
         Edit(
             "RefundProtocol._submit",
             "min(context.seconds_left(), lease_left)",
-            "context.seconds_left() + SUBMIT_SECONDS",
+            "SUBMIT_SECONDS",
         ),
     ),
     # ---- outcome

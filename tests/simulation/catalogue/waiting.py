@@ -13,7 +13,7 @@ MUTANTS = (
         "A request's time is counted from the invocation, although API Gateway has waited for the cold start, too.",
         CALLER_WAITS,
         "a_refund_after_a_cold_start",
-        Edit("requests.seconds_left", "min(until_timeout(), ...)", "until_timeout()"),
+        Edit("time_left", "min(until_timeout(), ...)", "until_timeout()"),
     ),
     mutant(
         "status-checks-never-pause",
@@ -27,7 +27,7 @@ MUTANTS = (
         "Status checks pause after a single one that got no answer in time.",
         ASKED,
         HANGS,
-        Edit("breaker.STATUS_CHECKS", "opens_after=2", "opens_after=1"),
+        Edit("STATUS_CHECKS", "opens_after=2", "opens_after=1"),
     ),
     mutant(
         "status-checks-pause-for-good",

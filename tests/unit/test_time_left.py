@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.http.requests import seconds_left
+from gateway.http.requests import time_left
 
 NOW = 1_795_331_100.0
 
@@ -24,7 +24,7 @@ class Invocation:
 
     def left(self, time_epoch: Any) -> Callable[[], float]:
         event = {"requestContext": {} if time_epoch is None else {"timeEpoch": time_epoch}}
-        return seconds_left(event, lambda: 29 - (self.now - NOW), lambda: self.now)
+        return time_left(event, lambda: 29 - (self.now - NOW), lambda: self.now)
 
 
 @pytest.fixture
@@ -80,5 +80,5 @@ def test_an_odd_time_is_ignored(invocation: Invocation, time_epoch: Any) -> None
 
 
 def test_a_function_that_ends_first_decides() -> None:
-    left = seconds_left({"requestContext": {"timeEpoch": milliseconds(1)}}, lambda: 3.0, lambda: NOW)
+    left = time_left({"requestContext": {"timeEpoch": milliseconds(1)}}, lambda: 3.0, lambda: NOW)
     assert left() == 3

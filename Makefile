@@ -70,7 +70,7 @@ check: lint ## in seconds: lint, types and unit tests
 test: lint ## before a commit, in minutes: lint, types and all tests but the slow ones
 	$(PY) -m pytest -q -n auto --dist worksteal $(SLOW_TESTS:%=--ignore %) --ignore tests/docker
 
-# The audit stands last: it fails where there is no network.
+# The audit stands last, where it is seen if nothing could be audited.
 verify: validate secrets build $(VENV_MINISTACK)/.installed ## CI and releases, in half an hour: template, secrets, build, slow tests (schedules, seeds, mutants, chaos), audit
 	$(PY) -m pytest -q $(SLOW_TESTS)
 	@$(MAKE) --no-print-directory audit

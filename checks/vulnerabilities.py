@@ -17,6 +17,7 @@ import tomllib
 from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Any
 
 import requests
 
@@ -72,11 +73,10 @@ def accepted(root: Path, today: date) -> list[str]:
     return ids
 
 
-def not_audited(wanted: set[Pin], report: str) -> dict[str, str]:
-    """The packages that the JSON report skips or lacks, and why: pip-audit exits with 0 even if it skips all."""
-    found = json.loads(report)["dependencies"]
-    audited = {(normalized(package["name"]), package["version"]) for package in found if "skip_reason" not in package}
-    reasons = {normalized(package["name"]): package.get("skip_reason") for package in found}
+def not_audited(wanted: set[Pin], report: list[dict[str, Any]]) -> dict[str, str]:
+    """The packages that the report skips or lacks, and why: pip-audit exits with 0 even if it skips all."""
+    audited = {(normalized(package["name"]), package["version"]) for package in report if "skip_reason" not in package}
+    reasons = {normalized(package["name"]): package.get("skip_reason") for package in report}
     return {f"{name} {version}": reasons.get(name) or "not in its report" for name, version in wanted - audited}
 
 
@@ -117,10 +117,30 @@ def _problems(chosen: dict[str, str], arguments: list[str]) -> list[str]:
         file.flush()
         command += ["--requirement", file.name]
         result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=AUDIT_TIMEOUT_SECONDS)
-    if result.returncode:
-        return [result.stdout, result.stderr, "pip-audit found vulnerabilities or failed."]
-    missing = not_audited(set(chosen.items()), result.stdout)
-    return [f"pip-audit did not audit {package}: {why}" for package, why in sorted(missing.items())]
+    try:
+        report = json.loads(result.stdout)["dependencies"]
+    except (ValueError, KeyError):
+        return [result.stdout, result.stderr, "pip-audit failed."]
+    return [
+        *_vulnerabilities(report),
+        *(
+            f"pip-audit did not audit {one}: {why}"
+            for one, why in sorted(not_audited(set(chosen.items()), report).items())
+        ),
+        *([result.stderr, "pip-audit failed."] if result.returncode and not any(map(_found, report)) else []),
+    ]
+
+
+def _vulnerabilities(report: list[dict[str, Any]]) -> Iterator[str]:
+    for package in report:
+        for found in _found(package):
+            fixed = ", ".join(found["fix_versions"]) or "no version"
+            yield f"{package['name']} {package['version']} is vulnerable: {found['id']}, fixed in {fixed}"
+
+
+def _found(package: dict[str, Any]) -> list[dict[str, Any]]:
+    vulnerabilities: list[dict[str, Any]] = package.get("vulns", [])
+    return vulnerabilities
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -104,8 +104,7 @@ def test_vulnerability_fails_the_audit_and_is_named_with_its_fix(
     osv.vulnerable["urllib3"] = VULNERABILITY
     assert vulnerabilities.audit(requirements, osv.url) == 1
     said = capfd.readouterr().err
-    assert all(text in said for text in ("urllib3", "2.8.0", "GHSA-test-0000-0001", "99.0"))
-    assert NOT_AUDITED not in said
+    assert said == "urllib3 2.8.0 is vulnerable: GHSA-test-0000-0001, fixed in 99.0\n"
 
 
 @pytest.mark.parametrize("strict", [False, True], ids=["not strict", "strict"])

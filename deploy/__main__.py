@@ -66,7 +66,8 @@ def record(aws: account.Session, target: Target, stamp: str) -> None:
         return
     deployment = history.Deployment(history.now(), commit(), dict(stack.parameters), dict(stack.tags))
     kept.record(deployment, template)
-    print(f"Recorded as of {history.in_wib(deployment.at)}; make rollback goes back to the one before.")
+    at = history.in_wib(deployment.at)
+    print(f"Recorded in s3://{kept.bucket} as of {at}; make rollback goes back to the one before.")
 
 
 def main(arguments: list[str]) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError, WaiterError
 
-from deploy import account, history, parameters
+from deploy import account, history, parameters, tables
 from deploy.confirm import ask
 from deploy.target import DeployError, load_target
 
@@ -38,6 +38,19 @@ def to_restore(aws: account.Session, stack: account.Stack, name: str, kept: hist
         first = history.in_wib(history.last(deployments).at)
         raise DeployError(f"no deployment of {name} is recorded before that of {first}")
     return found
+
+
+def with_the_stacks_tables(wanted: history.Deployment, stack: account.Stack) -> history.Deployment:
+    """Code and the other parameters go back, and the refunds stay: the deployment before may be older than a restored
+    table. Raises DeployError where the wanted template would create an empty one."""
+    tables_in_use = tables.in_use(stack.parameters)
+    for name, table in tables_in_use.items():
+        if name not in wanted.parameters:
+            raise DeployError(
+                f"the stack uses the table {table}; the deployment of {wanted.at} does not have {name} and would "
+                "create an empty table. Deploy a newer release instead"
+            )
+    return replace(wanted, parameters={**wanted.parameters, **tables_in_use})
 
 
 def restore(aws: account.Session, name: str, kept: history.History, wanted: history.Deployment) -> None:
@@ -89,9 +102,9 @@ def rollback(environment: str, confirm: str) -> None:
     if stack.was_rolled_back:
         print(f"The last deployment of {target.stack} failed, and CloudFormation has taken it back already.")
     kept = history.History(aws, target)
-    wanted = to_restore(aws, stack, target.stack, kept)
-    commit = wanted.commit or "not known"
-    print(f"{target.stack} goes back to the deployment of {history.in_wib(wanted.at)}, commit {commit}.")
+    wanted = with_the_stacks_tables(to_restore(aws, stack, target.stack, kept), stack)
+    at = history.in_wib(wanted.at)
+    print(f"{target.stack} goes back to the deployment of {at}, commit {wanted.commit or 'not known'}.")
     changed = {
         f"{name} = {value or '(empty)'}"
         for name, value in wanted.parameters.items()

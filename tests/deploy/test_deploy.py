@@ -118,7 +118,7 @@ def test_a_deployment_is_stamped_and_recorded_and_an_empty_one_is_not(
 ) -> None:
     deployed = sam_that_deploys(aws, built, monkeypatch)
     assert command.main(["staging", PARAMETERS, "no"]) == 0
-    assert "Recorded as of " in capsys.readouterr().out
+    assert "Recorded in s3://" in capsys.readouterr().out
     assert command.main(["staging", PARAMETERS, "no"]) == 0
     assert capsys.readouterr().out == ""
 

@@ -95,6 +95,48 @@ def test_an_item_that_cannot_be_read_stops_no_refund(world: World, logs: io.Stri
     assert f"unreadable item in the ledger: m1#{broken} / REFUND#{refund['refundId']}" in logs.getvalue()
 
 
+def test_an_unreadable_refund_stops_only_its_own_order(world: World, logs: io.StringIO) -> None:
+    broken, order = world.order(), world.order()
+    for one in (broken, order):
+        world.refund(one, 1000, key="k", later=True)
+    [refund] = world.list_refunds(broken).body["refunds"]
+    world.dynamodb.update_item(
+        TableName=world.settings.ledger_table,
+        Key={"pk": {"S": f"m1#{broken}"}, "sk": {"S": f"REFUND#{refund['refundId']}"}},
+        UpdateExpression="SET schemaVersion = :later",
+        ExpressionAttributeValues={":later": {"N": "99"}},
+    )
+
+    answers = [
+        world.list_refunds(broken),
+        world.get(broken, refund["refundId"]),
+        world.refund(broken, 1000, key="k", later=True),
+    ]
+
+    assert [(answer.status, answer.body["code"]) for answer in answers] == [(503, "LEDGER_UNAVAILABLE")] * 3
+    assert all("cannot be read; an operator must look at it" in answer.body["detail"] for answer in answers)
+    assert '"level":"ERROR"' not in logs.getvalue()
+    assert [one["merchantOrderId"] for one in world.open_refunds("QUEUED").body["refunds"]] == [order]
+    world.work_queue()
+    assert (world.moved(broken), world.moved(order)) == (0, 1000)
+
+
+def test_a_message_that_sqs_moved_gets_one_record_and_stays(world: World) -> None:
+    order = world.order()
+    world.send(order, "k", amount=1000)
+    queue = world.settings.refund_queue_url
+    for _ in range(world.settings.max_receive_count + 1):
+        world.sqs.receive_message(QueueUrl=queue, VisibilityTimeout=0)
+
+    for _ in range(2):
+        assert world.recover()["errors"] == 0
+
+    [record] = world.audit(order)
+    assert (record["action"], record["receiveCount"]) == ("MESSAGE_DEAD_LETTERED", world.settings.max_receive_count + 1)
+    [letter] = world.dead_letters()
+    assert letter["MessageId"] == record["messageId"]
+
+
 def test_ages_and_counts_are_metrics(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     order = world.order()
     world.simulator.fault("error_before", path="order_cancellation", merchant_order_id=order)

@@ -518,6 +518,23 @@ def test_a_failed_message_fails_alone_and_ends_in_the_dead_letter_queue() -> Non
         assert queue["RedrivePolicy"]["deadLetterTargetArn"] == {"Fn::GetAtt": "RefundDeadLetterQueue.Arn"}
 
 
+def test_a_message_is_received_as_often_as_sqs_allows_by_default() -> None:
+    limit = TEMPLATE["Parameters"]["RefundMaxReceiveCount"]
+    assert (limit["Default"], limit["MaxValue"]) == (100, 100)
+
+
+def test_recovery_reads_dead_letters_and_deletes_none() -> None:
+    assert actions_on("RecoveryFunction", "RefundDeadLetterQueue") == {"sqs:ReceiveMessage"}
+
+
+def test_late_recovery_runs_do_not_pile_up() -> None:
+    properties = FUNCTIONS["RecoveryFunction"]
+    assert properties["EventInvokeConfig"] == {"MaximumRetryAttempts": 0, "MaximumEventAgeInSeconds": 60}
+    [schedule] = properties["Events"].values()
+    assert schedule["Properties"]["Schedule"] == "rate(1 minute)"
+    assert properties["Timeout"] <= 60
+
+
 def test_the_functions_know_the_queues_own_receive_limit() -> None:
     variables = TEMPLATE["Globals"]["Function"]["Environment"]["Variables"]
     assert variables["MAX_RECEIVE_COUNT"] == QUEUES["RefundQueue"]["RedrivePolicy"]["maxReceiveCount"]

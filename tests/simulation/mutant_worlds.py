@@ -105,7 +105,7 @@ def an_answer_that_comes_late() -> SmallWorld:
         world.finish(world.refund(ORDER, 30_000, "k"))
         world.aftermath()
 
-    return SmallWorld(world, passes=[20.0], at_the_end=repeated)
+    return SmallWorld(world, passes=[22.0], at_the_end=repeated)
 
 
 def a_lost_process_where_unknown_is_submitted_again() -> SmallWorld:

@@ -115,7 +115,7 @@ MUTANTS = (
     mutant(
         "record-deleted-on-error",
         "The refund is deleted when its request ends in an error, as idempotency decorators do.",
-        NOT_OVERWRITTEN,
+        LEGAL,
         "an_answer_that_comes_late",
         *_AS_IF_DELETABLE,
         Edit(

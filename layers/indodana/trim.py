@@ -113,7 +113,18 @@ def load_config(config_filename: str) -> None:
 
 raw_config_parse = multi_file_load_config = load_config
 """,
+    # For older Pythons; Powertools takes `deprecated` from it: 0.7 %.
+    "typing_extensions.py": """\
+import typing
+from warnings import deprecated
+
+
+def __getattr__(name: str) -> typing.Any:
+    return getattr(typing, name)
+""",
 }
+# Lines that compile a regular expression which nothing uses: 1 %.
+UNUSED_LINES = {"urllib3/util/url.py": '_IPV6_RE = re.compile("^" + _IPV6_PAT + "$")\n'}
 
 
 def trim(layer: Path) -> None:
@@ -125,6 +136,11 @@ def trim(layer: Path) -> None:
     for name, text in STAND_IN_MODULES.items():
         (layer / name).unlink()
         (layer / name).write_text(text)
+    for name, line in UNUSED_LINES.items():
+        before, found, after = (layer / name).read_text().partition(line)
+        if not found:
+            raise SystemExit(f"trim.py: {name} no longer has the line {line.strip()}")
+        (layer / name).write_text(before + after)
 
 
 def _stand_in(package: Path, modules: dict[str, str | None]) -> None:

@@ -177,6 +177,14 @@ print(json.dumps({
 """
 
 
+def test_names_whose_lines_were_removed_are_used_nowhere() -> None:
+    names = [line.partition(" = ")[0] for line in TRIM["UNUSED_LINES"].values()]
+    assert names
+    for source in LAYER.rglob("*.py"):
+        text = source.read_text(encoding="utf-8")
+        assert [name for name in names if re.search(rf"(?<!\w){name}(?!\w)", text)] == [], source
+
+
 def test_stand_ins_do_what_they_say() -> None:
     assert json.loads(printed_by(STOOD_IN)) == {
         "loaded": [],

@@ -370,11 +370,14 @@ NEW_FUNCTION = """\
             ApiId: !Ref Api
             Method: GET
             Path: /v1/greetings/{name}
-            Auth:
-              Authorizer: Jwt
-              AuthorizationScopes: [greetings:read]
 
 Outputs:
+"""
+END_OF_ROUTES = "          # END routes\n"
+NEW_ROUTE = """\
+          /v1/greetings/{name}:
+            get:
+              security: [{ Jwt: [greetings:read] }]
 """
 
 
@@ -384,8 +387,9 @@ def test_route_added_to_the_template_works_with_no_other_change(tmp_path: Path) 
         shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "samconfig.toml", root)
     text = (ROOT / "template.yaml").read_text()
-    assert text.count("\nOutputs:\n") == 1
-    (root / "template.yaml").write_text(text.replace("\nOutputs:\n", f"\n{NEW_FUNCTION}"))
+    assert text.count("\nOutputs:\n") == text.count(END_OF_ROUTES) == 1
+    text = text.replace("\nOutputs:\n", f"\n{NEW_FUNCTION}").replace(END_OF_ROUTES, f"{NEW_ROUTE}{END_OF_ROUTES}")
+    (root / "template.yaml").write_text(text)
     (root / "functions" / "greeting.py").write_text(
         "def lambda_handler(event, context):\n"
         "    return {'statusCode': 200, 'body': f\"hello, {event['pathParameters']['name']}\"}\n"

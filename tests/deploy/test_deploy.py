@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ from tests.deploy.conftest import STACK, Account
 GIVEN = {"MerchantId": "m1", "JwtIssuer": "https://issuer.example", "JwtAudience": "gateway"}
 PARAMETERS = " ".join(f"{name}={value}" for name, value in GIVEN.items())
 TEMPLATE = "Parameters: {MerchantId: {Type: String}}\nResources: {Queue: {Type: AWS::SQS::Queue}}\n# CONFIGURATION: "
-SAM_PYTHON = ROOT / ".venv-sam" / "bin" / "python"
 
 
 def target_with(**given: str) -> Target:
@@ -82,20 +80,6 @@ def test_sam_is_given_all_parameters_and_takes_an_empty_change(
     file = arguments[arguments.index("--parameter-overrides") + 1]
     assert file == f"file://{built}/parameters.yaml"
     assert json.loads((built / "parameters.yaml").read_text()) == values
-
-
-@pytest.mark.skipif(not SAM_PYTHON.exists(), reason="the SAM CLI is not installed; make validate")
-def test_sam_reads_the_parameters_as_they_are(tmp_path: Path) -> None:
-    values = parameters.all_values(target_with()) | {"Odd": "a \"b\" 'c' $d, e=f", "Number": "007"}
-    path = tmp_path / "parameters.yaml"
-    path.write_text(json.dumps(values, indent=1))
-    program = (
-        "import json, sys; from samcli.cli.types import CfnParameterOverridesType as Type; "
-        "print(json.dumps(Type().convert((sys.argv[1],), None, None)))"
-    )
-    done = subprocess.run([SAM_PYTHON, "-c", program, path.as_uri()], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == values
 
 
 def sam_that_deploys(aws: Account, built: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:

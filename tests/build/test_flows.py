@@ -15,7 +15,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -227,27 +226,13 @@ def test_overdue_refund_is_enqueued_by_recovery(stack: BuiltStack) -> None:
     assert stack.refund(order, 5_000).status == 202
 
     def enqueued() -> int:
-        wait_in_vain(stack, order)
+        stack.wait_in_vain(order)
         count: int = stack.invoke("RecoveryFunction", sample("recovery/schedule.json"))["enqueued"]
         return count
 
     assert until(enqueued, bool, WAIT_SECONDS) == 1
     stack.simulator.clear_faults()
     assert states(stack, order, ["SUCCEEDED"]) == ["SUCCEEDED"]
-
-
-def wait_in_vain(stack: BuiltStack, order: str) -> None:
-    """As if the refund's message had been due an hour ago, and was lost."""
-    hour_ago = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
-    dynamodb = aws.client("dynamodb", stack.info["awsEndpointUrl"])
-    for item in stack.items("ledgerTable"):
-        if item.get("merchantOrderId") == {"S": order} and "nextAttemptAt" in item:
-            dynamodb.update_item(
-                TableName=stack.info["ledgerTable"],
-                Key={name: item[name] for name in ("pk", "sk")},
-                UpdateExpression="SET nextAttemptAt = :hour_ago",
-                ExpressionAttributeValues={":hour_ago": {"S": hour_ago}},
-            )
 
 
 def test_unknown_refund_is_counted_by_recovery_and_settled_by_a_person(stack: BuiltStack) -> None:

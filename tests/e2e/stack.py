@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -142,6 +142,19 @@ class Caller:
         for page in dynamodb.get_paginator("scan").paginate(TableName=self.info[table]):
             items += page["Items"]
         return items
+
+    def wait_in_vain(self, order_id: str) -> None:
+        """As if the message of the order's waiting refund had been due an hour ago, and was lost."""
+        hour_ago = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
+        dynamodb = client("dynamodb", self.info["awsEndpointUrl"])
+        for item in self.items("ledgerTable"):
+            if item.get("merchantOrderId") == {"S": order_id} and "nextAttemptAt" in item:
+                dynamodb.update_item(
+                    TableName=self.info["ledgerTable"],
+                    Key={name: item[name] for name in ("pk", "sk")},
+                    UpdateExpression="SET nextAttemptAt = :hour_ago",
+                    ExpressionAttributeValues={":hour_ago": {"S": hour_ago}},
+                )
 
 
 class Stack(Program, Caller):

@@ -99,7 +99,7 @@ bench: $(VENV)/.installed .bench/.installed build ## measure the built functions
 	@$(PY) -m bench $(if $(RELEASE),--release)
 
 scale: $(VENV)/.installed ## measure how calls, units and time grow with refunds and batches, and what a slow Indodana costs; six minutes
-	@$(PY) -m bench.scale
+	@PYTHONPATH=functions:layers/indodana:. $(PY) -m bench.scale
 	@$(PY) -m bench.slow_upstream
 
 lint: $(VENV)/.installed ## style and types

@@ -71,7 +71,7 @@ def write(mutants: Sequence[Mutant], results: Mapping[str, Mapping[str, Any]]) -
         "`make mutate` lets mutmut's operators make small mistakes in the money path and in the signing layer, and",
         "runs the tests that reach each of them until one fails. docs/mutants.md is about others: mistakes picked by",
         "hand, which the simulation must find. This page is written by `make mutate`, which resumes with those not run",
-        "yet.",
+        "yet. It shows the code as it was at the last run; what has changed since is mutated by the next one.",
         "",
         "| module | mutants | not run yet | killed | of those by a time-out | alive | killed of those run, % |",
         "|---|---:|---:|---:|---:|---:|---:|",

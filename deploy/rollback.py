@@ -47,8 +47,8 @@ def with_the_stacks_tables(wanted: history.Deployment, stack: account.Stack) -> 
     for name, table in tables_in_use.items():
         if name not in wanted.parameters:
             raise DeployError(
-                f"the stack uses the table {table}; the deployment of {wanted.at} does not have {name} and would "
-                "create an empty table. Deploy a newer release instead"
+                f"the stack uses the table {table}; the deployment of {history.in_wib(wanted.at)} does not have {name} "
+                "and would create an empty table. Deploy a newer release instead"
             )
     return replace(wanted, parameters={**wanted.parameters, **tables_in_use})
 

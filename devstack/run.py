@@ -40,7 +40,7 @@ from devstack.schedules import Timer
 from devstack.template import Model, Template
 from devstack.tokens import Issuer
 from testkit.indodana.books import ReceivedRequest
-from testkit.indodana.simulator import LOCAL_MERCHANTS, Simulator
+from testkit.indodana.simulator import LOCAL_MERCHANTS, Simulator, merchant_secrets
 
 # How long a stop waits for what is in flight, and then cuts off. The ledger is made for that.
 DRAIN_SECONDS = 5.0
@@ -249,10 +249,7 @@ class Stack:
         model = template.model()
         environment = model.environment()
         prefix = environment.get("SECRET_PREFIX", "")
-        secrets = {
-            f"{prefix}{merchant}": json.dumps({"apiKey": api_key, "secretKey": secret_key})
-            for merchant, (api_key, secret_key) in merchants.items()
-        }
+        secrets = merchant_secrets(prefix, merchants)
         actual = provision(model, endpoint_url, secrets)
         if self._settings.credentials:
             # An AWS endpoint that outlives its stacks may hold other keys.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import logging
 import os
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ import pytest
 from devstack.aws import AwsServer, prepare_environment, provision
 from devstack.template import Model, Template
 from testkit.indodana.control_client import SimulatorControl
-from testkit.indodana.simulator import LOCAL_MERCHANTS, Simulator
+from testkit.indodana.simulator import Simulator, merchant_secrets
 
 prepare_environment()
 os.environ |= {
@@ -65,11 +64,7 @@ def provisioned(aws: AwsServer, indodana: Simulator, template: Template) -> Mode
     overrides = dict(template.parameters) | {"MerchantClaim": "merchant_id", "SecretPrefix": prefix}
     own = {"IndodanaUrl": indodana.upstream_url}
     stack = Template(template.document, stack_name=name, endpoint_url=aws.url, overrides=overrides, own=own)
-    secrets = {
-        f"{prefix}{merchant}": json.dumps({"apiKey": key, "secretKey": secret})
-        for merchant, (key, secret) in LOCAL_MERCHANTS.items()
-    }
-    return stack.model(provision(stack.model(), aws.url, secrets))
+    return stack.model(provision(stack.model(), aws.url, merchant_secrets(prefix)))
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ It has two listeners. `control_url` serves the control API under `/_simulator` a
 `upstream_url` serves Indodana's API alone; the fault `refuse_connections` closes it.
 """
 
+import json
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -21,6 +22,14 @@ from testkit.indodana.listener import Listener
 from testkit.indodana.state import State
 
 LOCAL_MERCHANTS = {"m1": ("local-m1-key", "local-m1-secret"), "m2": ("local-m2-key", "local-m2-secret")}
+
+
+def merchant_secrets(prefix: str, merchants: Mapping[str, tuple[str, str]] = LOCAL_MERCHANTS) -> dict[str, str]:
+    """The secrets that the gateway reads the merchants' keys from, by name."""
+    return {
+        f"{prefix}{merchant}": json.dumps({"apiKey": api_key, "secretKey": secret_key})
+        for merchant, (api_key, secret_key) in merchants.items()
+    }
 
 
 class Simulator:

@@ -18,7 +18,7 @@ from botocore import xform_name
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from testkit.indodana.simulator import LOCAL_MERCHANTS
+from testkit.indodana.simulator import merchant_secrets
 from testkit.ministack import ACCOUNT, REGION, ROOT_KEYS, Ministack
 from testkit.processes import until
 from tests.aws.function import Access, Function, trust
@@ -293,12 +293,11 @@ class Deployment:
     def store_merchants_secrets(self) -> None:
         secrets = self.root("secretsmanager")
         prefix = self.parameters.get("SecretPrefix", SECRET_PREFIX)
-        for merchant, (key, secret) in LOCAL_MERCHANTS.items():
-            value = json.dumps({"apiKey": key, "secretKey": secret})
-            if merchant == self.parameters["MerchantId"]:  # the stack made it
-                secrets.put_secret_value(SecretId=prefix + merchant, SecretString=value)
+        for name, value in merchant_secrets(prefix).items():
+            if name == prefix + self.parameters["MerchantId"]:  # the stack made it
+                secrets.put_secret_value(SecretId=name, SecretString=value)
             else:
-                secrets.create_secret(Name=prefix + merchant, SecretString=value)
+                secrets.create_secret(Name=name, SecretString=value)
 
     def clear(self) -> None:
         """Empties the tables and the queues."""

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from devstack.aws import client
@@ -29,7 +29,7 @@ from devstack.template import Template
 from testkit.ministack import Ministack
 from tests.testkit import secret_stories
 from tests.testkit.emulator_calls import everything, outcome, pages
-from tests.testkit.emulator_operations import REFUSED, Both, listings, on_table, operations
+from tests.testkit.emulator_operations import COMPARED, REFUSED, Both, listings, on_table, operations
 from tests.testkit.queue_stories import STORIES, Story, delay, told_by_both
 
 NOT_REFUSED = {"one attribute set twice"}
@@ -49,13 +49,7 @@ def both(unrestricted: Ministack, template: Template) -> Both:
     return Both.provision(template, unrestricted.url)
 
 
-@settings(
-    max_examples=30,
-    deadline=None,
-    derandomize=True,
-    phases=[phase for phase in Phase if phase is not Phase.explain],  # which takes minutes
-    suppress_health_check=[HealthCheck.too_slow],
-)
+@COMPARED
 @given(data=st.data())
 def test_dynamodb_answers_as_ministack_does(both: Both, data: st.DataObject) -> None:
     dynamo = both.emptied()

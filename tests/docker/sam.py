@@ -30,7 +30,7 @@ from devstack.queues import Poller
 from devstack.runtime import FunctionError
 from devstack.template import Model, Template
 from devstack.tokens import Issuer
-from testkit.indodana.simulator import LOCAL_MERCHANTS, Simulator
+from testkit.indodana.simulator import Simulator, merchant_secrets
 from testkit.processes import ROOT, until
 from tests.e2e.stack import Caller
 
@@ -231,11 +231,7 @@ def stack(directory: Path) -> Iterator[SamStack]:
         template = Template.load_local(
             issuer=gateway.url, upstream_url=simulator.upstream_url, endpoint_url=for_containers.url
         )
-        prefix = template.parameters["SecretPrefix"]
-        keys = {
-            f"{prefix}{merchant}": json.dumps({"apiKey": api_key, "secretKey": secret_key})
-            for merchant, (api_key, secret_key) in LOCAL_MERCHANTS.items()
-        }
+        keys = merchant_secrets(template.parameters["SecretPrefix"])
         model = template.model(aws.provision(template.model(), for_tests.url, keys))
         environment = model.environment()
         environment_file = directory / sam_environment.FILE_NAME

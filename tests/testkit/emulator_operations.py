@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
 from devstack.aws import client, provision
@@ -15,6 +16,14 @@ from gateway.runtime.settings import Settings
 from testkit.emulator import Dynamo
 from tests.testkit.emulator_calls import INDEX, KEY
 
+# For a test that asks another implementation the same.
+COMPARED = settings(
+    max_examples=30,
+    deadline=None,
+    derandomize=True,
+    phases=[phase for phase in Phase if phase is not Phase.explain],  # which takes minutes
+    suppress_health_check=[HealthCheck.too_slow],
+)
 ALL_OLD = {"ReturnValuesOnConditionCheckFailure": "ALL_OLD"}
 
 

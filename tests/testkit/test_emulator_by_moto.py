@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from devstack.aws import AwsServer
 from devstack.template import Template
 from testkit.emulator import Dynamo
 from tests.testkit.emulator_calls import everything, outcome, pages
-from tests.testkit.emulator_operations import REFUSED, Both, listings, on_table, operations
+from tests.testkit.emulator_operations import COMPARED, REFUSED, Both, listings, on_table, operations
 
 
 @pytest.fixture(scope="module")
@@ -18,13 +18,7 @@ def both(aws: AwsServer, template: Template) -> Both:
     return Both.provision(template, aws.url)
 
 
-@settings(
-    max_examples=30,
-    deadline=None,
-    derandomize=True,
-    phases=[phase for phase in Phase if phase is not Phase.explain],  # which takes minutes
-    suppress_health_check=[HealthCheck.too_slow],
-)
+@COMPARED
 @given(data=st.data())
 def test_dynamodb_answers_as_moto_does(both: Both, data: st.DataObject) -> None:
     dynamo = both.emptied()
